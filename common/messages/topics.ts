@@ -1,0 +1,34 @@
+import { NAME } from '../name.ts'
+
+/** A topic and how it is made where it does not exist. The partition count is fixed at creation. */
+interface TopicSettings {
+  readonly partitions: number
+  readonly retentionMs: number
+  readonly maxMessageBytes: number
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000
+const PARTITIONS = 6
+
+export const topics = {
+  requests: `${NAME}.requests`,
+  results: `${NAME}.results`,
+  events: `${NAME}.events`,
+  deadLetters: `${NAME}.dead-letters`,
+} as const
+export type Topic = (typeof topics)[keyof typeof topics]
+
+export const topicSettings: Readonly<Record<Topic, TopicSettings>> = {
+  [topics.requests]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
+  [topics.results]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
+  [topics.events]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
+  // A dead letter holds the original bytes and headers and more: it must fit where the original did.
+  [topics.deadLetters]: { partitions: 1, retentionMs: 30 * DAY_MS, maxMessageBytes: 2 * 1024 * 1024 },
+}
+
+export const groups = {
+  gateway: `${NAME}.gateway`,
+  processor: `${NAME}.processor`,
+  monitor: `${NAME}.monitor`,
+} as const
+export type Group = (typeof groups)[keyof typeof groups]

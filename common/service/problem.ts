@@ -1,0 +1,163 @@
+import * as v from 'valibot'
+
+/**
+ * Every way in which something can fail, for REST's problems (RFC 9457), GraphQL's `extensions.code` and an operation's
+ * `error.code` alike. `help` is the text of the page at `/problems/<code>`.
+ */
+export const problems = {
+  'malformed-request': {
+    status: 400,
+    title: 'The request cannot be read',
+    help: 'The body is not JSON, or a parameter has not the form that it must have. `detail` says which.',
+  },
+  'invalid-credentials': {
+    status: 401,
+    title: 'Email or password is wrong',
+    help: 'No such user, or another password, or a session that has ended. Which of these is not told. Log in again.',
+  },
+  'invalid-token': {
+    status: 401,
+    title: 'A valid access token is needed',
+    help: 'Send `Authorization: Bearer <accessToken>` with a token of `POST /auth/login`. A token lives 15 minutes; `POST /auth/refresh` gets another.',
+  },
+  forbidden: {
+    status: 403,
+    title: 'Not allowed',
+    help: 'The token is valid, but its user has not the role that this needs.',
+  },
+  'not-found': { status: 404, title: 'Not found', help: 'There is nothing here, or it is not yours.' },
+  'method-not-allowed': {
+    status: 405,
+    title: 'Method not allowed',
+    help: 'The path exists, for another method. `Allow` names them.',
+  },
+  'email-taken': {
+    status: 409,
+    title: 'The email is taken',
+    help: 'A user with this email exists. Emails are compared in lower case.',
+  },
+  conflict: {
+    status: 409,
+    title: 'Not possible in this state',
+    help: 'What is asked does not fit the present state. `detail` says why.',
+  },
+  'payload-too-large': {
+    status: 413,
+    title: 'The body is too large',
+    help: 'A body has at most 64 KiB, a message at most 256 KiB.',
+  },
+  'unsupported-media-type': {
+    status: 415,
+    title: 'The content type is not supported',
+    help: 'Send JSON with `Content-Type: application/json`.',
+  },
+  'invalid-input': {
+    status: 422,
+    title: 'The input is invalid',
+    help: '`errors` lists each fault with a JSON pointer to its place.',
+  },
+  'unknown-currency': {
+    status: 422,
+    title: 'The currency is unknown',
+    help: 'The rate table of the day has no such currency.',
+  },
+  'idempotency-key-reused': {
+    status: 422,
+    title: 'The idempotency key was used for something else',
+    help: 'The same Idempotency-Key was sent before with another type or input. Use a new key for a new operation.',
+  },
+  'limit-exceeded': {
+    status: 422,
+    title: 'The daily limit would be exceeded',
+    help: 'Conversions of one UTC day together may not exceed the limit, in USD. The operation failed and counts nothing.',
+  },
+  'too-many-requests': {
+    status: 429,
+    title: 'Too many requests',
+    help: 'Wait for as many seconds as `Retry-After` says.',
+  },
+  'too-many-pending': {
+    status: 429,
+    title: 'Too many operations are pending',
+    help: 'A user has at most 100 operations pending. Wait until some are done.',
+  },
+  internal: {
+    status: 500,
+    title: 'Something went wrong here',
+    help: 'The fault is on our side and in the log, under the request id of the answer.',
+  },
+  'dead-lettered': {
+    status: 500,
+    title: 'The operation could not be processed',
+    help: 'Its message was set aside as a dead letter. An operator can redrive it; the operation may then still succeed.',
+  },
+  'rates-unavailable': {
+    status: 503,
+    title: 'No rates are available',
+    help: 'Neither the external API nor any fallback answered. Try again later.',
+  },
+  'keys-unavailable': {
+    status: 503,
+    title: 'Tokens cannot be checked at the moment',
+    help: 'The keys that tokens are signed with could not be fetched. Try again later.',
+  },
+  overloaded: {
+    status: 503,
+    title: 'Too busy at the moment',
+    help: 'A bounded queue is full. Try again after as many seconds as `Retry-After` says.',
+  },
+} as const
+
+export type ProblemCode = keyof typeof problems
+export const problemCodes = Object.keys(problems) as [ProblemCode, ...ProblemCode[]]
+
+/** One fault of the input. `pointer`: an RFC 6901 pointer as a URI fragment, `#/input/amount`. */
+export interface InputFault {
+  readonly pointer: string
+  readonly detail: string
+}
+
+/** A failure that the caller is told of: a code of the union, a sentence for people, and no secret. */
+export class Problem extends Error {
+  override name = 'Problem'
+  readonly code: ProblemCode
+  readonly errors: readonly InputFault[] | undefined
+  readonly retryAfterS: number | undefined
+  constructor(
+    code: ProblemCode,
+    detail?: string,
+    more: { errors?: readonly InputFault[]; retryAfterS?: number; cause?: unknown } = {},
+  ) {
+    super(detail ?? problems[code].title, { cause: more.cause })
+    this.code = code
+    this.errors = more.errors
+    this.retryAfterS = more.retryAfterS
+  }
+}
+
+/** The faults that valibot found, without the values that it found them in (they may be secret). */
+export function inputFaults(issues: readonly v.BaseIssue<unknown>[], base = '#'): InputFault[] {
+  return issues.slice(0, 20).map((issue) => ({ pointer: base + pointerOf(issue), detail: faultText(issue) }))
+}
+
+function pointerOf(issue: v.BaseIssue<unknown>): string {
+  return (issue.path ?? []).map((item) => `/${String(item.key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+}
+
+function faultText(issue: v.BaseIssue<unknown>): string {
+  if (issue.type === 'strict_object' && issue.expected === 'never') return 'is not a member of this object'
+  if (issue.kind === 'schema' && issue.received === 'undefined') return 'is missing'
+  // valibot's own messages quote the input; ours are sentences that begin in lower case and do not.
+  return issue.message.startsWith('Invalid ') ? `must be ${issue.expected ?? 'valid'}` : issue.message
+}
+
+/** What `schema` makes of `input`. @throws Problem `invalid-input` with a pointer per fault, below `base`. */
+export function checkInput<Schema extends v.GenericSchema>(
+  schema: Schema,
+  input: unknown,
+  base = '#',
+): v.InferOutput<Schema> {
+  const checked = v.safeParse(schema, input)
+  if (checked.success) return checked.output
+  throw new Problem('invalid-input', undefined, { errors: inputFaults(checked.issues, base) })
+}
