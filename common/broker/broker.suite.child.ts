@@ -1,0 +1,42 @@
+import { writeSync } from 'node:fs'
+import type { Group, Topic } from '../messages/topics.ts'
+import type { Broker } from './broker.ts'
+
+/** How another process opens the same broker: it calls the export `open` of `module` with `options`, which are JSON. */
+export interface ChildTarget {
+  /** The file's absolute path. */
+  readonly module: string
+  readonly open: string
+  readonly options: unknown
+}
+
+/** What a child of the suite does. It ends when its standard input does, so that none outlives the tests. */
+export type ChildTask =
+  /** Publishes the texts under one key, in one call, writes their places, and dies by SIGKILL at once. */
+  | { readonly publish: { readonly topic: Topic; readonly key: string; readonly texts: readonly string[] } }
+  /** Writes `open`, then each message's place and text. Its handler resolves, or hangs for ever. */
+  | { readonly subscribe: { readonly group: Group; readonly topics: readonly Topic[]; readonly hang: boolean } }
+
+const write = (line: unknown) => writeSync(1, `${JSON.stringify(line)}\n`)
+
+const given: { target: ChildTarget; task: ChildTask } = JSON.parse(process.argv[2] ?? '')
+const { target, task } = given
+process.stdin.on('end', () => process.exit(1)).resume()
+
+const broker: Broker = await (await import(target.module))[target.open](target.options)
+
+if ('publish' in task) {
+  const { topic, key, texts } = task.publish
+  const places = await broker.publish(texts.map((text) => ({ topic, key, value: Buffer.from(text), headers: [] })))
+  for (const place of places) write(place)
+  process.kill(process.pid, 'SIGKILL')
+} else {
+  const { group, topics, hang } = task.subscribe
+  await broker.subscribe(group, topics, async ({ topic, partition, messages }) => {
+    for (const { offset, value } of messages) {
+      write({ topic, partition, offset, text: value && Buffer.from(value).toString() })
+    }
+    if (hang) await new Promise(() => {})
+  })
+  write('open')
+}
