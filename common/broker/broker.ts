@@ -32,7 +32,10 @@ export interface Batch {
   readonly partition: number
   /** In order, at least one. */
   readonly messages: readonly Delivered[]
-  /** Aborts when this member loses the partition or closes: stop soon, and change nothing more where that is possible. */
+  /**
+   * Aborts when this member loses the partition or closes: stop soon, and change nothing more where that is possible. It
+   * is one signal per assignment: all batches of the partition have the same one, until it is lost.
+   */
   readonly signal: AbortSignal
   /**
    * Moves the group's offset to `next`, the first offset that is not done, after the handler returned `heldFrom`.

@@ -1,3 +1,4 @@
+import { BlockList, isIP } from 'node:net'
 import { resolve } from 'node:path'
 import * as v from 'valibot'
 
@@ -61,6 +62,44 @@ export function filePath(url: string): string {
   return resolve(url.replace(/^file:(?:\/\/)?/, ''))
 }
 
+const listOf = (text: string) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean)
+
+const Origins = v.pipe(
+  v.string(),
+  v.transform(listOf),
+  v.everyItem(
+    (text) => URL.parse(text)?.origin === text.replace(/\/$/, ''),
+    'must be a list of origins such as https://app.example.com, separated by commas',
+  ),
+  v.mapItems((text) => text.replace(/\/$/, '')),
+)
+
+const Proxies = v.pipe(
+  v.string(),
+  v.transform(listOf),
+  v.everyItem(isNetwork, 'must be a list of addresses or networks such as 10.0.0.0/8, separated by commas'),
+  v.transform((networks) => {
+    const list = new BlockList()
+    for (const network of networks) {
+      const [address = '', bits] = network.split('/')
+      const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
+      list.addSubnet(address, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family)
+    }
+    return list
+  }),
+)
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits, ...rest] = text.split('/')
+  const family = isIP(address)
+  const width = family === 6 ? 128 : 32
+  return family !== 0 && rest.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= width))
+}
+
 /** What every service reads. URLs and files without a value get theirs from HOST, the ports and DATA_DIR: see `settle`. */
 export const commonEntries = {
   HOST: v.optional(v.pipe(v.string(), v.regex(/^[\w.:-]+$/, 'must be a host name or an address')), '127.0.0.1'),
@@ -82,8 +121,8 @@ export const commonEntries = {
   MONITOR_URL: v.optional(HttpUrl),
   TOKEN_ISSUER: v.optional(HttpUrl),
   JWKS_URL: v.optional(HttpUrl),
-  ALLOWED_ORIGINS: v.optional(v.string()),
-  TRUSTED_PROXIES: v.optional(v.string(), ''),
+  ALLOWED_ORIGINS: v.optional(Origins),
+  TRUSTED_PROXIES: v.optional(Proxies, ''),
   LOG_LEVEL: v.optional(
     v.picklist(
       ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
@@ -95,4 +134,58 @@ export const commonEntries = {
     v.picklist(['development', 'production', 'test'], 'must be development, production or test'),
     'development',
   ),
+}
+
+type CommonEntries = v.InferOutput<v.ObjectSchema<typeof commonEntries, undefined>>
+
+/** What every service knows once the defaults that depend on other values are filled in. */
+export interface CommonConfig {
+  readonly host: string
+  readonly dataDir: string
+  readonly brokerUrl: string
+  readonly brokerUsername: string | undefined
+  readonly brokerPassword: string | undefined
+  readonly gatewayUrl: string
+  readonly processorUrl: string
+  readonly monitorUrl: string
+  readonly tokenIssuer: string
+  readonly jwksUrl: string
+  readonly allowedOrigins: readonly string[]
+  readonly trustedProxies: BlockList
+  readonly logLevel: CommonEntries['LOG_LEVEL']
+  readonly production: boolean
+}
+
+/** Fills in what follows from other values. @throws ConfigError */
+export function settle(values: CommonEntries): CommonConfig {
+  const urlAt = (port: number) => `http://${reachableHost(values.HOST)}:${port}`
+  const gatewayUrl = values.GATEWAY_URL ?? urlAt(values.GATEWAY_PORT)
+  const processorUrl = values.PROCESSOR_URL ?? urlAt(values.PROCESSOR_PORT)
+  const monitorUrl = values.MONITOR_URL ?? urlAt(values.MONITOR_PORT)
+  return {
+    host: values.HOST,
+    dataDir: values.DATA_DIR,
+    brokerUrl: values.BROKER_URL ?? dataFile(values.DATA_DIR, 'broker.db'),
+    brokerUsername: values.BROKER_USERNAME,
+    brokerPassword: values.BROKER_PASSWORD,
+    gatewayUrl,
+    processorUrl,
+    monitorUrl,
+    tokenIssuer: values.TOKEN_ISSUER ?? gatewayUrl,
+    jwksUrl: values.JWKS_URL ?? `${gatewayUrl}/.well-known/jwks.json`,
+    allowedOrigins: values.ALLOWED_ORIGINS ?? [gatewayUrl, processorUrl, monitorUrl].map((url) => new URL(url).origin),
+    trustedProxies: values.TRUSTED_PROXIES,
+    logLevel: values.LOG_LEVEL,
+    production: values.NODE_ENV === 'production',
+  }
+}
+
+export function dataFile(dataDir: string, name: string): string {
+  return `file:${resolve(dataDir, name)}`
+}
+
+/** An address that means "all of this machine's" is no address to call. */
+function reachableHost(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return 'localhost'
+  return host.includes(':') ? `[${host}]` : host
 }

@@ -1,0 +1,44 @@
+import type { MiddlewareHandler } from 'hono'
+import { Problem } from './problem.ts'
+
+export interface Caller {
+  /** The user's id: the token's `sub`. */
+  readonly user: string
+  readonly role: 'user' | 'operator'
+}
+
+/** @throws Problem `invalid-token`, or `keys-unavailable` while there is nothing to check it with. */
+export type TokenVerifier = (token: string) => Promise<Caller>
+
+export interface Authenticated {
+  Variables: { caller: Caller }
+}
+
+const BEARER = /^Bearer +([\w~+/.-]+=*)$/i
+
+/** The caller that an `Authorization` header proves (RFC 6750, section 2.1). @throws Problem */
+export async function authenticate(authorization: string | null | undefined, verify: TokenVerifier): Promise<Caller> {
+  const token = BEARER.exec(authorization ?? '')?.[1]
+  if (!token)
+    throw new Problem(
+      'invalid-token',
+      authorization
+        ? 'The Authorization header is not of the form `Bearer <token>`.'
+        : 'The request has no Authorization header.',
+    )
+  return verify(token)
+}
+
+/** Lets in who shows a valid access token, and sets `caller`. */
+export function bearer(verify: TokenVerifier): MiddlewareHandler<Authenticated> {
+  return async (c, next) => {
+    c.set('caller', await authenticate(c.req.header('authorization'), verify))
+    await next()
+  }
+}
+
+/** After `bearer`: lets in operators alone. */
+export const operatorsOnly: MiddlewareHandler<Authenticated> = async (c, next) => {
+  if (c.var.caller.role !== 'operator') throw new Problem('forbidden', 'This is for operators.')
+  await next()
+}

@@ -1,0 +1,217 @@
+import { type Context, Hono, type MiddlewareHandler } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import { getConnInfo } from 'hono/bun'
+import { cors } from 'hono/cors'
+import { HTTPException } from 'hono/http-exception'
+import { methodNotAllowed } from 'hono/method-not-allowed'
+import { requestId } from 'hono/request-id'
+import { routePath } from 'hono/route'
+import { secureHeaders } from 'hono/secure-headers'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { resolver, validator } from 'hono-openapi'
+import { Histogram, type Registry } from 'prom-client'
+import * as v from 'valibot'
+import type { CommonConfig } from './config.ts'
+import type { Deps } from './deps.ts'
+import type { Logger } from './log.ts'
+import { checkInput, Problem, type ProblemCode, problems } from './problem.ts'
+import { continueTrace, withTrace } from './trace.ts'
+
+const MAX_BODY_BYTES = 64 * 1024
+
+/** What every service's HTTP has: ids, access log, metrics, limits, security headers, CORS, and problems for errors. */
+export function createApp(options: {
+  config: Pick<CommonConfig, 'allowedOrigins' | 'production'>
+  log: Logger
+  metrics: Registry
+  deps: Pick<Deps, 'newId' | 'monotonicMs'>
+}): Hono {
+  const { config, log, metrics, deps } = options
+  const duration = new Histogram({
+    name: 'http_server_request_duration_seconds',
+    help: 'How long HTTP requests took.',
+    labelNames: ['http_request_method', 'http_route', 'http_response_status_code'],
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+    registers: [metrics],
+  })
+  const app = new Hono()
+
+  app.use(requestId({ generator: () => deps.newId() }))
+  app.use(async (c, next) => {
+    const startedMs = deps.monotonicMs()
+    await withTrace(continueTrace(c.req.header('traceparent'), c.var.requestId), async () => {
+      await next()
+      const tookMs = deps.monotonicMs() - startedMs
+      const route = c.res.status === 404 && routePath(c, -1).includes('*') ? 'unmatched' : routePath(c, -1)
+      duration.observe(
+        { http_request_method: c.req.method, http_route: route, http_response_status_code: c.res.status },
+        tookMs / 1000,
+      )
+      log.debug({ method: c.req.method, route, status: c.res.status, tookMs: Math.round(tookMs) }, 'request')
+    })
+  })
+  app.use(
+    cors({
+      origin: [...config.allowedOrigins],
+      allowHeaders: [
+        'Authorization',
+        'Content-Type',
+        'Idempotency-Key',
+        'Prefer',
+        'Last-Event-ID',
+        'traceparent',
+        'X-Request-Id',
+      ],
+      exposeHeaders: ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id'],
+      maxAge: 600,
+    }),
+  )
+  app.use(
+    secureHeaders({
+      contentSecurityPolicy: {
+        defaultSrc: ["'none'"],
+        frameAncestors: ["'none'"],
+        baseUri: ["'none'"],
+        formAction: ["'none'"],
+      },
+      // The services of one system call each other from the browser; CORS says which.
+      crossOriginResourcePolicy: 'cross-origin',
+      strictTransportSecurity: config.production,
+      xFrameOptions: 'DENY',
+    }),
+  )
+  app.use(
+    bodyLimit({
+      maxSize: MAX_BODY_BYTES,
+      onError: () => {
+        throw new Problem('payload-too-large', `The body has more than ${MAX_BODY_BYTES} bytes.`)
+      },
+    }),
+  )
+  app.use(
+    methodNotAllowed({
+      app,
+      onMethodNotAllowed: (c, methods) => {
+        c.header('Allow', methods.join(', '))
+        return problemResponse(c, new Problem('method-not-allowed', `${c.req.path} takes ${methods.join(', ')}.`))
+      },
+    }),
+  )
+  app.notFound((c) => problemResponse(c, new Problem('not-found', 'There is nothing at this path.')))
+  app.onError((error, c) => {
+    const problem = toProblem(error)
+    if (problem.code === 'internal') log.error({ err: error, route: routePath(c, -1) }, 'a request failed')
+    return problemResponse(c, problem)
+  })
+  return app
+}
+
+/** What an error is for the outside: itself where it is a problem, and otherwise nothing that could tell of the inside. */
+export function toProblem(error: unknown): Problem {
+  if (error instanceof Problem) return error
+  if (error instanceof HTTPException && error.status === 400)
+    return new Problem('malformed-request', 'The body is not JSON.')
+  return new Problem('internal', undefined, { cause: error })
+}
+
+/** Problem details, RFC 9457. `status` and `instance` are left to HTTP and the request id. */
+function problemResponse(c: Context, problem: Problem): Response {
+  const { status, title } = problems[problem.code]
+  if (problem.retryAfterS !== undefined) c.header('Retry-After', String(Math.max(1, Math.ceil(problem.retryAfterS))))
+  if (status === 401)
+    c.header(
+      'WWW-Authenticate',
+      problem.code === 'invalid-token' && c.req.header('authorization') ? 'Bearer error="invalid_token"' : 'Bearer',
+    )
+  c.header('Content-Type', 'application/problem+json')
+  c.header('Cache-Control', 'no-store')
+  const body = {
+    type: `/problems/${problem.code}`,
+    code: problem.code,
+    title,
+    status,
+    detail: problem.message,
+    errors: problem.errors,
+  }
+  return c.body(JSON.stringify(body), status as ContentfulStatusCode)
+}
+
+const ProblemDetails = v.object({
+  type: v.string(),
+  code: v.string(),
+  title: v.string(),
+  status: v.number(),
+  detail: v.string(),
+  errors: v.optional(v.array(v.object({ pointer: v.string(), detail: v.string() }))),
+})
+
+/** What is valid of the body or the query by `c.req.valid`. @throws Problem 400, 415 or 422, before the handler runs. */
+export function validate<Target extends 'json' | 'query', Schema extends v.GenericSchema>(
+  target: Target,
+  schema: Schema,
+) {
+  const validated = validator(target, schema, (result) => {
+    // The hook is given the input; checking it once more makes the same problem here as everywhere.
+    if (!result.success) checkInput(schema, result.data)
+  })
+  const guarded: typeof validated = async (c, next) => {
+    if (target === 'json' && !isJson(c.req.header('content-type')))
+      throw new Problem('unsupported-media-type', 'Send the body as JSON with `Content-Type: application/json`.')
+    return validated(c, next)
+  }
+  return Object.assign(guarded, validated)
+}
+
+function isJson(contentType: string | undefined): boolean {
+  return /^application\/json\s*(?:;|$)/i.test(contentType?.trim() ?? '')
+}
+
+/** A JSON response for `describeRoute`. */
+export function jsonResponse(schema: v.GenericSchema, description: string) {
+  return { description, content: { 'application/json': { schema: resolver(schema) } } }
+}
+
+/** The problems that a route may answer with, for `describeRoute`, by their status. */
+export function problemResponses(...codes: readonly ProblemCode[]) {
+  const byStatus = Object.groupBy(codes, (code) => problems[code].status)
+  return Object.fromEntries(
+    Object.entries(byStatus).map(([status, same = []]) => [
+      status,
+      {
+        description: same.map((code) => `\`${code}\`: ${problems[code].title}.`).join(' '),
+        content: { 'application/problem+json': { schema: resolver(ProblemDetails) } },
+      },
+    ]),
+  )
+}
+
+/**
+ * The address that a request comes from: the peer's, or, where the peer is a trusted proxy, the last address in
+ * X-Forwarded-For that is not one.
+ */
+export function clientAddress(c: Context, trusted: CommonConfig['trustedProxies']): string {
+  const forwarded = (c.req.header('x-forwarded-for') ?? '')
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean)
+  const isTrusted = (address: string) => trusted.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
+  let address = peerAddress(c)
+  while (isTrusted(address)) {
+    const before = forwarded.pop()
+    if (before === undefined) break
+    address = before
+  }
+  return address
+}
+
+/** IPv4 in IPv6 form is written as IPv4. In a test without a server there is no peer. */
+function peerAddress(c: Context): string {
+  const address = c.env?.server ? getConnInfo(c).remote.address : undefined
+  return (address ?? 'unknown').replace(/^::ffff:(?=\d+\.)/, '')
+}
+
+/** Answers that are secret or another's tomorrow: no cache keeps them. */
+export const noStore: MiddlewareHandler = async (c, next) => {
+  await next()
+  c.header('Cache-Control', 'no-store')
+}
