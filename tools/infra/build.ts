@@ -1,0 +1,75 @@
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { environmentFor } from './server.ts'
+
+/** Downloads, builds, data and logs of the real parts. Ignored by git, safe to delete while nothing runs. */
+export const infraDirectory = join(import.meta.dir, '../../.infra')
+
+/** What Maven and Go need to reach their repositories, and where they keep what they fetched. */
+const toolVariables = [
+  ...[
+    'HTTP_PROXY',
+    'HTTPS_PROXY',
+    'NO_PROXY',
+    'http_proxy',
+    'https_proxy',
+    'no_proxy',
+    'SSL_CERT_FILE',
+    'SSL_CERT_DIR',
+  ],
+  ...['MAVEN_OPTS', 'MAVEN_ARGS', 'JAVA_TOOL_OPTIONS', 'XDG_CACHE_HOME'],
+  ...['GOPROXY', 'GOSUMDB', 'GONOSUMDB', 'GOPRIVATE', 'GOPATH', 'GOCACHE', 'GOMODCACHE', 'GOTOOLCHAIN', 'GOFLAGS'],
+]
+
+export interface Build {
+  name: string
+  /** The files that say what is built: another content is another build. */
+  sources: readonly string[]
+  /** Runs in the first source's folder. */
+  command: (output: string) => readonly string[]
+}
+
+/** Where the finished build of these sources lies, or would. */
+export function builtPath({ name, sources }: Build): string {
+  const hash = new Bun.CryptoHasher('sha256')
+  for (const source of sources) hash.update(readFileSync(source))
+  return join(infraDirectory, `${name}-${hash.digest('hex').slice(0, 12)}`)
+}
+
+const inProgress = new Map<string, Promise<string>>()
+
+/** The build's folder; made on first use. It appears under its name only when it is whole, whoever else builds or dies. */
+export function build(plan: Build): Promise<string> {
+  const path = builtPath(plan)
+  if (existsSync(path)) return Promise.resolve(path)
+  const running = inProgress.get(path) ?? make(plan, path).finally(() => inProgress.delete(path))
+  inProgress.set(path, running)
+  return running
+}
+
+async function make({ name, sources, command }: Build, path: string): Promise<string> {
+  mkdirSync(infraDirectory, { recursive: true })
+  const unfinished = mkdtempSync(join(infraDirectory, 'unfinished-'))
+  try {
+    console.error(`Building ${name} once, into ${path} (a minute or two)`)
+    const output = join(unfinished, 'output')
+    await run(command(output), { cwd: join(sources[0] ?? '', '..'), env: environmentFor(toolVariables) })
+    if (!existsSync(path)) renameSync(output, path)
+  } catch (error) {
+    // Somebody else's build of the same sources may have come first: it is as good.
+    if (!existsSync(path)) throw error
+  } finally {
+    rmSync(unfinished, { recursive: true, force: true })
+  }
+  return path
+}
+
+/** Runs a command to its end and returns what it printed; a failure is an error that has the end of its output. */
+export async function run(command: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
+  const { cwd = process.cwd(), env = environmentFor() } = options
+  const child = Bun.spawn([...command], { cwd, env, stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' })
+  const [out, err] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited])
+  if (child.exitCode === 0) return out
+  const said = `${out}\n${err}`.trim().split('\n').slice(-25).join('\n')
+  throw new Error(`\`${command.join(' ')}\` in ${cwd} ended with ${child.exitCode ?? child.signalCode}:\n${said}`)
+}

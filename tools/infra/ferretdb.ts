@@ -1,0 +1,58 @@
+import { existsSync, mkdirSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { MongoClient } from 'mongodb'
+import { build, builtPath } from './build.ts'
+import { freePort, runServer, type Server } from './server.ts'
+
+export interface FerretdbOptions {
+  /** 127.0.0.1; one that is taken gives way to a free one, which is also the default. */
+  port?: number
+  /** Keeps the data there over stop and start. Without it the data is temporary. */
+  directory?: string
+}
+
+const source = join(import.meta.dir, 'ferretdb')
+const binary = {
+  name: 'ferretdb-1.24.2',
+  sources: ['main.go', 'go.mod', 'go.sum'].map((file) => join(source, file)),
+  command: (output: string) => ['go', 'build', '-mod=readonly', '-trimpath', '-o', `${output}/ferretdb`, '.'],
+}
+
+/** What this machine lacks to run FerretDB, in words for a person; empty when nothing is missing. */
+export function missingForFerretdb(): string[] {
+  return Bun.which('go') || existsSync(builtPath(binary)) ? [] : ['Go 1.24 or newer (`go` on the PATH)']
+}
+
+/** Starts FerretDB, which speaks MongoDB's protocol over SQLite files. Resolves when it takes writes. */
+export async function startFerretdb(options: FerretdbOptions = {}): Promise<Server> {
+  const missing = missingForFerretdb()
+  if (missing.length > 0) throw new Error(`FerretDB needs ${missing.join(' and ')}: install that first.`)
+  const built = await build(binary)
+
+  const temporary = options.directory === undefined ? mkdtempSync(join(tmpdir(), 'posta-ferretdb-')) : undefined
+  const directory = options.directory ?? temporary ?? ''
+  const data = join(directory, 'data')
+  mkdirSync(data, { recursive: true })
+  const port = await freePort(options.port)
+  const url = `mongodb://127.0.0.1:${port}/`
+  return runServer({
+    name: 'FerretDB',
+    url,
+    command: [join(built, 'ferretdb'), `127.0.0.1:${port}`, data],
+    log: join(directory, 'server.log'),
+    answers: () => mongoAnswers(url),
+    ...(temporary && { temporary }),
+  })
+}
+
+/** A member of a replica set answers before it is elected: only one that takes writes is ready. */
+export async function mongoAnswers(url: string): Promise<void> {
+  const client = new MongoClient(url, { serverSelectionTimeoutMS: 1000, connectTimeoutMS: 1000, socketTimeoutMS: 5000 })
+  try {
+    const { isWritablePrimary } = await client.db('admin').command({ hello: 1 })
+    if (isWritablePrimary !== true) throw new Error('it does not take writes yet')
+  } finally {
+    await client.close()
+  }
+}
