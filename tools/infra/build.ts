@@ -7,19 +7,10 @@ export const infraDirectory = join(import.meta.dir, '../../.infra')
 
 /** What Maven and Go need to reach their repositories, and where they keep what they fetched. */
 const toolVariables = [
-  ...[
-    'HTTP_PROXY',
-    'HTTPS_PROXY',
-    'NO_PROXY',
-    'http_proxy',
-    'https_proxy',
-    'no_proxy',
-    'SSL_CERT_FILE',
-    'SSL_CERT_DIR',
-  ],
-  ...['MAVEN_OPTS', 'MAVEN_ARGS', 'JAVA_TOOL_OPTIONS', 'XDG_CACHE_HOME'],
-  ...['GOPROXY', 'GOSUMDB', 'GONOSUMDB', 'GOPRIVATE', 'GOPATH', 'GOCACHE', 'GOMODCACHE', 'GOTOOLCHAIN', 'GOFLAGS'],
-]
+  'HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_FILE SSL_CERT_DIR XDG_CACHE_HOME',
+  'MAVEN_OPTS MAVEN_ARGS JAVA_TOOL_OPTIONS',
+  'GOPROXY GOSUMDB GONOSUMDB GOPRIVATE GOPATH GOCACHE GOMODCACHE GOTOOLCHAIN GOFLAGS',
+].flatMap((names) => names.split(' '))
 
 export interface Build {
   name: string
