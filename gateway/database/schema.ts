@@ -1,0 +1,119 @@
+import type { AnyEnvelope } from '@posta/common/messages/envelope.ts'
+import type { OperationType } from '@posta/common/operations/catalog.ts'
+import type { RateTable } from '@posta/common/operations/rates.ts'
+import type { ProblemCode } from '@posta/common/service/problem.ts'
+import type { PublicKey } from '@posta/common/service/tokens.ts'
+import { sql } from 'drizzle-orm'
+import { check, index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
+
+// Times are in ms since the epoch. After a change here: `bun run migration` in gateway/.
+
+export const users = sqliteTable('users', {
+  id: text('id').primaryKey(),
+  /** In lower case. */
+  email: text('email').notNull().unique(),
+  passwordHash: text('password_hash').notNull(),
+  role: text('role', { enum: ['user', 'operator'] })
+    .notNull()
+    .default('user'),
+  disabledAt: integer('disabled_at'),
+  createdAt: integer('created_at').notNull(),
+})
+
+/** Every refresh token that has not expired, used ones too, so that their reuse is seen. A session that ends loses its rows. */
+export const refreshTokens = sqliteTable(
+  'refresh_tokens',
+  {
+    /** SHA-256 of the token; the token itself is nowhere. */
+    hash: text('hash').primaryKey(),
+    sessionId: text('session_id').notNull(),
+    userId: text('user_id')
+      .notNull()
+      .references(() => users.id),
+    createdAt: integer('created_at').notNull(),
+    usedAt: integer('used_at'),
+    /** Set with `usedAt`: with the token itself, which only its owner has, it gives the successor. */
+    successorSalt: text('successor_salt'),
+    expiresAt: integer('expires_at').notNull(),
+    sessionExpiresAt: integer('session_expires_at').notNull(),
+  },
+  (table) => [
+    index('refresh_tokens_by_session').on(table.sessionId),
+    index('refresh_tokens_by_user').on(table.userId),
+    index('refresh_tokens_by_expiry').on(table.expiresAt),
+  ],
+)
+
+/** A JSON Web Key of Ed25519 (RFC 8037) that signs: the public one and `d`. */
+export type PrivateKey = PublicKey & { readonly d: string }
+
+/** At most one row per status: whoever is first to write it decides. */
+export const signingKeys = sqliteTable('signing_keys', {
+  kid: text('kid').primaryKey(),
+  status: text('status', { enum: ['next', 'current', 'previous'] })
+    .notNull()
+    .unique(),
+  privateJwk: text('private_jwk', { mode: 'json' }).$type<PrivateKey>().notNull(),
+  publicJwk: text('public_jwk', { mode: 'json' }).$type<PublicKey>().notNull(),
+  createdAt: integer('created_at').notNull(),
+  /** Since when it signs; null before. */
+  activatedAt: integer('activated_at'),
+})
+
+export const operations = sqliteTable(
+  'operations',
+  {
+    /** A UUID of version 7: ids sort by time. */
+    id: text('id').primaryKey(),
+    userId: text('user_id').notNull(),
+    type: text('type').$type<OperationType>().notNull(),
+    status: text('status', { enum: ['pending', 'succeeded', 'failed'] })
+      .notNull()
+      .default('pending'),
+    input: text('input', { mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+    /** What processor needs to perform it; null once terminal, when nobody needs it any more. */
+    rates: text('rates', { mode: 'json' }).$type<RateTable>(),
+    output: text('output', { mode: 'json' }).$type<Record<string, unknown>>(),
+    errorCode: text('error_code').$type<ProblemCode>(),
+    errorMessage: text('error_message'),
+    traceparent: text('traceparent'),
+    idempotencyKey: text('idempotency_key'),
+    createdAt: integer('created_at').notNull(),
+    completedAt: integer('completed_at'),
+    /** When its request is sent again unless it is terminal by then; null once it is. */
+    resendAt: integer('resend_at'),
+    /** How often its request was sent again. */
+    resends: integer('resends').notNull().default(0),
+  },
+  (table) => [
+    uniqueIndex('operations_by_idempotency_key')
+      .on(table.userId, table.idempotencyKey)
+      .where(sql`"idempotency_key" IS NOT NULL`),
+    index('operations_by_user').on(table.userId, table.id),
+    index('operations_pending_by_user').on(table.userId).where(sql`"status" = 'pending'`),
+    index('operations_pending_by_resend').on(table.resendAt).where(sql`"status" = 'pending'`),
+  ],
+)
+
+/** For a WHERE: SQLite takes a partial index only where it sees the value, which a bound parameter hides from it. */
+export const isPending = sql`${operations.status} = 'pending'`
+
+/** What is still to be published, lowest id first: an operation's request (made from its row), or an event. */
+export const outbox = sqliteTable(
+  'outbox',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    operationId: text('operation_id'),
+    event: text('event', { mode: 'json' }).$type<AnyEnvelope>(),
+  },
+  () => [check('outbox_request_or_event', sql`("operation_id" IS NULL) <> ("event" IS NULL)`)],
+)
+
+/** See lease.ts. */
+export const leases = sqliteTable('leases', {
+  name: text('name').primaryKey(),
+  /** Null once released. */
+  owner: text('owner'),
+  epoch: integer('epoch').notNull(),
+  beat: integer('beat').notNull(),
+})
