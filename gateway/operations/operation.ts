@@ -1,0 +1,41 @@
+import { catalog, operationTypes } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
+import { problemCodes } from '@posta/common/service/problem.ts'
+import * as v from 'valibot'
+import type { operations } from '../database/schema.ts'
+
+const contracts: readonly Contract[] = Object.values(catalog)
+const inputs = contracts.map((contract) => contract.input)
+const outputs = contracts.map((contract) => contract.output)
+
+/** An operation as its user sees it. `output` where it succeeded, `error` where it failed. */
+export const Operation = v.object({
+  id: v.string(),
+  type: v.picklist(operationTypes),
+  status: v.picklist(['pending', 'succeeded', 'failed']),
+  input: v.union(inputs),
+  output: v.optional(v.union(outputs)),
+  error: v.optional(v.object({ code: v.picklist(problemCodes), message: v.string() })),
+  createdAt: v.pipe(v.string(), v.isoTimestamp()),
+  completedAt: v.optional(v.pipe(v.string(), v.isoTimestamp())),
+})
+export type Operation = v.InferOutput<typeof Operation>
+
+export type OperationRow = typeof operations.$inferSelect
+
+export function toOperation(row: OperationRow): Operation {
+  return {
+    id: row.id,
+    type: row.type,
+    status: row.status,
+    input: row.input,
+    ...(row.output && { output: row.output }),
+    ...(row.errorCode && { error: { code: row.errorCode, message: row.errorMessage ?? '' } }),
+    createdAt: new Date(row.createdAt).toISOString(),
+    ...(row.completedAt !== null && { completedAt: new Date(row.completedAt).toISOString() }),
+  }
+}
+
+export function isTerminal(operation: Pick<Operation, 'status'>): boolean {
+  return operation.status !== 'pending'
+}

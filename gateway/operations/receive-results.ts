@@ -1,0 +1,128 @@
+// 5. A result makes its operation terminal. Next: until.ts
+import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
+import { consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
+import { type Decoded, decode, type Envelope } from '@posta/common/messages/envelope.ts'
+import { groups, topics } from '@posta/common/messages/topics.ts'
+import { catalog } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
+import type { Deps } from '@posta/common/service/deps.ts'
+import type { Logger } from '@posta/common/service/log.ts'
+import { sql } from 'drizzle-orm'
+import type { Registry } from 'prom-client'
+import * as v from 'valibot'
+import type { Bulk, Writer } from '../database/commit.ts'
+
+type ResultEnvelope = Envelope<'posta.operation.succeeded'> | Envelope<'posta.operation.failed'>
+
+/** What a result changes in the row of its operation. */
+interface Change {
+  readonly id: string
+  readonly userId: string
+  readonly status: 'succeeded' | 'failed'
+  readonly output: Record<string, unknown> | null
+  readonly errorCode: string | null
+  readonly errorMessage: string | null
+  readonly completedAt: number
+  /** A redrive may turn a failure by dead letter into a success. */
+  readonly redriven: boolean
+}
+
+/** @param onChanged is called with the ids of operations that have become terminal, once that is durable. */
+export function receiveResults(options: {
+  broker: Broker
+  writer: Writer
+  onChanged: (ids: readonly string[]) => void
+  log: Logger
+  metrics: Registry
+  deps: Pick<Deps, 'monotonicMs' | 'now'>
+}): Promise<Subscription> {
+  const { broker, writer, onChanged, log, metrics, deps } = options
+  const apply = writer.bulk(applyChanges)
+
+  return consume<Change>({
+    broker,
+    group: groups.gateway,
+    topics: [topics.results],
+    log,
+    metrics,
+    deps,
+    read: (message) => readResult(decode(message)),
+    async handle(received) {
+      const outcomes = await Promise.all(received.map(({ item }) => apply(item)))
+      onChanged(received.flatMap(({ item }, index) => (outcomes[index] === 'changed' ? [item.id] : [])))
+      return outcomes.map((outcome, index) => verdict(outcome, received[index]))
+    },
+  })
+}
+
+type Outcome = 'changed' | 'unchanged' | 'unknown'
+
+function verdict(outcome: Outcome, received: Received<Change> | undefined): Verdict {
+  // An operation is durable before its request is sent, so a result without one is nobody's.
+  if (outcome === 'unknown') return { dead: `There is no operation ${received?.item.id} of this user.` }
+  return { done: true }
+}
+
+function readResult(decoded: Decoded): { item: Change } | { unreadable: string } {
+  if ('unreadable' in decoded) return decoded
+  const { envelope } = decoded
+  if (envelope.type !== 'posta.operation.succeeded' && envelope.type !== 'posta.operation.failed')
+    return { unreadable: 'It is no result.' }
+  return changeOf(envelope)
+}
+
+function changeOf(envelope: ResultEnvelope): { item: Change } | { unreadable: string } {
+  const { user, operation, completedAt } = envelope.data
+  const common = {
+    id: operation,
+    userId: user,
+    completedAt: Date.parse(completedAt),
+    redriven: envelope.redrive !== undefined,
+  }
+  if (envelope.type === 'posta.operation.failed') {
+    const { code, message } = envelope.data.error
+    return { item: { ...common, status: 'failed', output: null, errorCode: code, errorMessage: message } }
+  }
+  const contract: Contract = catalog[envelope.data.operationType]
+  const output = v.safeParse(contract.output, envelope.data.output)
+  if (!output.success) return { unreadable: `The output does not fit the schema of ${contract.type}.` }
+  return { item: { ...common, status: 'succeeded', output: output.output, errorCode: null, errorMessage: null } }
+}
+
+/** What is terminal stays as it is, but for a redrive that succeeds where a dead letter had failed. */
+const applyChanges: Bulk<Change, Outcome> = {
+  statements(changes) {
+    const json = JSON.stringify(onePerOperation(changes))
+    return [
+      sql`
+        UPDATE operations SET
+          status = change.value->>'status', output = change.value->'output', error_code = change.value->>'errorCode',
+          error_message = change.value->>'errorMessage', completed_at = change.value->>'completedAt', rates = NULL, resend_at = NULL
+        FROM json_each(${json}) AS change
+        WHERE operations.id = change.value->>'id' AND operations.user_id = change.value->>'userId' AND (
+          operations.status = 'pending' OR (
+            operations.status = 'failed' AND operations.error_code = 'dead-lettered'
+            AND change.value->>'redriven' AND change.value->>'status' = 'succeeded'))
+        RETURNING id`,
+      sql`
+        SELECT operations.id AS id FROM json_each(${json}) AS change
+        JOIN operations ON operations.id = change.value->>'id' AND operations.user_id = change.value->>'userId'`,
+    ]
+  },
+  outcomes([updated, existing], changes) {
+    const changed = new Set(updated?.rows.map((row) => row.id))
+    const known = new Set(existing?.rows.map((row) => row.id))
+    return changes.map(({ id }) => (changed.has(id) ? 'changed' : known.has(id) ? 'unchanged' : 'unknown'))
+  },
+}
+
+/** Of several results for one operation that arrive together, the one that stays: the first, unless a redrive succeeded. */
+function onePerOperation(changes: readonly Change[]): Change[] {
+  const byId = new Map<string, Change>()
+  for (const change of changes) {
+    const before = byId.get(change.id)
+    const replaces = before?.errorCode === 'dead-lettered' && change.redriven && change.status === 'succeeded'
+    if (!before || replaces) byId.set(change.id, change)
+  }
+  return [...byId.values()]
+}
