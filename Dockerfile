@@ -3,6 +3,7 @@
 FROM oven/bun:1.4.5 AS dependencies
 WORKDIR /app
 COPY package.json bun.lock bunfig.toml ./
+COPY patches patches
 COPY common/package.json common/
 COPY gateway/package.json gateway/
 COPY processor/package.json processor/
