@@ -62,7 +62,8 @@ const Attributes = v.object({
   ce_type: v.pipe(v.string(), v.maxLength(128)),
   ce_subject: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
   ce_redrive: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
-  traceparent: v.optional(v.string()),
+  // It travels on with what the message causes: one that no tracer made must not make that too large.
+  traceparent: v.fallback(v.optional(v.pipe(v.string(), v.maxLength(256))), undefined),
 })
 
 export type Decoded = { readonly envelope: AnyEnvelope } | { readonly unreadable: string }
