@@ -3,7 +3,10 @@ import { Counter, type Registry } from 'prom-client'
 import { deadLetterId, encodeDeadLetter } from '../messages/dead-letter.ts'
 import { encode } from '../messages/envelope.ts'
 import { type Group, type Topic, topics } from '../messages/topics.ts'
+import { ConfigError } from '../service/config.ts'
 import type { Deps } from '../service/deps.ts'
+import type { Check } from '../service/health.ts'
+import type { Part } from '../service/lifecycle.ts'
 import type { Logger } from '../service/log.ts'
 import { type Batch, type Broker, type Delivered, headerText, type Subscription } from './broker.ts'
 
@@ -32,6 +35,8 @@ export interface Consumer<Item> {
   readonly log: Logger
   readonly metrics: Registry
   readonly deps: Pick<Deps, 'monotonicMs' | 'now'>
+  /** The pause before the second attempt at a message; each next one is four times as long. */
+  readonly firstPauseMs?: number
 }
 
 const MAX_ATTEMPTS = 5
@@ -62,9 +67,11 @@ interface Dead<Item> {
  * A message that asks for a retry is tried at most 5 times within 10 s; later messages of its key wait behind it, those
  * of other keys go on. The group's offset stays before the oldest that waits. After that, or at once where the verdict
  * is `dead` or the message unreadable, it goes to the topic of dead letters, together with the event that says so.
+ *
+ * The broker need not be there yet: the subscription is `recovering` until it is made.
  */
-export async function consume<Item>(consumer: Consumer<Item>): Promise<Subscription> {
-  const { broker, group, log, deps } = consumer
+export function consume<Item>(consumer: Consumer<Item>): Subscription {
+  const { broker, group, log, deps, firstPauseMs = FIRST_PAUSE_MS } = consumer
   const deadLetters = consumerCounter(
     consumer.metrics,
     'posta_dead_letters_total',
@@ -127,19 +134,21 @@ export async function consume<Item>(consumer: Consumer<Item>): Promise<Subscript
     const key = keyOf(received.message)
     const waiting = [received]
     partition.held.set(key, waiting)
-    void retry(waiting, reason, batch.signal)
-      .then(async () => {
-        partition.held.delete(key)
-        await batch.commit(firstHeld(partition) ?? partition.handledTo)
-      })
+    void retry(waiting, reason, () => partition.held.delete(key), batch.signal)
+      .then(() => batch.commit(firstHeld(partition) ?? partition.handledTo))
       .catch((error: unknown) => {
         // The partition is lost, or the offset could not be moved now: the next batch moves it, or all comes again.
         if (!batch.signal.aborted) log.warn({ err: error, group }, 'an offset could not be moved yet')
       })
   }
 
-  /** Goes through what waits at a key, one after the other, until nothing does. */
-  async function retry(waiting: Received<Item>[], firstReason: string, signal: AbortSignal): Promise<void> {
+  /** Goes through what waits at a key, one after the other. `release` runs in the very step that finds nothing left. */
+  async function retry(
+    waiting: Received<Item>[],
+    firstReason: string,
+    release: () => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     let reason: string | undefined = firstReason
     let attempts = 1
     let sinceMs = deps.monotonicMs()
@@ -149,7 +158,7 @@ export async function consume<Item>(consumer: Consumer<Item>): Promise<Subscript
         verdict = { dead: `${reason} (given up after ${attempts} attempts)` }
       } else {
         if (reason !== undefined) {
-          await sleep(FIRST_PAUSE_MS * 4 ** (attempts - 1), undefined, { signal })
+          await sleep(firstPauseMs * 4 ** (attempts - 1), undefined, { signal })
           retries.inc({ group, topic: received.message.topic })
         }
         verdict = (await handleAll([received], signal))[0]
@@ -165,6 +174,7 @@ export async function consume<Item>(consumer: Consumer<Item>): Promise<Subscript
       waiting.shift()
       reason = undefined
     }
+    release()
   }
 
   async function setAside(dead: readonly Dead<Item>[], signal: AbortSignal): Promise<void> {
@@ -186,7 +196,7 @@ export async function consume<Item>(consumer: Consumer<Item>): Promise<Subscript
 
   /** Repeats `work` until it does not throw, with growing pauses. @throws once the partition is lost. */
   async function untilItWorks<Result>(work: () => Promise<Result>, signal: AbortSignal): Promise<Result> {
-    let pauseMs = FIRST_PAUSE_MS
+    let pauseMs = firstPauseMs
     let troubled = false
     try {
       for (;;) {
@@ -206,10 +216,72 @@ export async function consume<Item>(consumer: Consumer<Item>): Promise<Subscript
     }
   }
 
-  const subscription = await broker.subscribe(group, consumer.topics, handleBatch)
+  return persistent(
+    () => broker.subscribe(group, consumer.topics, handleBatch),
+    () => troubles > 0,
+    log.child({ group }),
+  )
+}
+
+/** A subscription that does not need the broker to be there yet: it is made as soon as it can be. */
+function persistent(subscribe: () => Promise<Subscription>, isTroubled: () => boolean, log: Logger): Subscription {
+  const closing = new AbortController()
+  let subscription: Subscription | undefined
+
+  async function run(): Promise<void> {
+    for (let pauseMs = FIRST_PAUSE_MS; !closing.signal.aborted; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      try {
+        subscription = await subscribe()
+        if (closing.signal.aborted) await subscription.close()
+        return await subscription.ended
+      } catch (error) {
+        if (subscription || error instanceof ConfigError) throw error
+        log.warn({ err: error, pauseMs }, 'the subscription cannot be made yet')
+        await sleep(pauseMs, undefined, { signal: closing.signal }).catch(() => {})
+      }
+    }
+  }
+
+  const ended = run()
+  let failed = false
+  ended.catch(() => {
+    failed = true
+  })
   return {
-    ...subscription,
-    state: () => (troubles > 0 && subscription.state() === 'running' ? 'recovering' : subscription.state()),
+    ended,
+    state() {
+      if (failed) return 'failed'
+      const state = subscription?.state() ?? 'recovering'
+      return state === 'running' && isTroubled() ? 'recovering' : state
+    },
+    lag: () => subscription?.lag() ?? [],
+    async close(graceMs) {
+      closing.abort()
+      if (subscription) await subscription.close(graceMs)
+      else await ended
+    },
+  }
+}
+
+/** A consumer as a part of its service, and as a part of the service's health. */
+export function consumerPart(name: string, start: () => Subscription): Part & Check {
+  const ended = Promise.withResolvers<void>()
+  let subscription: Subscription | undefined
+  return {
+    name,
+    required: false,
+    ended: ended.promise,
+    async start() {
+      subscription = start()
+      subscription.ended.then(ended.resolve, ended.reject)
+    },
+    check() {
+      if (subscription?.state() !== 'running')
+        throw new Error(`The consumer of ${name} is ${subscription?.state() ?? 'not started'}.`)
+    },
+    async close(graceMs) {
+      await subscription?.close(graceMs)
+    },
   }
 }
 

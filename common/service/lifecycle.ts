@@ -13,7 +13,8 @@ export interface Listener {
 /** @throws Error that names the address where it cannot be had. */
 export function listen(host: string, port: number): Listener {
   const starting = () => new Response(null, { status: 503, headers: { 'Retry-After': '1' } })
-  const server = Bun.serve({ hostname: host, port, fetch: starting })
+  // Longer than `Prefer: wait=30`, and than the pause between two pings of a stream.
+  const server = Bun.serve({ hostname: host, port, idleTimeout: 60, fetch: starting })
   return {
     port: server.port ?? port,
     serve: (app) => server.reload({ fetch: (request) => app.fetch(request, { server }) }),

@@ -35,7 +35,7 @@ export function receiveResults(options: {
   log: Logger
   metrics: Registry
   deps: Pick<Deps, 'monotonicMs' | 'now'>
-}): Promise<Subscription> {
+}): Subscription {
   const { broker, writer, onChanged, log, metrics, deps } = options
   const apply = writer.bulk(applyChanges)
 

@@ -1,6 +1,6 @@
 // 1. A request becomes an operation. Next: relay.ts
 import { encode } from '@posta/common/messages/envelope.ts'
-import { catalog, operationTypes } from '@posta/common/operations/catalog.ts'
+import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
@@ -21,8 +21,11 @@ export const RESEND_AFTER_MS = 2 * 60 * 1000
 
 const IdempotencyKey = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,255}$/))
 
-/** What both APIs submit. `input` is checked here, against the contract of `type`. */
-export const Submission = v.strictObject({ type: v.picklist(operationTypes), input: v.record(v.string(), v.unknown()) })
+/** What is submitted: a type of the catalog, and an input that fits its contract. */
+export const Submission: v.GenericSchema<unknown, { type: OperationType; input: Record<string, unknown> }> = v.variant(
+  'type',
+  Object.values(catalog).map((contract) => v.strictObject({ type: v.literal(contract.type), input: contract.input })),
+)
 
 export type Submit = (asked: {
   user: string
@@ -59,7 +62,7 @@ export function createSubmit(options: {
   return async ({ user, submission, idempotencyKey }) => {
     if (idempotencyKey !== undefined && !v.is(IdempotencyKey, idempotencyKey))
       throw new Problem('malformed-request', 'The idempotency key must have 1 to 255 visible ASCII characters.')
-    const { type, input } = checkSubmission(submission)
+    const { type, input } = checkInput(Submission, submission)
     const earlier = await withKey(user, idempotencyKey)
     if (earlier) return replay(earlier, type, input)
 
@@ -99,12 +102,6 @@ const untouched = {
   completedAt: null,
   resends: 0,
 } as const
-
-function checkSubmission(submission: unknown) {
-  const { type, input } = checkInput(Submission, submission)
-  const contract: Contract = catalog[type]
-  return { type, input: checkInput(contract.input, input, '#/input') }
-}
 
 /** Both inputs went through the same schema, which decides order and case of what it lets through. */
 function replay(row: OperationRow, type: string, input: Record<string, unknown>): Operation {

@@ -1,0 +1,70 @@
+import { toProblem } from '@posta/common/service/http.ts'
+import type { Logger } from '@posta/common/service/log.ts'
+import { inputFaults, Problem } from '@posta/common/service/problem.ts'
+import { GraphQLError } from 'graphql'
+import type { Plugin } from 'graphql-yoga'
+import * as v from 'valibot'
+
+/** What GQLoom puts into an error for an argument that does not fit its schema. */
+const RejectedInput = v.object({
+  issues: v.array(v.custom<v.BaseIssue<unknown>>((issue) => v.is(v.object({ message: v.string() }), issue))),
+})
+
+/**
+ * The error that a client sees: the same codes as REST's problems, in `extensions.code`. What is not a problem is logged
+ * and told as `internal`.
+ */
+export function maskError(log: Logger): (error: unknown) => GraphQLError {
+  return (error) => {
+    if (!(error instanceof GraphQLError)) return problemError(toProblem(error))
+    const rejected = v.safeParse(RejectedInput, error.extensions)
+    if (rejected.success) {
+      const errors = inputFaults(rejected.output.issues, '#/input')
+      return problemError(new Problem('invalid-input', undefined, { errors }), error)
+    }
+    if (error.originalError && !(error.originalError instanceof GraphQLError)) {
+      const problem = toProblem(error.originalError)
+      if (problem.code === 'internal') log.error({ err: error.originalError, path: error.path }, 'a request failed')
+      return problemError(problem, error)
+    }
+    return problemError(new Problem('malformed-request', withoutValues(error.message)), error)
+  }
+}
+
+function problemError(problem: Problem, at?: GraphQLError): GraphQLError {
+  const { code, errors, retryAfterS } = problem
+  const http = at?.extensions.http
+  return new GraphQLError(problem.message, {
+    ...(at?.nodes && { nodes: at.nodes }),
+    ...(at?.source && { source: at.source }),
+    ...(at?.positions && { positions: at.positions }),
+    ...(at?.path && { path: at.path }),
+    extensions: {
+      code,
+      ...(errors && { errors }),
+      ...(retryAfterS !== undefined && { retryAfter: Math.ceil(retryAfterS) }),
+      ...(http !== undefined && { http }),
+    },
+  })
+}
+
+/** graphql-js repeats the value that it refuses, which may be a password. */
+function withoutValues(message: string): string {
+  return message
+    .replace(
+      / got invalid value [\s\S]*?(?= at "[\w.[\]]+"; |; (?:Field|Expected|Enum|String|Int|ID|Float|Boolean)\b)/,
+      ' got an invalid value',
+    )
+    .replace(/(?<=(?:cannot represent|Expected value)[^:]*: )[\s\S]*/, '(the value given)')
+}
+
+/** Validation's own errors do not pass through `maskError` by themselves. */
+export function maskValidationErrors(mask: (error: unknown) => GraphQLError): Plugin {
+  return {
+    onValidate() {
+      return ({ valid, result, setResult }) => {
+        if (!valid) setResult(result.map(mask))
+      }
+    },
+  }
+}
