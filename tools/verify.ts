@@ -1,0 +1,54 @@
+// `bun run verify`: checks, starts the real parts, runs every test on embedded and on real parts, and counts.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { REPOSITORY_ROOT } from '../common/service/config.ts'
+import { startParts } from './infra/parts.ts'
+
+async function run(what: string, args: readonly string[], environment: Record<string, string> = {}): Promise<boolean> {
+  console.log(`\n== ${what}`)
+  const child = Bun.spawn([process.execPath, ...args], {
+    cwd: REPOSITORY_ROOT,
+    env: { ...process.env, ...environment },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  return (await child.exited) === 0
+}
+
+/** The counts in the report that bun's tests write, in JUnit's form. */
+async function readCounts(path: string): Promise<{ passed: number; failed: number; skipped: number }> {
+  const [head = ''] = /<testsuites\b[^>]*>/.exec(await Bun.file(path).text()) ?? []
+  const count = (name: string) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(head)?.[1] ?? 0)
+  const failed = count('failures') + count('errors')
+  return { passed: count('tests') - failed - count('skipped'), failed, skipped: count('skipped') }
+}
+
+const checked = await run('Format, lint, types, unused', ['run', 'check'])
+
+console.log('\n== Real parts')
+const parts = await startParts({ temporary: true })
+for (const missing of parts.missing) console.log(`missing: ${missing}`)
+if (parts.missing.length > 0) console.log('The suites that need these are skipped.')
+
+const folder = mkdtempSync(join(tmpdir(), 'posta-verify-'))
+const report = join(folder, 'junit.xml')
+try {
+  const tested = await run('Every test', ['test', '--reporter=junit', `--reporter-outfile=${report}`], {
+    ...(parts.brokerUrl !== undefined && { TEST_BROKER_URL: parts.brokerUrl }),
+    ...(parts.mongoUrl !== undefined && { TEST_MONGO_URL: parts.mongoUrl }),
+  })
+  const { passed, failed, skipped } = await readCounts(report)
+  const incomplete = process.env.CI === 'true' && parts.missing.length > 0
+  if (!checked) console.log('\nThe check failed; see above.')
+  if (incomplete) console.log('\nCI must run on the real parts; see above what is missing.')
+  // A run that breaks off before its report must not count as one without failures.
+  const broken = !tested && failed === 0
+  if (broken) console.log('\nThe tests did not run to their end; see above.')
+  console.log(
+    `\n${passed} passed, ${failed + Number(broken) + Number(!checked) + Number(incomplete)} failed, ${skipped} skipped`,
+  )
+  process.exitCode = tested && checked && !incomplete ? 0 : 1
+} finally {
+  await parts.stop()
+  rmSync(folder, { recursive: true, force: true })
+}
