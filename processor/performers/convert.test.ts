@@ -1,0 +1,200 @@
+import { describe, expect, test } from 'bun:test'
+import type { Catalog } from '@posta/common/operations/catalog.ts'
+import type { Facts } from '@posta/common/operations/contract.ts'
+import fc from 'fast-check'
+import { convert } from './convert.ts'
+import { minorUnitDigits } from './minor-unit.ts'
+
+type ConvertFacts = Facts<Catalog['convert']>
+
+const LARGEST_LIMIT_USD_E8 = 10_000_000 * 1e8
+
+function facts(
+  [from, to, amount]: readonly [string, string, string],
+  rates: Record<string, string>,
+  more: Partial<ConvertFacts> = {},
+): ConvertFacts {
+  const table = Object.entries(rates).map(([code, rate]) => ({ code, rate }))
+  return {
+    input: { from, to, amount },
+    rates: { base: from, date: '2026-11-23', source: 'live', rates: table },
+    countedUsdE8: 0,
+    dailyLimitUsdE8: LARGEST_LIMIT_USD_E8,
+    ...more,
+  }
+}
+
+function amountOf(...[order, rates]: Parameters<typeof facts>): string {
+  const outcome = convert(facts(order, rates))
+  if ('failure' in outcome) throw new Error(outcome.failure.message)
+  return outcome.output.amount
+}
+
+/** A decimal as the exact fraction `units / 10 ** digits`: a reckoning that shares nothing with the one under test. */
+function fraction(decimal: string): { units: bigint; digits: number } {
+  const [whole = '', part = ''] = decimal.split('.')
+  return { units: BigInt(whole + part), digits: part.length }
+}
+
+function product(one: string, other: string) {
+  const [a, b] = [fraction(one), fraction(other)]
+  return { units: a.units * b.units, digits: a.digits + b.digits }
+}
+
+const digits = (min: number, max: number) =>
+  fc.string({ unit: fc.constantFrom(...'0123456789'), minLength: min, maxLength: max })
+const plain = (whole: string, part: string) => `${BigInt(whole || '0')}${part && `.${part}`}`
+const positive = (text: string) => /[1-9]/.test(text)
+const amounts = fc
+  .tuple(digits(0, 18), digits(0, 8))
+  .map(([whole, part]) => plain(whole, part))
+  .filter(positive)
+const rates = fc
+  .tuple(digits(0, 12), digits(0, 40))
+  .map(([whole, part]) => plain(whole, part))
+  .filter(positive)
+/** Amounts and rates whose product often ends exactly in a half. */
+const halves = fc.tuple(fc.bigInt(0n, 10n ** 12n), fc.constantFrom('0.005', '0.015', '0.5', '0.00000005', '0.05'))
+const codes = fc.constantFrom('ARS', 'JPY', 'KWD', 'CLF', 'BTC', 'XAU')
+
+describe('the amount', () => {
+  test('is amount × rate, rounded half-even to the minor unit, for every amount and rate there is', () => {
+    const orders = fc.oneof(
+      fc.tuple(amounts, rates),
+      halves.filter(([amount]) => amount > 0n).map(([amount, rate]) => [String(amount), rate] as const),
+    )
+    fc.assert(
+      fc.property(orders, codes, ([amount, rate], to) => {
+        const places = minorUnitDigits(to)
+        const shown = amountOf(['EUR', to, amount], { [to]: rate, USD: '0.000000000000000000000000000001' })
+        // As many digits as the currency has, and nothing that a reader of decimals would not know.
+        expect(shown).toMatch(places === 0 ? /^(?:0|[1-9]\d*)$/ : new RegExp(`^(?:0|[1-9]\\d*)\\.\\d{${places}}$`))
+        // |exact - shown| <= half a minor unit; where it is exactly half, the last digit is even.
+        const exact = product(amount, rate)
+        const scale = 10n ** BigInt(exact.digits)
+        const minor = 10n ** BigInt(places)
+        const units = fraction(shown).units
+        const twiceOff = 2n * (exact.units * minor - units * scale)
+        const distance = twiceOff < 0n ? -twiceOff : twiceOff
+        expect(distance <= scale).toBe(true)
+        if (distance === scale) expect(units % 2n).toBe(0n)
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  test.each([
+    ['2.5', 'JPY', '1', '2'],
+    ['3.5', 'JPY', '1', '4'],
+    ['0.125', 'ARS', '1', '0.12'],
+    ['0.135', 'ARS', '1', '0.14'],
+    ['0.1250000001', 'ARS', '1', '0.13'],
+    ['100.50', 'ARS', '1472.5', '147986.25'],
+    ['999999999999999999.99999999', 'ARS', '1000000000000', '999999999999999999999999990000.00'],
+    ['0.00000001', 'ARS', '0.00000001', '0.00'],
+    ['1', 'KWD', '0.3055', '0.306'],
+    ['1', 'BTC', '0.0000105555555', '0.00001056'],
+  ])('%s at %s %s is %s', (amount, to, rate, expected) => {
+    // The limit does not matter here: what it counts is next to nothing.
+    const outcome = convert(facts(['EUR', to, amount], { [to]: rate, USD: '0.00000000000000000001' }))
+    expect(outcome).toMatchObject({
+      output: { amount: expected, currency: to, rate, date: '2026-11-23', source: 'live' },
+    })
+  })
+
+  test('from a currency to itself is the same amount, whatever the table lacks', () => {
+    expect(amountOf(['USD', 'USD', '10.5'], {})).toBe('10.50')
+    expect(amountOf(['ARS', 'ARS', '10.505'], { USD: '0.0007' })).toBe('10.50')
+  })
+})
+
+describe('the daily limit', () => {
+  test('counts every conversion in USD, rounded up to 1e-8', () => {
+    fc.assert(
+      fc.property(amounts, rates, (amount, usd) => {
+        const outcome = convert(facts(['EUR', 'ARS', amount], { ARS: '1', USD: usd }))
+        const exact = product(amount, usd)
+        const scale = 10n ** BigInt(exact.digits)
+        const roundedUp = (exact.units * 10n ** 8n + scale - 1n) / scale
+        const within = roundedUp <= BigInt(LARGEST_LIMIT_USD_E8)
+        expect('failure' in outcome).toBe(!within)
+        if (within) expect(outcome).toMatchObject({ countsUsdE8: Number(roundedUp) })
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
+  test('is never exceeded by any sequence, and refuses nothing that fits', () => {
+    const orders = fc.array(fc.tuple(fc.constantFrom('1', '3', '0.3333333', '12.5', '99.99999999'), rates), {
+      maxLength: 40,
+    })
+    fc.assert(
+      fc.property(orders, fc.integer({ min: 1, max: 2e10 }), (sequence, dailyLimitUsdE8) => {
+        let countedUsdE8 = 0
+        for (const [amount, usd] of sequence) {
+          const outcome = convert(
+            facts(['EUR', 'ARS', amount], { ARS: '1', USD: usd }, { countedUsdE8, dailyLimitUsdE8 }),
+          )
+          const exact = product(amount, usd)
+          const left = BigInt(dailyLimitUsdE8 - countedUsdE8) * 10n ** BigInt(exact.digits)
+          expect('failure' in outcome).toBe(exact.units * 10n ** 8n > left)
+          if ('output' in outcome) countedUsdE8 += outcome.countsUsdE8 ?? 0
+          expect(countedUsdE8).toBeLessThanOrEqual(dailyLimitUsdE8)
+        }
+      }),
+    )
+  })
+
+  test('is reached to the last 1e-8 USD', () => {
+    const limit = { dailyLimitUsdE8: 10_000 * 1e8, countedUsdE8: 9_999 * 1e8 }
+    expect(convert(facts(['USD', 'ARS', '1'], { ARS: '1' }, limit))).toMatchObject({ countsUsdE8: 1e8 })
+    expect(convert(facts(['USD', 'ARS', '1.00000001'], { ARS: '1' }, limit))).toHaveProperty(
+      'failure.code',
+      'limit-exceeded',
+    )
+  })
+
+  test('tells people what was asked, the limit and what is left of it', () => {
+    const limit = { dailyLimitUsdE8: 10_000 * 1e8, countedUsdE8: 9_899.509 * 1e8 }
+    expect(convert(facts(['EUR', 'ARS', '100'], { ARS: '1', USD: '1.1' }, limit))).toEqual({
+      failure: {
+        code: 'limit-exceeded',
+        message:
+          'This conversion counts 110.00 USD; of the daily limit of 10000.00 USD, 100.49 USD are left for that day (UTC).',
+      },
+    })
+    const lowered = { dailyLimitUsdE8: 1e8, countedUsdE8: 5e8 }
+    expect(convert(facts(['USD', 'ARS', '1'], { ARS: '1' }, lowered))).toHaveProperty(
+      'failure.message',
+      expect.stringContaining('0.00 USD are left'),
+    )
+  })
+
+  test('is exceeded by an amount beyond every number, too', () => {
+    const outcome = convert(facts(['USD', 'ARS', '999999999999999999.99999999'], { ARS: '1' }))
+    expect(outcome).toHaveProperty('failure.message', expect.stringContaining('counts 1000000000000000000.00 USD'))
+  })
+})
+
+test('rates that lack what is needed are a fault of the message, not an outcome', () => {
+  expect(() => convert(facts(['EUR', 'ARS', '1'], { USD: '1' }))).toThrow('The rates of EUR lack ARS.')
+  expect(() => convert(facts(['EUR', 'ARS', '1'], { ARS: '1' }))).toThrow('The rates of EUR lack USD.')
+  const foreign = facts(['EUR', 'ARS', '1'], { USD: '1', ARS: '1' })
+  expect(() => convert({ ...foreign, rates: { ...foreign.rates, base: 'GBP' } })).toThrow(
+    'The rates are of GBP, not of EUR.',
+  )
+})
+
+test.each([
+  ['USD', 2],
+  ['ARS', 2],
+  ['JPY', 0],
+  ['XOF', 0],
+  ['KWD', 3],
+  ['CLF', 4],
+  ['BTC', 8],
+  ['XAU', 8],
+  ['XDR', 8],
+])('%s has %i digits after the point', (code, expected) => {
+  expect(minorUnitDigits(code)).toBe(expected)
+})

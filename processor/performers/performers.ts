@@ -1,0 +1,9 @@
+import type { Catalog, OperationType } from '@posta/common/operations/catalog.ts'
+import type { Performer } from '@posta/common/operations/contract.ts'
+import { convert } from './convert.ts'
+import { storeRates } from './store-rates.ts'
+
+export type Performers = { readonly [Type in OperationType]: Performer<Catalog[Type]> }
+
+/** What performs each operation of the catalog; a contract without its performer does not compile. */
+export const performers: Performers = { convert, 'store-rates': storeRates }

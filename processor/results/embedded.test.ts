@@ -1,0 +1,94 @@
+import { Database } from 'bun:sqlite'
+import { afterEach, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openEmbeddedResults, queries } from './embedded.ts'
+import { conversion, describeResults } from './results.suite.ts'
+import type { Results } from './results.ts'
+
+const folders: string[] = []
+const opened: Results[] = []
+
+function temporary(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'posta-results-'))
+  folders.push(folder)
+  return folder
+}
+
+function open(path: string): Results {
+  const results = openEmbeddedResults(path)
+  opened.push(results)
+  return results
+}
+
+afterEach(async () => {
+  for (const results of opened.splice(0)) await results.close()
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
+})
+
+describeResults('the embedded store', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'posta-results-'))
+  return {
+    open: () => openEmbeddedResults(join(folder, 'results.db')),
+    dispose: () => rmSync(folder, { recursive: true, force: true }),
+  }
+})
+
+test('every query goes by an index: none reads the whole table or sorts', async () => {
+  const path = join(temporary(), 'results.db')
+  await open(path).ping()
+  using database = new Database(path)
+  for (const [name, sql] of Object.entries(queries)) {
+    const values = Array.from(new Set(sql.match(/\?\d/g)), () => '[]')
+    const plan = database.query<{ detail: string }, string[]>(`EXPLAIN QUERY PLAN ${sql}`).all(...values)
+    const steps = plan.map(({ detail }) => detail)
+    expect(steps.join('\n'), name).toMatch(/SEARCH (?:results|existing) USING/)
+    expect(steps.join('\n'), name).not.toMatch(/SCAN (?:results|existing)|TEMP B-TREE/)
+  }
+})
+
+test('a write that another process holds up waits without stopping this one, and goes in', async () => {
+  const path = join(temporary(), 'results.db')
+  const results = open(path)
+  await results.ping()
+  using other = new Database(path)
+  other.run('BEGIN IMMEDIATE')
+  let settled = false
+  const appended = results.append([conversion('a')]).finally(() => {
+    settled = true
+  })
+  // Each turn of this loop shows that the process goes on; three of them outlast the wait inside SQLite.
+  for (let turn = 0; turn < 3; turn++) {
+    await Bun.sleep(60)
+    expect(settled).toBe(false)
+  }
+  other.run('COMMIT')
+  expect(await appended).toBe(1)
+})
+
+test('a store that cannot be opened rejects, and works once it can', async () => {
+  const folder = temporary()
+  writeFileSync(join(folder, 'in-the-way'), '')
+  const results = open(join(folder, 'in-the-way', 'results.db'))
+  expect(results.append([conversion('a')])).rejects.toThrow()
+  expect(results.ping()).rejects.toThrow()
+  rmSync(join(folder, 'in-the-way'))
+  expect(await results.append([conversion('a')])).toBe(1)
+})
+
+test('processes that open a new file at once all work, and store each result once', async () => {
+  const path = join(temporary(), 'new', 'results.db')
+  const ids = Array.from({ length: 50 }, (_, index) => `op-${index}`)
+  const script = `
+    const { openEmbeddedResults } = await import(${JSON.stringify(join(import.meta.dir, 'embedded.ts'))})
+    const results = openEmbeddedResults(${JSON.stringify(path)})
+    let count = 0
+    for (const one of ${JSON.stringify(ids.map((id) => conversion(id)))}) count += await results.append([one])
+    await results.close()
+    console.log(count)`
+  const processes = [1, 2, 3].map(() => Bun.spawn([process.execPath, '-e', script], { stderr: 'inherit' }))
+  const counts = await Promise.all(processes.map(async ({ stdout }) => Number(await new Response(stdout).text())))
+  expect(counts.reduce((sum, count) => sum + count, 0)).toBe(ids.length)
+  expect((await open(path).find(ids)).size).toBe(ids.length)
+})

@@ -1,0 +1,152 @@
+import { Database, SQLiteError } from 'bun:sqlite'
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { RateTable } from '@posta/common/operations/rates.ts'
+import * as v from 'valibot'
+import { type Position, Result, ResultSummary, type Results } from './results.ts'
+
+/** A result is JSON; what is looked up by follows from it, so that the two cannot disagree. */
+const schema = `
+  CREATE TABLE IF NOT EXISTS results (
+    id TEXT PRIMARY KEY NOT NULL,
+    body TEXT NOT NULL,
+    rates TEXT NOT NULL,
+    user TEXT NOT NULL AS (body ->> 'user') STORED,
+    day TEXT NOT NULL AS (body ->> 'day') STORED,
+    counted_usd_e8 INTEGER NOT NULL AS (body ->> 'countedUsdE8') STORED,
+    completed_at TEXT NOT NULL AS (body ->> 'completedAt') STORED,
+    error_code TEXT AS (body ->> '$.error.code') STORED,
+    stored_base TEXT AS (iif(body ->> 'type' = 'store-rates' AND body ->> 'status' = 'succeeded', rates ->> 'base', NULL)) STORED,
+    stored_date TEXT AS (rates ->> 'date') STORED
+  ) STRICT;
+  CREATE INDEX IF NOT EXISTS results_counted ON results (user, day, counted_usd_e8);
+  CREATE INDEX IF NOT EXISTS results_of_user ON results (user, completed_at, id);
+  CREATE INDEX IF NOT EXISTS results_by_time ON results (completed_at, id);
+  CREATE INDEX IF NOT EXISTS results_rates ON results (stored_base, stored_date, completed_at) WHERE stored_base IS NOT NULL;
+`
+
+/** Every query there is; a test asks SQLite that each uses an index. Lists come as JSON, in one statement. */
+export const queries = {
+  find: 'SELECT body FROM results WHERE id IN (SELECT value FROM json_each(?1))',
+  counted: `
+    SELECT asked.key AS place, (
+      SELECT coalesce(sum(counted_usd_e8), 0) FROM results
+      WHERE user = asked.value ->> 'user' AND day = asked.value ->> 'day'
+    ) AS counted
+    FROM json_each(?1) AS asked`,
+  append: `
+    INSERT INTO results (id, body, rates)
+    SELECT value ->> 'id', json_remove(value, '$.rates'), value -> 'rates' FROM json_each(?1)
+    WHERE key < (
+      SELECT coalesce(min(given.key), json_array_length(?1))
+      FROM json_each(?1) AS given JOIN results AS existing ON existing.id = given.value ->> 'id'
+    )`,
+  replaceDeadLettered: `UPDATE results SET body = ?2, rates = ?3 WHERE id = ?1 AND error_code = 'dead-lettered'`,
+  get: 'SELECT body, rates FROM results WHERE id = ?1',
+  page: `
+    SELECT body FROM results WHERE (completed_at, id) < (?1, ?2)
+    ORDER BY completed_at DESC, id DESC LIMIT ?3`,
+  pageOfUser: `
+    SELECT body FROM results WHERE user = ?4 AND (completed_at, id) < (?1, ?2)
+    ORDER BY completed_at DESC, id DESC LIMIT ?3`,
+  newestRates: `
+    SELECT rates, completed_at AS completedAt FROM results WHERE stored_base = ?1
+    ORDER BY stored_date DESC, completed_at DESC LIMIT 1`,
+}
+
+/** Sorts after every time. */
+const END: Position = { completedAt: '~', id: '' }
+
+/** A wait for the file's lock inside SQLite stops the whole process: it stays short, and what is longer waits outside. */
+const BUSY_TIMEOUT_MS = 50
+const BUSY_PATIENCE_MS = 5000
+
+/** Results in a SQLite file; other processes may use it at the same time. */
+export function openEmbeddedResults(path: string): Results {
+  let opened: Database | undefined
+
+  function database(): Database {
+    if (opened) return opened
+    mkdirSync(dirname(path), { recursive: true })
+    const fresh = new Database(path, { create: true, strict: true })
+    try {
+      fresh.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`)
+      fresh.run('PRAGMA journal_mode = WAL')
+      fresh.run('PRAGMA synchronous = FULL')
+      fresh.run(schema)
+    } catch (error) {
+      fresh.close()
+      throw error
+    }
+    opened = fresh
+    return fresh
+  }
+
+  /** Runs again while another process holds the file. Every query is one statement: it went in whole or not at all. */
+  async function patiently<Answer>(run: (database: Database) => Answer): Promise<Answer> {
+    const startedMs = performance.now()
+    for (;;) {
+      try {
+        return run(database())
+      } catch (error) {
+        const busy = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
+        if (!busy || performance.now() - startedMs > BUSY_PATIENCE_MS) throw error
+        await Bun.sleep(5 + Math.random() * 20)
+      }
+    }
+  }
+
+  const all = <Row>(sql: string, ...values: (string | number)[]) =>
+    patiently((database) => database.query<Row, typeof values>(sql).all(...values))
+  const write = (sql: string, ...values: string[]) =>
+    patiently((database) => database.query(sql).run(...values).changes)
+
+  return {
+    async find(ids) {
+      const rows = await all<{ body: string }>(queries.find, JSON.stringify(ids))
+      return new Map(rows.map(toSummary).map((result) => [result.id, result]))
+    },
+    async countedUsdE8(userDays) {
+      const rows = await all<{ place: number; counted: number }>(queries.counted, JSON.stringify(userDays))
+      const counted = new Map(rows.map((row) => [row.place, row.counted]))
+      return userDays.map((_, place) => counted.get(place) ?? 0)
+    },
+    append: (results) => write(queries.append, JSON.stringify(results)),
+    async replaceDeadLettered({ rates, ...summary }) {
+      const replaced = await write(
+        queries.replaceDeadLettered,
+        summary.id,
+        JSON.stringify(summary),
+        JSON.stringify(rates),
+      )
+      return replaced === 1
+    },
+    async get(id) {
+      const [row] = await all<{ body: string; rates: string }>(queries.get, id)
+      return row && v.parse(Result, { ...JSON.parse(row.body), rates: JSON.parse(row.rates) })
+    },
+    async page({ user, limit, before = END }) {
+      const { completedAt, id } = before
+      const rows =
+        user === undefined
+          ? await all<{ body: string }>(queries.page, completedAt, id, limit)
+          : await all<{ body: string }>(queries.pageOfUser, completedAt, id, limit, user)
+      return rows.map(toSummary)
+    },
+    async newestRates(base) {
+      const [row] = await all<{ rates: string; completedAt: string }>(queries.newestRates, base)
+      return row && { table: v.parse(RateTable, JSON.parse(row.rates)), completedAt: row.completedAt }
+    },
+    async ping() {
+      await all(queries.get, '')
+    },
+    async close() {
+      opened?.close()
+      opened = undefined
+    },
+  }
+}
+
+function toSummary({ body }: { body: string }): ResultSummary {
+  return v.parse(ResultSummary, JSON.parse(body))
+}

@@ -1,0 +1,69 @@
+import { expect, test } from 'bun:test'
+import { connect, createServer, type Server } from 'node:net'
+import { MongoClient } from 'mongodb'
+import { openMongoResults } from './mongo.ts'
+import { conversion, describeResults } from './results.suite.ts'
+
+const serverUrl = process.env.TEST_MONGO_URL
+
+if (serverUrl) {
+  describeResults('the MongoDB store', () => {
+    const url = new URL(serverUrl)
+    url.pathname = `/posta-results-${Bun.randomUUIDv7()}`
+    return {
+      open: () => openMongoResults(url.href),
+      async dispose() {
+        const client = new MongoClient(url.href)
+        await client.db().dropDatabase()
+        await client.close()
+      },
+    }
+  })
+
+  test('a store whose server comes up later works from then on', async () => {
+    const { hostname, port } = new URL(serverUrl)
+    const way = createServer((client) => {
+      const server = connect(Number(port), hostname)
+      client.on('error', () => server.destroy()).on('close', () => server.destroy())
+      server.on('error', () => client.destroy()).on('close', () => client.destroy())
+      client.pipe(server).pipe(client)
+    })
+    const listening = () =>
+      new Promise<number>((resolve) => way.listen(freePort, '127.0.0.1', () => resolve(portOf(way))))
+    let freePort = 0
+    freePort = await listening()
+    await new Promise((resolve) => way.close(resolve))
+
+    const name = `posta-results-${Bun.randomUUIDv7()}`
+    const results = openMongoResults(`mongodb://127.0.0.1:${freePort}/${name}?directConnection=true`)
+    expect(await results.append([conversion('a')]).catch(() => 'rejected')).toBe('rejected')
+    await listening()
+    expect(await results.append([conversion('a')])).toBe(1)
+    await results.close()
+    await new Promise((resolve) => way.close(resolve))
+    const client = new MongoClient(serverUrl)
+    await client.db(name).dropDatabase()
+    await client.close()
+  })
+}
+
+function portOf(server: Server): number {
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('The server listens on no port.')
+  return address.port
+}
+
+test('a store whose server is away opens, rejects within seconds, and closes', async () => {
+  // Nothing listens on port 1.
+  const results = openMongoResults('mongodb://127.0.0.1:1/results')
+  const startedMs = performance.now()
+  const answers = await Promise.allSettled([
+    results.append([conversion('a')]),
+    results.find(['a']),
+    results.page({ limit: 1 }),
+    results.ping(),
+  ])
+  expect(answers.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected', 'rejected'])
+  expect(performance.now() - startedMs).toBeLessThan(5000)
+  await results.close()
+})

@@ -1,0 +1,213 @@
+import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Result, Results } from './results.ts'
+
+/** A store with nothing in it yet. */
+export interface Fresh {
+  /** As each member of the group opens it. */
+  open(): Results
+  /** After every opening is closed. */
+  dispose(): Promise<void> | void
+}
+
+type Succeeded = Extract<Result, { status: 'succeeded' }>
+
+const rates = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] } as const
+const day = '2026-11-23'
+const at = (second: number) => new Date(Date.UTC(2026, 10, 23, 12, 0, second)).toISOString()
+
+/** A stored conversion of ana's. */
+export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> = {}): Result {
+  return {
+    id,
+    user: 'ana',
+    type: 'convert',
+    status: 'succeeded',
+    input: { from: 'USD', to: 'ARS', amount: '1' },
+    output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: day, source: 'live' },
+    rates: { ...rates, rates: [...rates.rates] },
+    createdAt: at(0),
+    completedAt: at(0),
+    day,
+    countedUsdE8: 100_000_000,
+    ...more,
+  }
+}
+
+function failure(id: string, code: 'dead-lettered' | 'limit-exceeded'): Result {
+  const { id: same, user, type, rates, createdAt, completedAt } = conversion(id)
+  const error = { code, message: 'A sentence for people.' }
+  return { id: same, user, type, rates, createdAt, completedAt, day, countedUsdE8: 0, status: 'failed', error }
+}
+
+function table(id: string, base: string, date: string, completedAt: string): Result {
+  const rates = [{ code: 'ARS', rate: '1472.500000000000000000000000001' }]
+  return {
+    ...conversion(id, { completedAt, output: { base, date, currencies: 1, source: 'mirror' }, countedUsdE8: 0 }),
+    type: 'store-rates',
+    input: { base },
+    rates: { base, date, source: 'mirror', rates },
+  }
+}
+
+const withoutRates = ({ rates, ...summary }: Result) => summary
+
+/** Every promise of the port (results.ts), as tests. `fresh` is called for each. */
+export function describeResults(name: string, fresh: () => Promise<Fresh> | Fresh): void {
+  describe(`${name} keeps the promises of results:`, () => {
+    let here: Fresh
+    let opened: Results[] = []
+    let results: Results
+
+    function open(): Results {
+      const one = here.open()
+      opened.push(one)
+      return one
+    }
+
+    beforeEach(async () => {
+      here = await fresh()
+      results = open()
+    })
+
+    afterEach(async () => {
+      await Promise.all(opened.map((one) => one.close()))
+      opened = []
+      await here.dispose()
+    })
+
+    test('what was appended is found as it was, by another opening too', async () => {
+      const stored = [
+        conversion('a', { redrive: 'r1' }),
+        failure('b', 'dead-lettered'),
+        table('c', 'EUR', '2026-11-22', at(1)),
+      ]
+      expect(await results.append(stored)).toBe(3)
+      await results.close()
+      const other = open()
+      for (const each of stored) expect<unknown>(await other.get(each.id)).toEqual(each)
+      const found = await other.find(['c', 'a', 'no such', 'b'])
+      expect([...found.keys()].sort()).toEqual(['a', 'b', 'c'])
+      for (const each of stored) expect<unknown>(found.get(each.id)).toEqual(withoutRates(each))
+      expect(await other.get('no such')).toBeUndefined()
+      expect((await other.find([])).size).toBe(0)
+    })
+
+    test('text survives in every alphabet, with quotes, backslashes and control characters', async () => {
+      const text = 'Ñandú 🦤 "quoted" \\ back / \u0000 \u2028 {$set: 1} %'
+      const stored = conversion("it's.$id", { user: 'a"b\\c', output: { [`key ${text.slice(0, 8)}`]: text } })
+      await results.append([stored])
+      expect<unknown>(await results.get("it's.$id")).toEqual(stored)
+      expect(await results.countedUsdE8([{ user: 'a"b\\c', day }])).toEqual([100_000_000])
+      expect(await results.page({ user: 'a"b\\c', limit: 5 })).toHaveLength(1)
+    })
+
+    test('an append ends before the first id that exists, and says how far it came', async () => {
+      await results.append([conversion('c', { user: 'first' })])
+      const appended = ['a', 'b', 'c', 'd'].map((id) => conversion(id, { user: 'second' }))
+      expect(await results.append(appended)).toBe(2)
+      const found = await results.find(['a', 'b', 'c', 'd'])
+      expect([...found.values()].map(({ id, user }) => `${id} ${user}`).sort()).toEqual([
+        'a second',
+        'b second',
+        'c first',
+      ])
+      expect(await results.append(appended)).toBe(0)
+      expect(await results.append([])).toBe(0)
+    })
+
+    test('two members that append the same results store each of them once', async () => {
+      const ids = Array.from({ length: 20 }, (_, index) => `op-${String(index).padStart(2, '0')}`)
+      const members = [open(), open(), open()]
+      const counts = await Promise.all(
+        members.map((member, index) => member.append(ids.map((id) => conversion(id, { user: `member-${index}` })))),
+      )
+      const stored = [...(await results.find(ids)).values()]
+      for (const [index, count] of counts.entries())
+        expect(stored.filter(({ user }) => user === `member-${index}`)).toHaveLength(count)
+      // Whoever stored the first may have been overtaken, but none began in the middle.
+      expect(stored.some(({ id }) => id === 'op-00')).toBe(true)
+      expect(counts.reduce((sum, count) => sum + count, 0)).toBe(stored.length)
+    })
+
+    test('what counts is exact, per user and UTC day, in the order asked', async () => {
+      await results.append([
+        conversion('a', { countedUsdE8: 999_999_999_999_999 }),
+        conversion('b', { countedUsdE8: 1 }),
+        conversion('c', { countedUsdE8: 2_147_483_647, user: 'bob' }),
+        conversion('d', { countedUsdE8: 2_147_483_647, user: 'bob' }),
+        conversion('e', { countedUsdE8: 7, day: '2026-11-24' }),
+        failure('f', 'limit-exceeded'),
+      ])
+      const asked = [
+        { user: 'bob', day },
+        { user: 'ana', day: '2026-11-24' },
+        { user: 'nobody', day },
+        { user: 'ana', day },
+        { user: 'bob', day: '2026-11-24' },
+      ]
+      expect(await results.countedUsdE8(asked)).toEqual([4_294_967_294, 7, 0, 1_000_000_000_000_000, 0])
+      expect(await results.countedUsdE8([])).toEqual([])
+    })
+
+    test('only a failure by dead letter is replaced, and once', async () => {
+      await results.append([conversion('a'), failure('b', 'limit-exceeded'), failure('c', 'dead-lettered')])
+      const replacement = (id: string) => conversion(id, { redrive: 'r1', completedAt: at(9), countedUsdE8: 5 })
+      expect(await results.replaceDeadLettered(replacement('a'))).toBe(false)
+      expect(await results.replaceDeadLettered(replacement('b'))).toBe(false)
+      expect(await results.replaceDeadLettered(replacement('no such'))).toBe(false)
+      expect(await results.get('no such')).toBeUndefined()
+      expect(await results.replaceDeadLettered(replacement('c'))).toBe(true)
+      expect(await results.replaceDeadLettered({ ...replacement('c'), redrive: 'r2' })).toBe(false)
+      expect<unknown>(await results.get('c')).toEqual(replacement('c'))
+      expect(await results.countedUsdE8([{ user: 'ana', day }])).toEqual([100_000_005])
+      expect((await results.page({ limit: 1 })).map(({ id }) => id)).toEqual(['c'])
+    })
+
+    test('pages go from new to old without a gap or a repetition, while newer results come', async () => {
+      const stored = Array.from({ length: 23 }, (_, index) =>
+        conversion(`op-${String(index).padStart(2, '0')}`, {
+          user: index % 3 === 0 ? 'bob' : 'ana',
+          completedAt: at(Math.floor(index / 5)),
+        }),
+      )
+      await results.append(stored)
+      const newestFirst = stored.map(({ id }) => id).reverse()
+
+      async function readAll(user?: string): Promise<string[]> {
+        const ids: string[] = []
+        for (let page = await results.page({ ...(user && { user }), limit: 4 }); page.length > 0; ) {
+          ids.push(...page.map(({ id }) => id))
+          const before = page.at(-1)
+          if (!before) break
+          await results.append([conversion(`late-${user}-${ids.length}`, { user: 'bob', completedAt: at(50) })])
+          page = await results.page({ ...(user && { user }), limit: 4, before })
+        }
+        return ids
+      }
+
+      expect(await readAll()).toEqual(newestFirst)
+      const isOf = (user: string) => (id: string) => stored.some((each) => each.id === id && each.user === user)
+      expect(await readAll('ana')).toEqual(newestFirst.filter(isOf('ana')))
+      expect(await results.page({ user: 'nobody', limit: 4 })).toEqual([])
+    })
+
+    test('the rates served are of the latest date, and of these the ones stored last', async () => {
+      await results.append([
+        table('a', 'USD', '2026-11-22', at(9)),
+        table('b', 'USD', '2026-11-23', at(1)),
+        table('c', 'USD', '2026-11-23', at(3)),
+        table('d', 'USD', '2026-11-23', at(2)),
+        table('e', 'EUR', '2026-11-24', at(1)),
+        conversion('f', { rates: { base: 'GBP', date: '2026-11-25', source: 'live', rates: [] } }),
+        { ...failure('g', 'dead-lettered'), type: 'store-rates' },
+      ])
+      const newest = await results.newestRates('USD')
+      expect(newest).toEqual({ table: table('c', 'USD', '2026-11-23', at(3)).rates, completedAt: at(3) })
+      expect(await results.newestRates('GBP')).toBeUndefined()
+    })
+
+    test('a store that answers says so', async () => {
+      expect(await results.ping()).toBeUndefined()
+    })
+  })
+}
