@@ -1,0 +1,30 @@
+import { NAME } from '@posta/common/name.ts'
+import type { Deps } from '@posta/common/service/deps.ts'
+import { sign } from 'hono/jwt'
+import type { Tokens } from './credentials.ts'
+import type { Keys } from './keys.ts'
+import type { UserRow } from './user.ts'
+
+const LIFETIME_S = 15 * 60
+
+/** Makes what login and refresh answer: a new access token (RFC 9068's claims as far as they apply), and the refresh token. */
+export type Grant = (user: Pick<UserRow, 'id' | 'role'>, refreshToken: string) => Promise<Tokens>
+
+export function createGrant(parts: { issuer: string; keys: Keys; deps: Pick<Deps, 'now' | 'newId'> }): Grant {
+  const { issuer, keys, deps } = parts
+  return async (user, refreshToken) => {
+    const key = await keys.current()
+    const iat = Math.floor(deps.now() / 1000)
+    const claims = {
+      iss: issuer,
+      aud: NAME,
+      sub: user.id,
+      role: user.role,
+      jti: deps.newId(),
+      iat,
+      exp: iat + LIFETIME_S,
+    }
+    const accessToken = await sign(claims, key, key.alg)
+    return { accessToken, tokenType: 'Bearer', expiresIn: LIFETIME_S, refreshToken }
+  }
+}

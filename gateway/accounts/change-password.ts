@@ -1,0 +1,62 @@
+import type { Caller } from '@posta/common/service/auth.ts'
+import { checkInput, Problem } from '@posta/common/service/problem.ts'
+import { and, eq, isNull, sql } from 'drizzle-orm'
+import * as v from 'valibot'
+import type { Writer } from '../database/commit.ts'
+import type { AddEvent } from '../database/events.ts'
+import type { Database } from '../database/open.ts'
+import { users } from '../database/schema.ts'
+import { refuseCommon } from './common-passwords.ts'
+import { GivenPassword, NewPassword, RefreshToken } from './credentials.ts'
+import type { Passwords } from './passwords.ts'
+import { endSessionsOf } from './sessions.ts'
+import type { Throttle } from './throttle.ts'
+
+export const PasswordChange = v.strictObject({
+  currentPassword: GivenPassword,
+  newPassword: NewPassword,
+  refreshToken: v.optional(
+    v.pipe(RefreshToken, v.description('Of the session that goes on. Without it every session of the user ends.')),
+  ),
+})
+
+/**
+ * Sets another password and ends the user's sessions, except that of `refreshToken`.
+ * @param address the client's IP address
+ * @throws Problem `invalid-input`; `invalid-credentials`, where the current password is wrong; `too-many-requests`;
+ * `conflict`, where it was changed at the same time; `overloaded`
+ */
+export type ChangePassword = (change: unknown, caller: Caller, address: string) => Promise<void>
+
+export function createChangePassword(parts: {
+  database: Database
+  writer: Writer
+  passwords: Passwords
+  throttle: Throttle
+  addEvent: AddEvent
+}): ChangePassword {
+  const { database, writer, passwords, throttle, addEvent } = parts
+  return async (change, caller, address) => {
+    const { currentPassword, newPassword, refreshToken } = checkInput(PasswordChange, change)
+    const isActive = and(eq(users.id, caller.user), isNull(users.disabledAt))
+    const [user] = await database.select().from(users).where(isActive)
+    if (!user) throw new Problem('invalid-credentials')
+    refuseCommon(newPassword, user.email, '#/newPassword')
+    const isRight = await throttle({ email: user.email, address }, () =>
+      passwords.verify(currentPassword, user.passwordHash),
+    )
+    if (!isRight) throw new Problem('invalid-credentials', 'The current password is wrong.')
+
+    const passwordHash = await passwords.hash(newPassword)
+    const changed = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${and(isActive, eq(users.passwordHash, passwordHash))})`
+    const [updated] = await writer.write([
+      database
+        .update(users)
+        .set({ passwordHash })
+        .where(and(isActive, eq(users.passwordHash, user.passwordHash))),
+      endSessionsOf(user.id, refreshToken, changed),
+      addEvent('posta.user.password-changed', { user: user.id }, changed),
+    ])
+    if (updated?.rowsAffected !== 1) throw new Problem('conflict', 'The password was changed at the same time.')
+  }
+}

@@ -1,0 +1,46 @@
+import * as v from 'valibot'
+
+/** Emails are compared in lower case. The syntax is that of browsers: what `<input type="email">` takes. */
+export const Email = v.pipe(
+  v.string(),
+  v.maxLength(254, 'must have at most 254 characters'),
+  v.rfcEmail('must be an email address'),
+  v.toLowerCase(),
+  v.metadata({ description: 'Compared in lower case.', examples: ['ana@example.com'] }),
+)
+
+const MIN_CHARACTERS = 15
+const MAX_CHARACTERS = 256
+
+/** One spelling for what looks the same: NFKC, as NIST SP 800-63B-4 has it. Before hashing, and before comparing. */
+const normalized = v.transform((password: string) => password.normalize('NFKC'))
+
+/** A password that is being set: what a new one must be, apart from not being common. */
+export const NewPassword = v.pipe(
+  v.string(),
+  v.check((password) => password.isWellFormed(), 'must be well-formed Unicode'),
+  normalized,
+  v.check((password) => {
+    // As NIST counts: by code points.
+    const characters = [...password].length
+    return characters >= MIN_CHARACTERS && characters <= MAX_CHARACTERS
+  }, `must have ${MIN_CHARACTERS} to ${MAX_CHARACTERS} characters`),
+  v.metadata({
+    description: `${MIN_CHARACTERS} to ${MAX_CHARACTERS} characters of any kind, and none of the common passwords.`,
+    examples: ['a long sentence that only you know'],
+  }),
+)
+
+/** A password that is being compared: it says nothing of the rules, which may have been others when it was set. */
+export const GivenPassword = v.pipe(v.string(), v.maxLength(4096, 'must have at most 4096 characters'), normalized)
+
+export const RefreshToken = v.pipe(v.string(), v.maxLength(256, 'must have at most 256 characters'))
+
+/** What login and refresh answer. */
+export const Tokens = v.object({
+  accessToken: v.string(),
+  tokenType: v.literal('Bearer'),
+  expiresIn: v.pipe(v.number(), v.integer(), v.description('Seconds.')),
+  refreshToken: v.string(),
+})
+export type Tokens = v.InferOutput<typeof Tokens>

@@ -1,0 +1,94 @@
+import type { Deps } from '@posta/common/service/deps.ts'
+import { checkInput, Problem } from '@posta/common/service/problem.ts'
+import { and, eq, isNull, sql } from 'drizzle-orm'
+import * as v from 'valibot'
+import type { Writer } from '../database/commit.ts'
+import type { AddEvent } from '../database/events.ts'
+import type { Database } from '../database/open.ts'
+import { refreshTokens, users } from '../database/schema.ts'
+import type { Grant } from './access-tokens.ts'
+import { RefreshToken, type Tokens } from './credentials.ts'
+import {
+  continueSession,
+  decideRefresh,
+  endSession,
+  hashToken,
+  type RefreshTokenRow,
+  randomSecret,
+  sessionExists,
+  successorOf,
+} from './sessions.ts'
+
+export const Refresh = v.strictObject({ refreshToken: RefreshToken })
+
+/**
+ * Replaces a refresh token. Presented again within 30 s, while its successor is unused, it gives that very successor, so
+ * that a lost answer logs nobody out; any other reuse ends the session, since one of the two who hold it is a thief.
+ * @throws Problem `invalid-input`, `invalid-credentials`, `overloaded`
+ */
+export type RefreshSession = (refresh: unknown) => Promise<Tokens>
+
+export function createRefreshSession(parts: {
+  database: Database
+  writer: Writer
+  grant: Grant
+  addEvent: AddEvent
+  deps: Pick<Deps, 'now'>
+}): RefreshSession {
+  const { database, writer, grant, addEvent, deps } = parts
+
+  /** The token's row, its successor's, and their user, who must not be disabled. */
+  async function find(token: string) {
+    const [found] = await database
+      .select({ row: refreshTokens, user: users })
+      .from(refreshTokens)
+      .innerJoin(users, eq(users.id, refreshTokens.userId))
+      .where(and(eq(refreshTokens.hash, hashToken(token)), isNull(users.disabledAt)))
+    if (!found) return undefined
+    const { successorSalt } = found.row
+    if (successorSalt === null) return { ...found, successor: undefined, next: undefined }
+    const successor = successorOf(token, successorSalt)
+    const [next] = await database
+      .select()
+      .from(refreshTokens)
+      .where(eq(refreshTokens.hash, hashToken(successor)))
+    return { ...found, successor, next }
+  }
+
+  /** Does nothing if another has used the token since `row` was read. */
+  async function rotate(row: RefreshTokenRow, token: string): Promise<void> {
+    const salt = randomSecret()
+    const nowMs = deps.now()
+    const isUsedHere = and(eq(refreshTokens.hash, row.hash), eq(refreshTokens.successorSalt, salt))
+    const wasUsedHere = sql`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE ${isUsedHere})`
+    await writer.write([
+      database
+        .update(refreshTokens)
+        .set({ usedAt: nowMs, successorSalt: salt })
+        .where(and(eq(refreshTokens.hash, row.hash), isNull(refreshTokens.usedAt))),
+      continueSession(row, successorOf(token, salt), nowMs, wasUsedHere),
+      addEvent('posta.session.refreshed', { user: row.userId, session: row.sessionId }, wasUsedHere),
+    ])
+  }
+
+  return async (refresh) => {
+    const { refreshToken } = checkInput(Refresh, refresh)
+    let found = await find(refreshToken)
+    if (found && decideRefresh(found.row, undefined, deps.now()) === 'rotate') {
+      await rotate(found.row, refreshToken)
+      // Of two at the same time one has rotated; from here on both are a token presented again.
+      found = await find(refreshToken)
+    }
+    const decision = found && decideRefresh(found.row, found.next, deps.now())
+    if (found?.successor !== undefined && decision === 'repeat') return grant(found.user, found.successor)
+    if (found && decision === 'reuse') {
+      const { userId, sessionId } = found.row
+      const event = { user: userId, session: sessionId }
+      await writer.write([
+        addEvent('posta.session.reuse-detected', event, sessionExists(sessionId)),
+        endSession(sessionId),
+      ])
+    }
+    throw new Problem('invalid-credentials', 'The refresh token is not valid, or its session has ended.')
+  }
+}

@@ -1,0 +1,82 @@
+import { createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { type SQL, sql } from 'drizzle-orm'
+import type { Statement } from '../database/commit.ts'
+import { refreshTokens } from '../database/schema.ts'
+
+export type RefreshTokenRow = typeof refreshTokens.$inferSelect
+
+const DAY_MS = 24 * 60 * 60 * 1000
+const IDLE_MS = 30 * DAY_MS
+const SESSION_MS = 90 * DAY_MS
+/** How long a lost answer may be asked for again. */
+const REPEAT_MS = 30 * 1000
+
+/** 256 random bits. */
+export const randomSecret = () => randomBytes(32).toString('base64url')
+
+export const hashToken = (token: string) => createHash('sha256').update(token).digest('base64url')
+
+/** The token that follows `token`: whoever has that and the salt can make it again, and nobody else. */
+export function successorOf(token: string, salt: string): string {
+  return Buffer.from(hkdfSync('sha256', token, salt, 'successor of a refresh token', 32)).toString('base64url')
+}
+
+export type Decision = 'rotate' | 'repeat' | 'reuse' | 'invalid'
+
+/**
+ * What a presented refresh token leads to.
+ * @param row the token's
+ * @param successor the row of the token that replaced it
+ */
+export function decideRefresh(
+  row: Pick<RefreshTokenRow, 'expiresAt' | 'usedAt'>,
+  successor: Pick<RefreshTokenRow, 'usedAt'> | undefined,
+  nowMs: number,
+): Decision {
+  if (row.expiresAt <= nowMs) return 'invalid'
+  if (row.usedAt === null) return 'rotate'
+  const isRepeat = nowMs - row.usedAt <= REPEAT_MS && successor?.usedAt === null
+  return isRepeat ? 'repeat' : 'reuse'
+}
+
+/** Stores a session's first token, if `condition` holds when it runs. */
+export function startSession(
+  { token, sessionId, userId, nowMs }: { token: string; sessionId: string; userId: string; nowMs: number },
+  condition: SQL,
+): Statement {
+  const sessionExpiresAt = nowMs + SESSION_MS
+  return insertToken({ hash: hashToken(token), sessionId, userId, sessionExpiresAt }, nowMs, condition)
+}
+
+/** Stores the token that follows `row`'s, if `condition` holds when it runs. */
+export function continueSession(row: RefreshTokenRow, token: string, nowMs: number, condition: SQL): Statement {
+  return insertToken({ ...row, hash: hashToken(token) }, nowMs, condition)
+}
+
+function insertToken(
+  row: Pick<RefreshTokenRow, 'hash' | 'sessionId' | 'userId' | 'sessionExpiresAt'>,
+  nowMs: number,
+  condition: SQL,
+): Statement {
+  const { hash, sessionId, userId, sessionExpiresAt } = row
+  const expiresAt = Math.min(nowMs + IDLE_MS, sessionExpiresAt)
+  return sql`
+    INSERT INTO ${refreshTokens} (hash, session_id, user_id, created_at, expires_at, session_expires_at)
+    SELECT ${hash}, ${sessionId}, ${userId}, ${nowMs}, ${expiresAt}, ${sessionExpiresAt} WHERE ${condition}`
+}
+
+export const sessionExists = (sessionId: string) =>
+  sql`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId})`
+
+/** A session is its rows: without them no token of it is known any more. */
+export const endSession = (sessionId: string): Statement =>
+  sql`DELETE FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId}`
+
+/** Ends every session of the user, except the one that `keptToken` is of, if `condition` holds when it runs. */
+export function endSessionsOf(userId: string, keptToken: string | undefined, condition: SQL): Statement {
+  const isKept =
+    keptToken === undefined
+      ? sql`FALSE`
+      : sql`session_id IN (SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken)})`
+  return sql`DELETE FROM ${refreshTokens} WHERE user_id = ${userId} AND NOT ${isKept} AND ${condition}`
+}

@@ -1,0 +1,20 @@
+import { type Envelope, encode } from '@posta/common/messages/envelope.ts'
+import type { MessageData, MessageType } from '@posta/common/messages/events.ts'
+import type { Deps } from '@posta/common/service/deps.ts'
+import { traceparent } from '@posta/common/service/trace.ts'
+import { type SQL, sql } from 'drizzle-orm'
+import type { Statement } from './commit.ts'
+import { outbox } from './schema.ts'
+
+/** A statement that puts an event of now into the outbox, if `condition` holds when it runs. */
+export type AddEvent = <Type extends MessageType>(type: Type, data: MessageData<Type>, condition?: SQL) => Statement
+
+export function eventAdder(deps: Pick<Deps, 'now' | 'newId'>): AddEvent {
+  return <Type extends MessageType>(type: Type, data: MessageData<Type>, condition = sql`TRUE`) => {
+    const time = new Date(deps.now()).toISOString()
+    const envelope: Envelope<Type> = { id: deps.newId(), type, time, traceparent: traceparent(), data }
+    // What cannot become a message must not enter.
+    encode(envelope)
+    return sql`INSERT INTO ${outbox} (event) SELECT ${JSON.stringify(envelope)} WHERE ${condition}`
+  }
+}
