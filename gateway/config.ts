@@ -27,9 +27,7 @@ const entries = {
   RATES_URL: v.optional(
     v.union([v.literal('bundled:'), HttpUrl], 'must be bundled: or a URL that begins with http:// or https://'),
   ),
-  TOKEN_KEYS: v.optional(
-    v.pipe(v.string(), v.parseJson(undefined, 'must be a private JWK set in JSON'), PrivateKeySet),
-  ),
+  TOKEN_KEYS: v.optional(v.pipe(v.string(), v.parseJson(undefined, 'must be JSON: a private JWK set'), PrivateKeySet)),
 }
 
 /** @throws ConfigError with every fault. */

@@ -46,7 +46,11 @@ export const Tokens = v.object({
 })
 
 /** The body of an answer that must have this status. @throws Error that says what came instead. */
-export function expectBody<Schema extends v.GenericSchema>(answer: Answer, status: number, schema: Schema): v.InferOutput<Schema> {
+export function expectBody<Schema extends v.GenericSchema>(
+  answer: Answer,
+  status: number,
+  schema: Schema,
+): v.InferOutput<Schema> {
   const checked = v.safeParse(schema, answer.body)
   if (answer.status !== status || !checked.success)
     throw new Error(`Expected ${status} and another body, but got ${answer.status} ${JSON.stringify(answer.body)}`)
@@ -54,12 +58,17 @@ export function expectBody<Schema extends v.GenericSchema>(answer: Answer, statu
 }
 
 /** Asks again until `done` accepts the answer. @throws Error with the last answer after `withinMs`. */
-export async function eventually(ask: () => Promise<Answer>, done: (answer: Answer) => boolean, withinMs = 15_000): Promise<Answer> {
+export async function eventually(
+  ask: () => Promise<Answer>,
+  done: (answer: Answer) => boolean,
+  withinMs = 15_000,
+): Promise<Answer> {
   const deadlineMs = performance.now() + withinMs
   for (;;) {
     const answer = await ask()
     if (done(answer)) return answer
-    if (performance.now() > deadlineMs) throw new Error(`Not within ${withinMs} ms; the last answer was ${answer.status} ${JSON.stringify(answer.body)}`)
+    if (performance.now() > deadlineMs)
+      throw new Error(`Not within ${withinMs} ms; the last answer was ${answer.status} ${JSON.stringify(answer.body)}`)
     await Bun.sleep(20)
   }
 }

@@ -1,0 +1,52 @@
+import { renderGraphiQL } from '@graphql-yoga/render-graphiql'
+import type { CommonConfig } from '@posta/common/service/config.ts'
+import { clientAddress } from '@posta/common/service/http.ts'
+import type { Logger } from '@posta/common/service/log.ts'
+import type { GraphQLSchema } from 'graphql'
+import { createYoga } from 'graphql-yoga'
+import { Hono } from 'hono'
+import { secureHeaders } from 'hono/secure-headers'
+import { maskError, maskValidationErrors } from './errors.ts'
+import { limits } from './limits.ts'
+import type { RequestContext } from './schema.ts'
+
+/** `/graphql`: queries and mutations by POST, subscriptions as server-sent events, and GraphiQL unless in production. */
+export function graphqlRoutes(parts: {
+  schema: GraphQLSchema
+  config: Pick<CommonConfig, 'production' | 'trustedProxies'>
+  log: Logger
+}): Hono {
+  const { schema, config, log } = parts
+  const mask = maskError(log)
+  const yoga = createYoga<RequestContext>({
+    schema,
+    graphqlEndpoint: '/graphql',
+    landingPage: false,
+    graphiql: config.production ? false : { title: 'Posta', subscriptionsProtocol: 'SSE' },
+    renderGraphiQL,
+    // The app around it does CORS for everything.
+    cors: false,
+    logging: false,
+    batching: false,
+    maskedErrors: { maskError: mask },
+    plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask)],
+  })
+  const app = new Hono()
+  // GraphiQL brings its scripts and styles in the page itself.
+  if (!config.production)
+    app.use(
+      secureHeaders({
+        contentSecurityPolicy: {
+          defaultSrc: ["'self'", "'unsafe-inline'", 'data:', 'blob:'],
+          frameAncestors: ["'none'"],
+        },
+      }),
+    )
+  return app.on(['GET', 'POST'], '/', async (c) => {
+    const response = await yoga.fetch(c.req.raw, {
+      authorization: c.req.header('authorization') ?? null,
+      address: clientAddress(c, config.trustedProxies),
+    })
+    return new Response(response.body, response)
+  })
+}
