@@ -1,0 +1,347 @@
+import { Database, SQLiteError } from 'bun:sqlite'
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { messages } from '@posta/common/messages/events.ts'
+import type {
+  DeadLetterFilter,
+  DeadLetterSummary,
+  EventFilter,
+  MinuteCount,
+  Redrive,
+  Store,
+  StoredDeadLetter,
+  StoredEvent,
+  Tail,
+} from './events.ts'
+import { minuteOf } from './record.ts'
+
+/** Each index ends in what its list is ordered by. That of types also answers the counts, without a look at the rows. */
+const schema = `
+  CREATE TABLE IF NOT EXISTS events (
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    time_ms INTEGER NOT NULL,
+    user TEXT,
+    operation TEXT,
+    duration_ms INTEGER,
+    chain TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    previous_hash TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    text TEXT NOT NULL
+  ) STRICT;
+  CREATE UNIQUE INDEX IF NOT EXISTS events_id ON events (id);
+  CREATE UNIQUE INDEX IF NOT EXISTS events_chain ON events (chain, seq);
+  CREATE INDEX IF NOT EXISTS events_time ON events (time_ms, id);
+  CREATE INDEX IF NOT EXISTS events_type ON events (type, time_ms, id, duration_ms);
+  CREATE INDEX IF NOT EXISTS events_user ON events (user, time_ms, id) WHERE user IS NOT NULL;
+  CREATE INDEX IF NOT EXISTS events_operation ON events (operation, time_ms, id) WHERE operation IS NOT NULL;
+
+  CREATE TABLE IF NOT EXISTS dead_letters (
+    id TEXT PRIMARY KEY NOT NULL,
+    status TEXT NOT NULL,
+    received_at_ms INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    "group" TEXT,
+    redrive TEXT,
+    summary TEXT NOT NULL,
+    original TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX IF NOT EXISTS dead_letters_time ON dead_letters (received_at_ms, id);
+  CREATE INDEX IF NOT EXISTS dead_letters_status ON dead_letters (status, received_at_ms, id);
+  CREATE INDEX IF NOT EXISTS dead_letters_topic ON dead_letters (topic, received_at_ms, id);
+  CREATE INDEX IF NOT EXISTS dead_letters_group ON dead_letters ("group", received_at_ms, id);
+`
+
+const EVENT = `
+  id, type, time_ms AS timeMs, user, operation, duration_ms AS durationMs, chain, seq, previous_hash AS previousHash, hash, text`
+const DEAD_LETTER = 'id, status, received_at_ms AS receivedAtMs, topic, "group", redrive, summary'
+
+const where = (conditions: readonly (string | false | undefined)[]) => conditions.filter(Boolean).join(' AND ')
+
+/** Every statement there is; a test asks SQLite that each finds its way by an index. */
+export const statements = {
+  insert: 'INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+  existing: 'SELECT id FROM events WHERE id IN (SELECT value FROM json_each(?))',
+  tail: 'SELECT seq, hash FROM events WHERE chain = ? ORDER BY seq DESC LIMIT 1',
+  get: `SELECT ${EVENT} FROM events WHERE id = ?`,
+  list: ({ type, user, operation, fromMs }: EventFilter) => `
+    SELECT ${EVENT} FROM events WHERE ${where([
+      type !== undefined && 'type = $type',
+      user !== undefined && 'user = $user',
+      operation !== undefined && 'operation = $operation',
+      fromMs !== undefined && 'time_ms >= $fromMs',
+      '(time_ms, id) < ($untilMs, $untilId)',
+    ])} ORDER BY time_ms DESC, id DESC LIMIT $limit`,
+  after: `SELECT ${EVENT} FROM events WHERE chain = ? AND seq > ? ORDER BY seq LIMIT ?`,
+  inChainOrder: `SELECT ${EVENT} FROM events WHERE (chain, seq) > (?, ?) ORDER BY chain, seq LIMIT ?`,
+  countByMinute: `
+    SELECT minutes.value AS minute, types.value AS type, (
+      SELECT count(*) FROM events
+      WHERE type = types.value AND time_ms >= minutes.value * 60000 AND time_ms < (minutes.value + 1) * 60000
+    ) AS count
+    FROM json_each(?) AS types, json_each(?) AS minutes`,
+  durations: `
+    SELECT coalesce(sum(duration_ms), 0) AS totalMs, coalesce(max(duration_ms), 0) AS longestMs FROM events
+    WHERE type IN (SELECT value FROM json_each(?)) AND time_ms >= ? AND time_ms < ?`,
+  addDeadLetter: `
+    INSERT INTO dead_letters VALUES ($id, $status, $receivedAtMs, $topic, $group, $redrive, $summary, $original)
+    ON CONFLICT (id) DO NOTHING`,
+  getDeadLetter: `SELECT ${DEAD_LETTER}, original FROM dead_letters WHERE id = ?`,
+  listDeadLetters: ({ topic, group, status }: DeadLetterFilter) => `
+    SELECT ${DEAD_LETTER} FROM dead_letters WHERE ${where([
+      topic !== undefined && 'topic = $topic',
+      group !== undefined && '"group" = $group',
+      status !== undefined && 'status = $status',
+      '(received_at_ms, id) < ($untilMs, $untilId)',
+    ])} ORDER BY received_at_ms DESC, id DESC LIMIT $limit`,
+  recordRedrive: 'UPDATE dead_letters SET redrive = ?2 WHERE id = ?1 AND redrive IS NULL',
+  confirmRedrive: `UPDATE dead_letters SET status = 'redriven' WHERE id = ?1 AND status = 'open' AND redrive IS NOT NULL`,
+  ping: 'SELECT 1 FROM sqlite_schema LIMIT 1',
+}
+
+const TYPES = Object.keys(messages)
+const WALK_PAGE = 500
+
+/** A wait for the file's lock inside SQLite stops the whole process: it stays short, and what is longer waits outside. */
+const BUSY_TIMEOUT_MS = 50
+const BUSY_PATIENCE_MS = 5000
+
+/** Events and dead letters in a SQLite file; other processes may use it at the same time. */
+export function openEmbedded(path: string): Store {
+  let opened: Database | undefined
+
+  function database(): Database {
+    if (opened) return opened
+    mkdirSync(dirname(path), { recursive: true })
+    const fresh = new Database(path, { create: true, strict: true })
+    try {
+      fresh.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`)
+      fresh.run('PRAGMA journal_mode = WAL')
+      fresh.run('PRAGMA synchronous = FULL')
+      fresh.run('PRAGMA journal_size_limit = 67108864')
+      fresh.run(schema)
+    } catch (error) {
+      fresh.close()
+      throw error
+    }
+    opened = fresh
+    return fresh
+  }
+
+  /** Runs again while another process holds the file. Each `run` is one transaction: it went in whole or not at all. */
+  async function patiently<Answer>(run: (database: Database) => Answer): Promise<Answer> {
+    const startedMs = performance.now()
+    for (;;) {
+      try {
+        return run(database())
+      } catch (error) {
+        const busy = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
+        if (!busy || performance.now() - startedMs > BUSY_PATIENCE_MS) throw error
+        await Bun.sleep(5 + Math.random() * 20)
+      }
+    }
+  }
+
+  type Value = string | number | null
+  const all = <Row>(sql: string, ...values: Value[]) => patiently((db) => db.query<Row, Value[]>(sql).all(...values))
+  const allNamed = <Row>(sql: string, values: Record<string, Value>) =>
+    patiently((db) => db.query<Row, Record<string, Value>>(sql).all(values))
+  const write = (sql: string, ...values: Value[]) => patiently((db) => db.query(sql).run(...values))
+
+  async function getDeadLetter(id: string): Promise<StoredDeadLetter | undefined> {
+    const [row] = await all<DeadLetterRow & { original: string }>(statements.getDeadLetter, id)
+    return row && { ...toSummary(row), original: JSON.parse(row.original) }
+  }
+
+  return {
+    events: {
+      async insert(events) {
+        try {
+          await patiently((db) => {
+            const insert = db.query(statements.insert)
+            // With rows as wide as these, a statement each is faster than one over json_each.
+            db.transaction(() => {
+              for (const event of events)
+                insert.run(
+                  event.id,
+                  event.type,
+                  event.timeMs,
+                  event.user ?? null,
+                  event.operation ?? null,
+                  event.durationMs ?? null,
+                  event.chain,
+                  event.seq,
+                  event.previousHash,
+                  event.hash,
+                  event.text,
+                )
+            }).immediate()
+          })
+          return 'stored'
+        } catch (error) {
+          if (error instanceof SQLiteError && error.code === 'SQLITE_CONSTRAINT_UNIQUE') return 'taken'
+          throw error
+        }
+      },
+
+      async existing(ids) {
+        const rows = await all<{ id: string }>(statements.existing, JSON.stringify(ids))
+        return new Set(rows.map(({ id }) => id))
+      },
+
+      async tail(chain) {
+        const [tail] = await all<Tail>(statements.tail, chain)
+        return tail
+      },
+
+      async get(id) {
+        const [row] = await all<EventRow>(statements.get, id)
+        return row && toEvent(row)
+      },
+
+      async list(filter, { limit, before }) {
+        const { type, user, operation, fromMs, untilMs = Number.MAX_SAFE_INTEGER } = filter
+        // An id is never empty: nothing of `untilMs` itself comes before it.
+        const until = before && before.timeMs < untilMs ? before : { timeMs: untilMs, id: '' }
+        const rows = await allNamed<EventRow>(statements.list(filter), {
+          ...(type !== undefined && { type }),
+          ...(user !== undefined && { user }),
+          ...(operation !== undefined && { operation }),
+          ...(fromMs !== undefined && { fromMs }),
+          untilMs: until.timeMs,
+          untilId: until.id,
+          limit,
+        })
+        return rows.map(toEvent)
+      },
+
+      after: (seqs, limit) =>
+        patiently((db) => {
+          const beyond = db.query<EventRow, [string, number, number]>(statements.after)
+          const found: EventRow[] = []
+          for (const [chain, seq] of seqs) {
+            if (found.length >= limit) break
+            found.push(...beyond.all(chain, seq, limit - found.length))
+          }
+          return found.map(toEvent)
+        }),
+
+      async *inChainOrder(after) {
+        let { chain, seq } = after ?? { chain: '', seq: 0 }
+        for (;;) {
+          const page = await all<EventRow>(statements.inChainOrder, chain, seq, WALK_PAGE)
+          const last = page.at(-1)
+          if (!last) return
+          yield page.map(toEvent)
+          chain = last.chain
+          seq = last.seq
+          // SQLite answers synchronously: others are let in between two pages.
+          await Bun.sleep(0)
+        }
+      },
+
+      async countByMinute({ first, last }) {
+        const minutes = Array.from({ length: last - first + 1 }, (_, index) => first + index)
+        const rows = await all<MinuteCount>(statements.countByMinute, JSON.stringify(TYPES), JSON.stringify(minutes))
+        return rows.filter(({ count }) => count > 0)
+      },
+
+      async durations({ first, last }) {
+        const [row] = await all<{ totalMs: number; longestMs: number }>(
+          statements.durations,
+          JSON.stringify(TYPES),
+          first * 60_000,
+          (last + 1) * 60_000,
+        )
+        return row ?? { totalMs: 0, longestMs: 0 }
+      },
+    },
+
+    deadLetters: {
+      async add(deadLetters) {
+        await patiently((db) => {
+          const add = db.query(statements.addDeadLetter)
+          db.transaction(() => {
+            for (const deadLetter of deadLetters) add.run(toRow(deadLetter))
+          }).immediate()
+        })
+      },
+
+      get: getDeadLetter,
+
+      async list(filter, { limit, before }) {
+        const { topic, group, status } = filter
+        const rows = await allNamed<DeadLetterRow>(statements.listDeadLetters(filter), {
+          ...(topic !== undefined && { topic }),
+          ...(group !== undefined && { group }),
+          ...(status !== undefined && { status }),
+          untilMs: before?.receivedAtMs ?? Number.MAX_SAFE_INTEGER,
+          untilId: before?.id ?? '',
+          limit,
+        })
+        return rows.map(toSummary)
+      },
+
+      async recordRedrive(id, redrive) {
+        await write(statements.recordRedrive, id, JSON.stringify(redrive))
+        return getDeadLetter(id)
+      },
+
+      async confirmRedrive(id) {
+        await write(statements.confirmRedrive, id)
+        return getDeadLetter(id)
+      },
+    },
+
+    async ping() {
+      await all(statements.ping)
+    },
+
+    async close() {
+      opened?.close()
+      opened = undefined
+    },
+  }
+}
+
+type Nullable<T> = {
+  [Member in keyof T]: undefined extends T[Member] ? Exclude<T[Member], undefined> | null : T[Member]
+}
+type EventRow = Nullable<Omit<StoredEvent, 'minute'>>
+
+function toEvent(row: EventRow): StoredEvent {
+  return {
+    ...row,
+    minute: minuteOf(row.timeMs),
+    user: row.user ?? undefined,
+    operation: row.operation ?? undefined,
+    durationMs: row.durationMs ?? undefined,
+  }
+}
+
+type Columns = 'id' | 'status' | 'receivedAtMs' | 'topic' | 'group'
+type DeadLetterRow = Nullable<Pick<DeadLetterSummary, Columns>> & {
+  readonly redrive: string | null
+  readonly summary: string
+}
+
+function toRow({ original, ...deadLetter }: StoredDeadLetter) {
+  const { id, status, receivedAtMs, topic, group, redrive, ...summary } = deadLetter
+  return {
+    id,
+    status,
+    receivedAtMs,
+    topic,
+    group: group ?? null,
+    redrive: redrive ? JSON.stringify(redrive) : null,
+    summary: JSON.stringify(summary),
+    original: JSON.stringify(original),
+  }
+}
+
+function toSummary({ id, status, receivedAtMs, topic, group, redrive, summary }: DeadLetterRow): DeadLetterSummary {
+  const rest: Omit<DeadLetterSummary, Columns | 'redrive'> = JSON.parse(summary)
+  const parsed: Redrive | undefined = redrive === null ? undefined : JSON.parse(redrive)
+  return { ...rest, id, status, receivedAtMs, topic, group: group ?? undefined, redrive: parsed }
+}

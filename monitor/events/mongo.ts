@@ -1,0 +1,254 @@
+import { type Collection, type Filter, type IndexDescription, MongoBulkWriteError, MongoClient } from 'mongodb'
+import type { MinuteCount, Store, StoredDeadLetter, StoredEvent } from './events.ts'
+
+type Document<Item extends { readonly id: string }> = Omit<Item, 'id'> & { readonly _id: string }
+type EventDocument = Document<StoredEvent>
+type DeadLetterDocument = Document<StoredDeadLetter>
+
+/** One for each query of the port; `_id` has its own. The unique one decides who goes on in a chain. */
+const eventIndexes: readonly IndexDescription[] = [
+  { key: { chain: 1, seq: 1 }, unique: true },
+  { key: { timeMs: -1, _id: -1 } },
+  { key: { type: 1, timeMs: -1, _id: -1 } },
+  { key: { user: 1, timeMs: -1, _id: -1 } },
+  { key: { operation: 1, timeMs: -1, _id: -1 } },
+  { key: { minute: 1, type: 1, durationMs: 1 } },
+]
+const deadLetterIndexes: readonly IndexDescription[] = [
+  { key: { receivedAtMs: -1, _id: -1 } },
+  { key: { status: 1, receivedAtMs: -1, _id: -1 } },
+  { key: { topic: 1, receivedAtMs: -1, _id: -1 } },
+  { key: { group: 1, receivedAtMs: -1, _id: -1 } },
+]
+
+const DUPLICATE_KEY = 11000
+const WALK_PAGE = 500
+
+interface Collections {
+  readonly events: Collection<EventDocument>
+  readonly deadLetters: Collection<DeadLetterDocument>
+}
+
+/** Events and dead letters in the database that a `mongodb://…/name` URL names. */
+export function openMongo(url: string): Store {
+  const client = new MongoClient(url, {
+    serverSelectionTimeoutMS: 3000,
+    connectTimeoutMS: 3000,
+    socketTimeoutMS: 30_000,
+    waitQueueTimeoutMS: 3000,
+    ignoreUndefined: true,
+    // What was acknowledged is on the disks of a majority, and what is read cannot be rolled back.
+    writeConcern: { w: 'majority', journal: true },
+    readConcern: { level: 'majority' },
+  })
+  let prepared: Promise<Collections> | undefined
+
+  async function prepare(): Promise<Collections> {
+    const events = client.db().collection<EventDocument>('events')
+    const deadLetters = client.db().collection<DeadLetterDocument>('deadLetters')
+    // One at a time: FerretDB 1.24 breaks on several of which two exist.
+    for (const index of eventIndexes) await events.createIndexes([index])
+    for (const index of deadLetterIndexes) await deadLetters.createIndexes([index])
+    return { events, deadLetters }
+  }
+
+  /** The collections with their indexes. Where those could not be made the next call tries again. */
+  function collections(): Promise<Collections> {
+    prepared ??= prepare().catch((error: unknown) => {
+      prepared = undefined
+      throw error
+    })
+    return prepared
+  }
+
+  async function getDeadLetter(id: string): Promise<StoredDeadLetter | undefined> {
+    const { deadLetters } = await collections()
+    const found = await deadLetters.findOne({ _id: id })
+    return found ? withId(found) : undefined
+  }
+
+  return {
+    events: {
+      async insert(stored) {
+        const { events } = await collections()
+        try {
+          await events.insertMany(stored.map(toDocument), { ordered: true })
+          return 'stored'
+        } catch (error) {
+          const taken = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
+          if (!taken || error.result.getWriteConcernError()) throw error
+          return 'taken'
+        }
+      },
+
+      async existing(ids) {
+        const { events } = await collections()
+        const found = await events.find({ _id: { $in: [...ids] } }, { projection: { _id: 1 } }).toArray()
+        return new Set(found.map(({ _id }) => _id))
+      },
+
+      async tail(chain) {
+        const { events } = await collections()
+        const [last] = await events.find({ chain }).sort({ seq: -1 }).limit(1).toArray()
+        return last && { seq: last.seq, hash: last.hash }
+      },
+
+      async get(id) {
+        const { events } = await collections()
+        const found = await events.findOne({ _id: id })
+        return found ? withId(found) : undefined
+      },
+
+      async list({ fromMs, untilMs, ...equal }, { limit, before }) {
+        const { events } = await collections()
+        const timeMs = {
+          ...(fromMs !== undefined && { $gte: fromMs }),
+          ...(untilMs !== undefined && { $lt: untilMs }),
+          ...(before && { $lte: before.timeMs }),
+        }
+        const filter: Filter<EventDocument> = {
+          ...given(equal),
+          ...(Object.keys(timeMs).length > 0 && { timeMs }),
+          // With the bound on `timeMs` above this leaves what comes after the position.
+          ...(before && { $or: [{ timeMs: { $lt: before.timeMs } }, { _id: { $lt: before.id } }] }),
+        }
+        const found = await events.find(filter).sort({ timeMs: -1, _id: -1 }).limit(limit).toArray()
+        return found.map(withId)
+      },
+
+      async after(seqs, limit) {
+        const { events } = await collections()
+        const beyond = [...seqs].map(([chain, seq]) => ({ chain, seq: { $gt: seq } }))
+        if (beyond.length === 0) return []
+        const found = await events.find({ $or: beyond }).sort({ chain: 1, seq: 1 }).limit(limit).toArray()
+        return found.map(withId)
+      },
+
+      async *inChainOrder(after) {
+        const { events } = await collections()
+        const filter = after
+          ? { $or: [{ chain: after.chain, seq: { $gt: after.seq } }, { chain: { $gt: after.chain } }] }
+          : {}
+        const cursor = events.find(filter).sort({ chain: 1, seq: 1 }).batchSize(WALK_PAGE)
+        try {
+          let page: StoredEvent[] = []
+          for await (const document of cursor) {
+            page.push(withId(document))
+            if (page.length < WALK_PAGE) continue
+            yield page
+            page = []
+          }
+          if (page.length > 0) yield page
+        } finally {
+          await cursor.close()
+        }
+      },
+
+      async countByMinute({ first, last }) {
+        const { events } = await collections()
+        const counts = await events
+          .aggregate<{ _id: Pick<MinuteCount, 'minute' | 'type'>; count: number }>([
+            { $match: { minute: { $gte: first, $lte: last } } },
+            { $group: { _id: { minute: '$minute', type: '$type' }, count: { $sum: 1 } } },
+          ])
+          .toArray()
+        return counts.map(({ _id: { minute, type }, count }) => ({ minute, type, count }))
+      },
+
+      async durations({ first, last }) {
+        const { events } = await collections()
+        // Two questions: FerretDB has no $max, and answers one accumulator of a group alone.
+        const terminal = { minute: { $gte: first, $lte: last }, durationMs: { $gte: 0 } }
+        const sums = await events
+          .aggregate<{ totalMs: number }>([
+            { $match: terminal },
+            { $group: { _id: '$type', totalMs: { $sum: '$durationMs' } } },
+          ])
+          .toArray()
+        const [longest] = await events
+          .find(terminal, { projection: { _id: 0, durationMs: 1 } })
+          .sort({ durationMs: -1 })
+          .limit(1)
+          .toArray()
+        return {
+          totalMs: sums.reduce((total, { totalMs }) => total + totalMs, 0),
+          longestMs: longest?.durationMs ?? 0,
+        }
+      },
+    },
+
+    deadLetters: {
+      async add(letters) {
+        const { deadLetters } = await collections()
+        try {
+          await deadLetters.insertMany(letters.map(toDocument), { ordered: false })
+        } catch (error) {
+          const known =
+            error instanceof MongoBulkWriteError &&
+            !error.result.getWriteConcernError() &&
+            error.result.getWriteErrors().every(({ code }) => code === DUPLICATE_KEY)
+          if (!known) throw error
+        }
+      },
+
+      get: getDeadLetter,
+
+      async list(equal, { limit, before }) {
+        const { deadLetters } = await collections()
+        const filter: Filter<DeadLetterDocument> = {
+          ...given({ ...equal }),
+          ...(before && {
+            receivedAtMs: { $lte: before.receivedAtMs },
+            $or: [{ receivedAtMs: { $lt: before.receivedAtMs } }, { _id: { $lt: before.id } }],
+          }),
+        }
+        const found = await deadLetters
+          .find(filter, { projection: { original: 0 } })
+          .sort({ receivedAtMs: -1, _id: -1 })
+          .limit(limit)
+          .toArray()
+        return found.map(withId)
+      },
+
+      async recordRedrive(id, redrive) {
+        const { deadLetters } = await collections()
+        await deadLetters.updateOne({ _id: id, redrive: { $exists: false } }, { $set: { redrive } })
+        return getDeadLetter(id)
+      },
+
+      async confirmRedrive(id) {
+        const { deadLetters } = await collections()
+        await deadLetters.updateOne(
+          { _id: id, status: 'open', redrive: { $exists: true } },
+          { $set: { status: 'redriven' } },
+        )
+        return getDeadLetter(id)
+      },
+    },
+
+    async ping() {
+      await client.db().command({ ping: 1 })
+    },
+
+    async close() {
+      await client.close()
+    },
+  }
+}
+
+function given(filter: { readonly [member: string]: string | undefined }): { [member: string]: string } {
+  return Object.fromEntries(
+    Object.entries(filter).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  )
+}
+
+function toDocument<Item extends { readonly id: string }>({ id, ...rest }: Item): Document<Item> {
+  return { _id: id, ...rest }
+}
+
+function withId<Rest extends { readonly _id: string }>({
+  _id,
+  ...rest
+}: Rest): Omit<Rest, '_id'> & { readonly id: string } {
+  return { ...rest, id: _id }
+}

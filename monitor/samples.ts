@@ -1,0 +1,67 @@
+import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
+import { encode } from '@posta/common/messages/envelope.ts'
+
+/** Messages for tests, as the broker delivers them. Noon of a day, and so many ms later. */
+export const NOON_MS = Date.UTC(2026, 10, 23, 12)
+export const at = (ms: number) => new Date(NOON_MS + ms).toISOString()
+
+export function deliver({ topic, key, value, headers }: Outgoing, offset = 0, partition = 0): Delivered {
+  return { topic, partition, offset, timestampMs: NOON_MS, key: Buffer.from(key), value, headers }
+}
+
+export function requested(operation: string, user = 'ana', ms = 0): Outgoing {
+  return encode({
+    id: `${operation}.requested`,
+    type: 'posta.operation.requested',
+    time: at(ms),
+    subject: operation,
+    traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+    data: {
+      user,
+      operation,
+      operationType: 'convert',
+      input: { from: 'USD', to: 'ARS', amount: '100.50' },
+      rates: { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] },
+      createdAt: at(ms),
+    },
+  })
+}
+
+export function succeeded(operation: string, user = 'ana', ms = 40, redrive?: string): Outgoing {
+  return encode({
+    id: `${operation}.succeeded`,
+    type: 'posta.operation.succeeded',
+    time: at(ms),
+    subject: operation,
+    redrive,
+    data: {
+      user,
+      operation,
+      operationType: 'convert',
+      output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
+      createdAt: at(0),
+      completedAt: at(ms),
+    },
+  })
+}
+
+export function failed(operation: string, user = 'ana', ms = 40): Outgoing {
+  return encode({
+    id: `${operation}.failed`,
+    type: 'posta.operation.failed',
+    time: at(ms),
+    subject: operation,
+    data: {
+      user,
+      operation,
+      operationType: 'convert',
+      error: { code: 'dead-lettered', message: 'Its message could not be processed.' },
+      createdAt: at(0),
+      completedAt: at(ms),
+    },
+  })
+}
+
+export function loggedIn(id: string, user = 'ana', ms = 0): Outgoing {
+  return encode({ id, type: 'posta.user.logged-in', time: at(ms), data: { user, session: `${id}.session` } })
+}
