@@ -44,6 +44,8 @@ export function openMongo(url: string): Store {
   let prepared: Promise<Collections> | undefined
 
   async function prepare(): Promise<Collections> {
+    // The driver connects by itself only once, and after a failure not again.
+    await client.connect()
     const events = client.db().collection<EventDocument>('events')
     const deadLetters = client.db().collection<DeadLetterDocument>('deadLetters')
     // One at a time: FerretDB 1.24 breaks on several of which two exist.
@@ -227,6 +229,7 @@ export function openMongo(url: string): Store {
     },
 
     async ping() {
+      await collections()
       await client.db().command({ ping: 1 })
     },
 
