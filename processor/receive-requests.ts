@@ -1,22 +1,17 @@
-import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
-import { consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
+import type { Subscription } from '@posta/common/broker/broker.ts'
+import { type Consumer, consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
-import type { Deps } from '@posta/common/service/deps.ts'
-import type { Logger } from '@posta/common/service/log.ts'
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import { Counter, Gauge, Histogram } from 'prom-client'
 import { deadLettered, decide, type Effect, isPerformed, userDayKey } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, readRequest, reply } from './request.ts'
 import type { Result, ResultSummary, Results } from './results/results.ts'
 
-export interface RequestsOptions {
-  readonly broker: Broker
+export interface RequestsOptions
+  extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
   readonly results: Results
   readonly performers: Performers
   readonly dailyLimitUsdE8: number
-  readonly log: Logger
-  readonly metrics: Registry
-  readonly deps: Pick<Deps, 'now' | 'monotonicMs'>
 }
 
 /** So often a batch is computed again at once where another member of the group stored some of it meanwhile. */
