@@ -43,7 +43,10 @@ const MAX_QUEUED_WRITES = 1024
 const MAX_LOCKED_MS = 5000
 
 /** @param client is for this writer alone. */
-export function createWriter(client: Pick<Client, 'batch' | 'reconnect'>): Writer {
+export function createWriter(
+  client: Pick<Client, 'batch' | 'reconnect'>,
+  monotonicMs: () => number = () => performance.now(),
+): Writer {
   const queue: Entry[] = []
   const listeners: ((submissions: number) => void)[] = []
   let running: Promise<void> | undefined
@@ -125,7 +128,7 @@ export function createWriter(client: Pick<Client, 'batch' | 'reconnect'>): Write
 
   async function transact(statements: readonly Statement[]): Promise<readonly ResultSet[]> {
     const rendered = statements.map(render)
-    const startedMs = performance.now()
+    const startedMs = monotonicMs()
     for (let waitMs = 2; ; waitMs = Math.min(2 * waitMs, 100)) {
       try {
         return await client.batch(rendered, 'write')
@@ -133,7 +136,7 @@ export function createWriter(client: Pick<Client, 'batch' | 'reconnect'>): Write
         if (!isLocked(error)) throw error
         // After one SQLITE_BUSY the connection would fail at every COMMIT.
         client.reconnect()
-        if (performance.now() - startedMs > MAX_LOCKED_MS)
+        if (monotonicMs() - startedMs > MAX_LOCKED_MS)
           throw new Problem('overloaded', 'The database is locked.', { retryAfterS: 1, cause: error })
         await Bun.sleep(waitMs * (0.5 + Math.random() / 2))
       }

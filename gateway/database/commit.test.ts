@@ -1,0 +1,177 @@
+import { expect, test } from 'bun:test'
+import { createClient, LibsqlError, type ResultSet } from '@libsql/client'
+import { Problem } from '@posta/common/service/problem.ts'
+import { eq, sql } from 'drizzle-orm'
+import { type Bulk, createWriter } from './commit.ts'
+import { leases, outbox, users } from './schema.ts'
+import { eventually, openTemporary } from './temporary.ts'
+
+/** Emails into users; false where the email is taken. The email `fault` breaks a constraint that nothing handles. */
+const insertUser: Bulk<{ id: string; email: string }, boolean> = {
+  statements: (rows) => [
+    sql`INSERT INTO users (id, email, password_hash, created_at)
+      SELECT value->>'id', value->>'email', iif(value->>'email' = 'fault', NULL, ''), 0 FROM json_each(${JSON.stringify(rows)}) WHERE true
+      ON CONFLICT DO NOTHING RETURNING id`,
+  ],
+  outcomes([inserted], rows) {
+    const ids = new Set(inserted?.rows.map((row) => row.id))
+    return rows.map(({ id }) => ids.has(id))
+  },
+}
+
+const note = (id: string) => sql`INSERT INTO ${outbox} (operation_id) VALUES (${id})`
+/** Breaks the table's check. */
+const fault = sql`INSERT INTO ${outbox} (operation_id, event) VALUES ('a', '{}')`
+
+async function open() {
+  const opened = await openTemporary()
+  const commits: number[] = []
+  opened.writer.onCommit((submissions) => commits.push(submissions))
+  return { ...opened, commits }
+}
+
+test('what is submitted together is committed together, and each gets its own outcome', async () => {
+  const { writer, commits, close } = await open()
+  const insert = writer.bulk(insertUser)
+  const rows = Array.from({ length: 100 }, (_, n) => ({ id: `${n}`, email: `${n % 50}@example.com` }))
+  const [outcomes, [result]] = await Promise.all([Promise.all(rows.map(insert)), writer.write([note('x')])])
+  expect(outcomes).toEqual(rows.map((_, n) => n < 50))
+  expect(result?.rowsAffected).toBe(1)
+  expect(commits).toEqual([101])
+  await close()
+})
+
+test('a transaction takes at most 256 submissions, and order of arrival is kept', async () => {
+  const { writer, database, commits, close } = await open()
+  const ids = Array.from({ length: 600 }, (_, n) => `${n}`)
+  await Promise.all(ids.map((id) => writer.write([note(id)])))
+  expect(commits).toEqual([256, 256, 88])
+  const stored = await database.select().from(outbox).orderBy(outbox.id)
+  expect(stored.map(({ operationId }) => operationId)).toEqual(ids)
+  await close()
+})
+
+test('a fault rejects the submission that has it, whole, and no other', async () => {
+  const { writer, database, close } = await open()
+  const insert = writer.bulk(insertUser)
+  const broken: Bulk<string, never> = {
+    statements() {
+      throw new TypeError('cannot be written')
+    },
+    outcomes: () => [],
+  }
+  const settled = await Promise.allSettled<unknown>([
+    insert({ id: '1', email: 'a' }),
+    insert({ id: '2', email: 'fault' }),
+    insert({ id: '3', email: 'a' }),
+    insert({ id: '4', email: 'b' }),
+    writer.write([note('x'), fault, note('y')]),
+    writer.write([note('z')]),
+    writer.bulk(broken)('row'),
+  ])
+  const [first, second, third, fourth, group, other, unwritable] = settled
+  expect([first, third, fourth]).toEqual([
+    { status: 'fulfilled', value: true },
+    { status: 'fulfilled', value: false },
+    { status: 'fulfilled', value: true },
+  ])
+  expect(second).toMatchObject({ status: 'rejected', reason: { code: 'SQLITE_CONSTRAINT' } })
+  expect(group).toMatchObject({ status: 'rejected', reason: { code: 'SQLITE_CONSTRAINT' } })
+  expect(other?.status).toBe('fulfilled')
+  expect(unwritable).toMatchObject({ status: 'rejected', reason: { message: 'cannot be written' } })
+  expect((await database.select().from(outbox)).map(({ operationId }) => operationId)).toEqual(['z'])
+  expect((await database.select().from(users)).map(({ id }) => id)).toEqual(['1', '4'])
+  await close()
+})
+
+test('while another process holds the lock a write tries again, and then succeeds', async () => {
+  const { url, database, close } = await open()
+  const other = createClient({ url })
+  const client = createClient({ url, concurrency: 1 })
+  let attempts = 0
+  const writer = createWriter({
+    batch(...given) {
+      attempts += 1
+      return client.batch(...given)
+    },
+    reconnect: () => client.reconnect(),
+  })
+  const lock = await other.transaction('write')
+  const writing = writer.write([note('x')])
+  // One refusal would already leave the client unable to commit, if it did not reconnect.
+  await eventually(() => attempts > 3)
+  await lock.commit()
+  await writing
+  await writer.write([note('y')])
+  expect((await database.select().from(outbox)).map(({ operationId }) => operationId)).toEqual(['x', 'y'])
+  client.close()
+  other.close()
+  await close()
+})
+
+test('a database that stays locked rejects as overloaded, and nothing is written', async () => {
+  const { url, database, close } = await open()
+  const other = createClient({ url })
+  const lock = await other.transaction('write')
+  let nowMs = 0
+  const writer = createWriter(createClient({ url, concurrency: 1 }), () => (nowMs += 3000))
+  const refused = expect.objectContaining({ code: 'overloaded', retryAfterS: 1 })
+  expect(await Promise.all([writer.write([note('x')]), writer.write([note('y')])]).catch((error) => error)).toEqual(
+    refused,
+  )
+  await lock.rollback()
+  expect(await database.select().from(outbox)).toEqual([])
+  await writer.write([note('z')])
+  expect(await database.select().from(outbox)).toHaveLength(1)
+  other.close()
+  await close()
+})
+
+test('rows beyond the queue are refused as overloaded; those within are written, and so is what is no row', async () => {
+  const { writer, database, close } = await open()
+  const insert = writer.bulk(insertUser)
+  const rows = Array.from({ length: 4100 }, (_, n) => ({ id: `${n}`, email: `${n}` }))
+  const [settled] = await Promise.all([Promise.allSettled(rows.map(insert)), writer.write([note('x')])])
+  const refusals = settled.filter((each) => each.status === 'rejected').map(({ reason }) => reason)
+  expect(refusals).toHaveLength(4)
+  for (const refusal of refusals) expect(refusal).toBeInstanceOf(Problem)
+  expect(await database.$count(users)).toBe(4096)
+  expect(await insert({ id: 'later', email: 'later' })).toBe(true)
+  await close()
+})
+
+test('closing commits what is queued and refuses what comes after', async () => {
+  const { writer, database, close } = await open()
+  const writing = writer.write([note('x')])
+  await writer.close()
+  await writing
+  expect(await database.$count(outbox)).toBe(1)
+  await expect(writer.write([note('y')])).rejects.toThrow('closing')
+  await close()
+})
+
+test('trouble of the store rejects everyone in the transaction, and does not try them one by one', async () => {
+  let batches = 0
+  const full = new LibsqlError('disk full', 'SQLITE_FULL')
+  const writer = createWriter({
+    async batch(): Promise<ResultSet[]> {
+      batches += 1
+      throw full
+    },
+    reconnect() {},
+  })
+  const settled = await Promise.allSettled([writer.write([note('x')]), writer.write([note('y')])])
+  expect(settled.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+  expect(batches).toBe(1)
+})
+
+test('statements are drizzle queries or sql, with the results of each', async () => {
+  const { writer, database, close } = await open()
+  const [inserted, updated, read] = await writer.write([
+    database.insert(leases).values({ name: 'a', owner: null, epoch: 1, beat: 0 }),
+    database.update(leases).set({ beat: 5 }).where(eq(leases.name, 'a')),
+    sql`SELECT beat FROM ${leases}`,
+  ])
+  expect([inserted?.rowsAffected, updated?.rowsAffected, read?.rows[0]?.beat]).toEqual([1, 1, 5])
+  await close()
+})
