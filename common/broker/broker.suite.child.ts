@@ -14,7 +14,10 @@ export interface ChildTarget {
 export type ChildTask =
   /** Publishes the texts under one key, in one call, writes their places, and dies by SIGKILL at once. */
   | { readonly publish: { readonly topic: Topic; readonly key: string; readonly texts: readonly string[] } }
-  /** Writes `open`, then each message's place and text. Its handler resolves, or hangs for ever. */
+  /**
+   * Writes `open`, then each message's place and text. With `hang` the handler then waits for a line on standard input,
+   * commits, and writes `resumed`.
+   */
   | { readonly subscribe: { readonly group: Group; readonly topics: readonly Topic[]; readonly hang: boolean } }
 
 const write = (line: unknown) => writeSync(1, `${JSON.stringify(line)}\n`)
@@ -22,6 +25,7 @@ const write = (line: unknown) => writeSync(1, `${JSON.stringify(line)}\n`)
 const given: { target: ChildTarget; task: ChildTask } = JSON.parse(process.argv[2] ?? '')
 const { target, task } = given
 process.stdin.on('end', () => process.exit(1)).resume()
+const line = new Promise((resolve) => process.stdin.once('data', resolve))
 
 const broker: Broker = await (await import(target.module))[target.open](target.options)
 
@@ -32,11 +36,14 @@ if ('publish' in task) {
   process.kill(process.pid, 'SIGKILL')
 } else {
   const { group, topics, hang } = task.subscribe
-  await broker.subscribe(group, topics, async ({ topic, partition, messages }) => {
+  await broker.subscribe(group, topics, async ({ topic, partition, messages, commit }) => {
     for (const { offset, value } of messages) {
       write({ topic, partition, offset, text: value && Buffer.from(value).toString() })
     }
-    if (hang) await new Promise(() => {})
+    if (!hang) return
+    await line
+    await commit((messages.at(-1)?.offset ?? 0) + 1)
+    write('resumed')
   })
   write('open')
 }

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { type Group, groups, type Topic, topicSettings, topics } from '../messages/topics.ts'
 import type { ChildTarget, ChildTask } from './broker.suite.child.ts'
@@ -34,40 +34,16 @@ export interface Traits {
 export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>, traits: Traits): void {
   const timeoutMs = 30_000 + 2 * traits.takeoverMs
 
+  function promise(guarantee: string, body: (here: Here) => Promise<void>, run: typeof test.concurrent = test): void {
+    const inPlace = async () => {
+      await using here = await setUp(fresh)
+      await body(here)
+    }
+    run(guarantee, inPlace, timeoutMs)
+  }
+
   describe(`${name} keeps the broker's promises:`, () => {
-    let here: Fresh
-    let brokers: Broker[] = []
-    let children: Child[] = []
-
-    beforeEach(async () => {
-      here = await fresh()
-    }, timeoutMs)
-
-    afterEach(async () => {
-      await Promise.all(brokers.map((broker) => broker.close()))
-      await Promise.all(children.map((child) => child.kill()))
-      brokers = []
-      children = []
-      await here.dispose()
-    }, timeoutMs)
-
-    async function open(): Promise<Broker> {
-      const broker = await here.open()
-      brokers.push(broker)
-      return broker
-    }
-
-    function startChild(task: ChildTask): Child {
-      const child = spawnChild(here.child, task)
-      children.push(child)
-      return child
-    }
-
-    function promise(guarantee: string, body: () => Promise<void>): void {
-      test(guarantee, body, timeoutMs)
-    }
-
-    promise('a message reaches a group with its key, value, headers and place', async () => {
+    promise('a message reaches a group with its key, value, headers and place', async ({ open }) => {
       const broker = await open()
       const headers: Header[] = [
         ['ce_id', Buffer.from('1')],
@@ -91,7 +67,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(Math.abs((message?.timestampMs ?? 0) - before)).toBeLessThan(60_000)
     })
 
-    promise('an empty value is delivered as an empty value', async () => {
+    promise('an empty value is delivered as an empty value', async ({ open }) => {
       const broker = await open()
       await broker.publish([{ ...small('a', ''), value: new Uint8Array() }])
       const got = await subscribe(broker, groups.processor, [topics.requests])
@@ -99,7 +75,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(message?.value).toHaveLength(0)
     })
 
-    promise('publish tells the place of each message, in the order given, over topics and keys', async () => {
+    promise('publish tells the place of each message, in the order given, over topics and keys', async ({ open }) => {
       const broker = await open()
       const outgoing = Array.from({ length: 200 }, (_, i) =>
         small(`key-${i % 17}`, `message ${i}`, i % 3 === 0 ? topics.events : topics.requests),
@@ -121,11 +97,11 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(new Map(messages.map((message) => [placeOf(message), textOf(message)]))).toEqual(published)
     })
 
-    promise('publishing nothing resolves with no places', async () => {
+    promise('publishing nothing resolves with no places', async ({ open }) => {
       expect(await (await open()).publish([])).toEqual([])
     })
 
-    promise('messages of one key arrive in the order of the calls, also of calls that overlap', async () => {
+    promise('messages of one key arrive in the order of the calls, also of calls that overlap', async ({ open }) => {
       const broker = await open()
       const got = await subscribe(broker, groups.processor, [topics.requests])
       const keys = ['a', 'b', 'c', 'd', 'e']
@@ -140,35 +116,38 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       }
     })
 
-    promise('one handler at a time works on a partition, and batches follow each other without a gap', async () => {
-      const broker = await open()
-      const running = new Map<string, number>()
-      const next = new Map<string, number>()
-      const got = await subscribe(
-        broker,
-        groups.processor,
-        [topics.requests],
-        async ({ topic, partition, messages }) => {
-          const id = `${topic}/${partition}`
-          expect(running.get(id) ?? 0).toBe(0)
-          running.set(id, 1)
-          for (const message of messages) {
-            expect(message.offset).toBe(next.get(id) ?? 0)
-            next.set(id, message.offset + 1)
-          }
-          await Bun.sleep(1)
-          running.set(id, 0)
-        },
-      )
-      for (let call = 0; call < 30; call++) {
-        await broker.publish(Array.from({ length: 10 }, (_, i) => small(`key-${i}`, 'x')))
-      }
-      await got.atLeast(300)
-      await got.subscription.close()
-      expect([...next.values()].reduce((sum, offset) => sum + offset, 0)).toBe(300)
-    })
+    promise(
+      'one handler at a time works on a partition, and batches follow each other without a gap',
+      async ({ open }) => {
+        const broker = await open()
+        const running = new Map<string, number>()
+        const next = new Map<string, number>()
+        const got = await subscribe(
+          broker,
+          groups.processor,
+          [topics.requests],
+          async ({ topic, partition, messages }) => {
+            const id = `${topic}/${partition}`
+            expect(running.get(id) ?? 0).toBe(0)
+            running.set(id, 1)
+            for (const message of messages) {
+              expect(message.offset).toBe(next.get(id) ?? 0)
+              next.set(id, message.offset + 1)
+            }
+            await Bun.sleep(1)
+            running.set(id, 0)
+          },
+        )
+        for (let call = 0; call < 30; call++) {
+          await broker.publish(Array.from({ length: 10 }, (_, i) => small(`key-${i}`, 'x')))
+        }
+        await got.atLeast(300)
+        await got.subscription.close()
+        expect([...next.values()].reduce((sum, offset) => sum + offset, 0)).toBe(300)
+      },
+    )
 
-    promise('a batch has at most 500 messages and about 1 MiB', async () => {
+    promise('a batch has at most 500 messages and about 1 MiB', async ({ open }) => {
       const broker = await open()
       const batches: { count: number; bytes: number }[] = []
       await broker.publish(Array.from({ length: 1300 }, (_, i) => small('a', `${i}`)))
@@ -183,7 +162,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(batches.length).toBeLessThan(300)
     })
 
-    promise('a group that is new starts at the oldest message', async () => {
+    promise('a group that is new starts at the oldest message', async ({ open }) => {
       const broker = await open()
       await broker.publish([small('a', 'before 1'), small('a', 'before 2')])
       const got = await subscribe(broker, groups.monitor, [topics.requests])
@@ -192,7 +171,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await got.atLeast(3)).map(textOf)).toEqual(['before 1', 'before 2', 'after'])
     })
 
-    promise('each group gets every message', async () => {
+    promise('each group gets every message', async ({ open }) => {
       const [mine, theirs] = [await open(), await open()]
       const texts = Array.from({ length: 50 }, (_, i) => `${i}`)
       const one = await subscribe(mine, groups.gateway, [topics.results])
@@ -202,7 +181,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await two.atLeast(50)).map(textOf)).toEqual(texts)
     })
 
-    promise('what one process published reaches a subscriber in another', async () => {
+    promise('what one process published reaches a subscriber in another', async ({ open, startChild }) => {
       const broker = await open()
       const child = startChild({ subscribe: { group: groups.processor, topics: [topics.requests], hang: false } })
       await child.lines(1)
@@ -210,7 +189,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await child.lines(2))[1]).toMatchObject({ text: 'across', topic: topics.requests })
     })
 
-    promise('what a handler throws back is delivered again, in order, until it resolves', async () => {
+    promise('what a handler throws back is delivered again, in order, until it resolves', async ({ open }) => {
       const broker = await open()
       let trouble = true
       const attempts: string[][] = []
@@ -228,7 +207,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       for (const attempt of attempts.slice(0, -2)) expect(attempt[0]).toBe('1')
     })
 
-    promise('a TypeError of a handler is a throw like any other', async () => {
+    promise('a TypeError of a handler is a throw like any other', async ({ open }) => {
       const broker = await open()
       let calls = 0
       const got = await subscribe(broker, groups.processor, [topics.requests], async () => {
@@ -240,59 +219,71 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(calls).toBe(2)
     })
 
-    promise('an offset survives a restart: what is done is not delivered again, what came meanwhile is', async () => {
-      const before = await open()
-      const got = await subscribe(before, groups.processor, [topics.requests])
-      await before.publish([small('a', '1'), small('a', '2')])
-      await got.atLeast(2)
-      await before.close()
-      const after = await open()
-      await after.publish([small('a', '3')])
-      const again = await subscribe(after, groups.processor, [topics.requests])
-      expect((await again.atLeast(1)).map(textOf)).toEqual(['3'])
-    })
+    promise(
+      'an offset survives a restart: what is done is not delivered again, what came meanwhile is',
+      async ({ open }) => {
+        const before = await open()
+        const got = await subscribe(before, groups.processor, [topics.requests])
+        await before.publish([small('a', '1'), small('a', '2')])
+        await got.atLeast(2)
+        await before.close()
+        const after = await open()
+        await after.publish([small('a', '3')])
+        const again = await subscribe(after, groups.processor, [topics.requests])
+        expect((await again.atLeast(1)).map(textOf)).toEqual(['3'])
+      },
+    )
 
-    promise('a message is there when the publisher is killed at the moment that publish resolved', async () => {
-      const texts = Array.from({ length: 20 }, (_, i) => `${i}`)
-      const child = startChild({ publish: { topic: topics.requests, key: 'a', texts } })
-      const places = await child.lines(20)
-      await child.gone
-      const got = await subscribe(await open(), groups.processor, [topics.requests])
-      const messages = await got.atLeast(20)
-      expect(messages.map(textOf)).toEqual(texts)
-      expect(messages.map(placeOf)).toEqual(places.map(placeOf))
-    })
+    promise(
+      'a message is there when the publisher is killed at the moment that publish resolved',
+      async ({ open, startChild }) => {
+        const texts = Array.from({ length: 20 }, (_, i) => `${i}`)
+        const child = startChild({ publish: { topic: topics.requests, key: 'a', texts } })
+        const places = await child.lines(20)
+        await child.gone
+        const got = await subscribe(await open(), groups.processor, [topics.requests])
+        const messages = await got.atLeast(20)
+        expect(messages.map(textOf)).toEqual(texts)
+        expect(messages.map(placeOf)).toEqual(places.map(placeOf))
+      },
+    )
 
-    promise('what a killed member had in work is delivered to one that starts later', async () => {
+    const killedLater = 'what a killed member had in work is delivered to one that starts later'
+    const starts = async ({ open, startChild }: Here) => {
       const broker = await open()
       await broker.publish([small('a', '1'), small('a', '2')])
       const child = startChild({ subscribe: { group: groups.processor, topics: [topics.requests], hang: true } })
       await child.lines(2)
       await child.kill()
       const got = await subscribe(broker, groups.processor, [topics.requests])
-      expect((await got.atLeast(2, traits.takeoverMs + 10_000)).map(textOf)).toEqual(['1', '2'])
-    })
+      expect((await got.atLeast(2, timeoutMs)).map(textOf)).toEqual(['1', '2'])
+    }
 
-    promise(`a member that is killed is replaced by one that stands by, within ${traits.takeoverMs} ms`, async () => {
+    const replaced = `a member that is killed is replaced by one that stands by, within ${traits.takeoverMs} ms`
+    const standsBy = async ({ open, startChild }: Here) => {
       const broker = await open()
       const child = startChild({ subscribe: { group: groups.processor, topics: [topics.requests], hang: true } })
       await child.lines(1)
       const got = await subscribe(broker, groups.processor, [topics.requests])
       // Where members share, the key must be one of the child's: publish until one message has reached it.
-      let reached: Placed | undefined
+      let reached: Line | undefined
       for (let i = 0; !reached; i++) {
         await broker.publish([small(`key-${i}`, `${i}`)])
         await eventually(() => got.messages.length + child.written.length - 1 > i, 'each message reaches a member')
-        reached = child.written.filter((line) => line !== 'open')[0]
+        reached = child.written.find((line) => line !== 'open')
       }
       const place = placeOf(reached)
       await child.kill()
-      const killedAt = performance.now()
+      const killedAtMs = performance.now()
       await eventually(() => got.messages.some((message) => placeOf(message) === place), 'it is replaced', timeoutMs)
-      expect(performance.now() - killedAt).toBeLessThan(traits.takeoverMs)
-    })
+      expect(performance.now() - killedAtMs).toBeLessThan(traits.takeoverMs)
+    }
 
-    promise('close waits for the running handler and moves the offset past its batch', async () => {
+    // Both wait for a silence: at the same time.
+    promise(killedLater, starts, test.concurrent)
+    promise(replaced, standsBy, test.concurrent)
+
+    promise('close waits for the running handler and moves the offset past its batch', async ({ open }) => {
       const broker = await open()
       const gate = Promise.withResolvers<void>()
       let aborted = false
@@ -320,7 +311,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
 
     promise(
       'a handler that outlasts the grace of close sees its signal abort, and its batch is delivered again',
-      async () => {
+      async ({ open }) => {
         const broker = await open()
         const got = await subscribe(broker, groups.processor, [topics.requests], async (batch) => {
           await new Promise<void>((resolve) => batch.signal.addEventListener('abort', () => resolve(), { once: true }))
@@ -335,7 +326,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
-    promise('closing the broker closes its subscriptions and finishes its publishes', async () => {
+    promise('closing the broker closes its subscriptions and finishes its publishes', async ({ open }) => {
       const broker = await open()
       const got = await subscribe(broker, groups.processor, [topics.requests])
       const published = broker.publish([small('a', '1')])
@@ -348,7 +339,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await again.atLeast(1)).map(textOf)).toEqual(['1'])
     })
 
-    promise('a message of 256 KiB and 400 of 10 KB in one publish go through whole', async () => {
+    promise('a message of 256 KiB and 400 of 10 KB in one publish go through whole', async ({ open }) => {
       const broker = await open()
       const large = { ...small('large', ''), value: new Uint8Array(256 * 1024 - 5).fill(7) }
       const many = Array.from({ length: 400 }, (_, i) => ({
@@ -365,7 +356,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       })
     })
 
-    promise('a message as large as its topic takes goes through', async () => {
+    promise('a message as large as its topic takes goes through', async ({ open }) => {
       const broker = await open()
       const largest = (topic: Topic) => ({
         ...small('a', '', topic),
@@ -377,21 +368,24 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(lengths.sort()).toEqual([1024 * 1024 - 1, 2 * 1024 * 1024 - 1])
     })
 
-    promise('a message that is too large is refused, with its topic and size, before anything is sent', async () => {
-      const broker = await open()
-      const limit = topicSettings[topics.requests].maxMessageBytes
-      const tooLarge = { ...small('a', ''), value: new Uint8Array(limit) }
-      const refusal = await broker.publish([small('a', 'never sent'), tooLarge]).catch((error: unknown) => error)
-      expect(refusal).toBeInstanceOf(MessageTooLarge)
-      expect(String(refusal)).toContain(`${topics.requests} has ${limit + 1} bytes`)
-      await broker.publish([small('a', 'sent')])
-      const got = await subscribe(broker, groups.processor, [topics.requests])
-      expect((await got.atLeast(1)).map(textOf)).toEqual(['sent'])
-    })
+    promise(
+      'a message that is too large is refused, with its topic and size, before anything is sent',
+      async ({ open }) => {
+        const broker = await open()
+        const limit = topicSettings[topics.requests].maxMessageBytes
+        const tooLarge = { ...small('a', ''), value: new Uint8Array(limit) }
+        const refusal = await broker.publish([small('a', 'never sent'), tooLarge]).catch((error: unknown) => error)
+        expect(refusal).toBeInstanceOf(MessageTooLarge)
+        expect(String(refusal)).toContain(`${topics.requests} has ${limit + 1} bytes`)
+        await broker.publish([small('a', 'sent')])
+        const got = await subscribe(broker, groups.processor, [topics.requests])
+        expect((await got.atLeast(1)).map(textOf)).toEqual(['sent'])
+      },
+    )
 
     promise(
       'heldFrom holds the offset while later batches arrive; what is held comes again after a restart',
-      async () => {
+      async ({ open }) => {
         const broker = await open()
         const got = await subscribe(broker, groups.processor, [topics.requests], async () => ({ heldFrom: 1 }))
         await broker.publish([small('a', '0'), small('a', '1'), small('a', '2')])
@@ -405,7 +399,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
-    promise('commit moves a held offset on, never back', async () => {
+    promise('commit moves a held offset on, never back', async ({ open }) => {
       const broker = await open()
       const batches: Batch[] = []
       const got = await subscribe(broker, groups.processor, [topics.requests], async (batch) => {
@@ -424,7 +418,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await again.atLeast(2)).map(textOf)).toEqual(['2', '3'])
     })
 
-    promise('lag tells what the group has not done, and falls to 0', async () => {
+    promise('lag tells what the group has not done, and falls to 0', async ({ open }) => {
       const broker = await open()
       const gate = Promise.withResolvers<void>()
       const got = await subscribe(broker, groups.processor, [topics.requests], () => gate.promise)
@@ -436,12 +430,12 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(got.subscription.lag().every(({ topic }) => topic === topics.requests)).toBe(true)
     })
 
-    promise('ping resolves while the broker answers', async () => {
+    promise('ping resolves while the broker answers', async ({ open }) => {
       await (await open()).ping()
     })
 
     if (traits.membersShare) {
-      promise('two members share the partitions, each partition with one of them', async () => {
+      promise('two members share the partitions, each partition with one of them', async ({ open }) => {
         const [one, two] = [await open(), await open()]
         const [mine, theirs] = await Promise.all([
           subscribe(one, groups.processor, [topics.requests]),
@@ -470,7 +464,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
     } else {
       promise(
         'one member of a group works while the others stand by, and one of them takes over when it closes',
-        async () => {
+        async ({ open }) => {
           const [one, two] = [await open(), await open()]
           const active = await subscribe(one, groups.processor, [topics.requests])
           await one.publish([small('a', '1')])
@@ -488,18 +482,51 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
   })
 }
 
+interface Here extends AsyncDisposable {
+  open(): Promise<Broker>
+  startChild(task: ChildTask): Child
+}
+
+/** A fresh cluster or file; everything opened there is closed with it. */
+async function setUp(fresh: () => Fresh | Promise<Fresh>): Promise<Here> {
+  const cluster = await fresh()
+  const brokers: Broker[] = []
+  const children: Child[] = []
+  return {
+    async open() {
+      const broker = await cluster.open()
+      brokers.push(broker)
+      return broker
+    },
+    startChild(task) {
+      const child = spawnChild(cluster.child, task)
+      children.push(child)
+      return child
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all([...brokers.map((broker) => broker.close()), ...children.map((child) => child.kill())])
+      await cluster.dispose()
+    },
+  }
+}
+
+type Line = (Placed & { readonly text: string }) | 'open' | 'resumed'
+
 interface Child {
   /** What it has written so far. */
-  readonly written: readonly ((Placed & { readonly text: string }) | 'open')[]
+  readonly written: readonly Line[]
   /** Resolves with what it has written once there are `count` lines; rejects if it ends before. */
-  lines(count: number): Promise<readonly (Placed | 'open')[]>
+  lines(count: number): Promise<readonly Line[]>
+  /** Sends it a line. */
+  resume(): void
+  signal(name: 'SIGSTOP' | 'SIGCONT'): void
   /** SIGKILL; resolves when it is gone. */
   kill(): Promise<void>
   readonly gone: Promise<unknown>
 }
 
-function spawnChild(target: ChildTarget, task: ChildTask): Child {
-  const written: ((Placed & { readonly text: string }) | 'open')[] = []
+export function spawnChild(target: ChildTarget, task: ChildTask): Child {
+  const written: Line[] = []
   const script = join(import.meta.dir, 'broker.suite.child.ts')
   const child = Bun.spawn([process.execPath, script, JSON.stringify({ target, task })], {
     stdin: 'pipe',
@@ -525,6 +552,11 @@ function spawnChild(target: ChildTarget, task: ChildTask): Child {
       if (written.length < count) throw new Error(`The child ended after ${written.length} lines of ${count}.`)
       return written
     },
+    resume() {
+      child.stdin.write('\n')
+      child.stdin.flush()
+    },
+    signal: (name) => child.kill(name),
     async kill() {
       child.kill('SIGKILL')
       await gone
@@ -568,7 +600,7 @@ function keyOf({ key }: Delivered): string {
   return Buffer.from(key ?? []).toString()
 }
 
-function placeOf(place: Placed | 'open' | undefined): string {
+function placeOf(place: Placed | string | undefined): string {
   return typeof place === 'object' ? `${place.topic}/${place.partition}/${place.offset}` : 'no place'
 }
 

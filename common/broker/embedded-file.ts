@@ -34,12 +34,15 @@ interface Job {
 }
 
 const FORMAT = 1
-const POLL_MS = 5
+/** How often a process with members looks for news of other processes; more often while it publishes itself. */
+const POLL_MS = 10
+const BUSY_POLL_MS = 2
+const BUSY_MS = 500
 const BEAT_MS = 1000
 const LAZY_MS = 20
 /** SQLite waits for a lock synchronously, and nothing else runs meanwhile: a short try, then an asynchronous pause. */
 const LOCK_TRY_MS = 10
-const LOCK_PAUSE_MAX_MS = 50
+const LOCK_PAUSE_MAX_MS = 20
 const LOCK_GIVE_UP_MS = 5000
 /** What one transaction takes at most, unless one call alone brings more: the event loop stands still for so long. */
 const MAX_TRANSACTION_BYTES = 4 * 1024 * 1024
@@ -160,8 +163,10 @@ function createFile(db: Database): EmbeddedFile {
   let seenVersion = versionNow()
   let poll: NodeJS.Timeout | undefined
   let beat: NodeJS.Timeout | undefined
+  let busyUntilMs = 0
 
   function lookForNews(): void {
+    poll = setTimeout(lookForNews, performance.now() < busyUntilMs ? BUSY_POLL_MS : POLL_MS)
     const version = versionNow()
     if (version === seenVersion && version !== undefined) return
     seenVersion = version
@@ -190,17 +195,18 @@ function createFile(db: Database): EmbeddedFile {
     },
     changed(topic) {
       changedTopics.add(topic)
+      busyUntilMs = performance.now() + BUSY_MS
     },
     attach(member) {
       members.add(member)
-      poll ??= setInterval(lookForNews, POLL_MS)
+      poll ??= setTimeout(lookForNews, POLL_MS)
       beat ??= setInterval(() => {
         for (const each of members) each.beat()
       }, BEAT_MS)
       return () => {
         members.delete(member)
         if (members.size > 0) return
-        clearInterval(poll)
+        clearTimeout(poll)
         clearInterval(beat)
         poll = undefined
         beat = undefined
@@ -253,7 +259,8 @@ function prepare(db: Database): void {
         // The small columns come first: what is large spills over to other pages, which then need no reading.
         db.run(
           `CREATE TABLE IF NOT EXISTS "${topic}" (
-            offset INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, key BLOB, headers TEXT NOT NULL, value BLOB
+            offset INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, key BLOB NOT NULL, headers TEXT NOT NULL,
+            value BLOB NOT NULL
           ) STRICT`,
         )
         db.query('INSERT INTO topic (name, next) VALUES (?, 0) ON CONFLICT DO NOTHING').run(topic)

@@ -7,6 +7,8 @@ import type { EmbeddedFile } from './embedded-file.ts'
 
 /** One member's work on one topic: it stands by until it holds the lease, and then delivers batch after batch. */
 export interface Member {
+  /** Resolves when it has the lease, or stands by since another has it. */
+  readonly joined: Promise<void>
   state(): 'running' | 'recovering'
   /** Undefined while another member holds the lease. */
   lag(): number | undefined
@@ -35,9 +37,9 @@ interface LeaseRow {
 interface MessageRow {
   readonly offset: number
   readonly timestamp: number
-  readonly key: Uint8Array | null
+  readonly key: Uint8Array
   readonly headers: string
-  readonly value: Uint8Array | null
+  readonly value: Uint8Array
 }
 
 /** A topic of this broker has but one partition. */
@@ -84,6 +86,7 @@ export function startMember(options: {
   const selectEnd = db.query<{ next: number }, [Topic]>('SELECT next FROM topic WHERE name = ?')
 
   const closing = new AbortController()
+  const joined = Promise.withResolvers<void>()
   const isSilent = silence(options.deps.monotonicMs)
   let lease: Lease | undefined
   let failures = 0
@@ -99,13 +102,14 @@ export function startMember(options: {
       if (lease && !lease.lost.signal.aborted) void keepLazily(lease)
     },
   })
-  const done = run()
+  const done = run().finally(joined.resolve)
 
   async function run(): Promise<void> {
     while (!closing.signal.aborted) {
       try {
         if (lease?.lost.signal.aborted) lease = undefined
         lease ??= await take()
+        joined.resolve()
         if (closing.signal.aborted) return
         if (!lease) await news(LOOK_MS)
         else if (!(await deliver(lease))) await news()
@@ -115,6 +119,7 @@ export function startMember(options: {
         if (lease?.lost.signal.aborted || closing.signal.aborted) continue
         const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** failures, LONGEST_PAUSE_MS)
         failures++
+        joined.resolve()
         log?.error({ err: error, group, topic, pauseMs }, "trouble: it goes on from the group's offset after a pause")
         await sleep(pauseMs, undefined, { signal: closing.signal }).catch(() => {})
       }
@@ -177,7 +182,7 @@ export function startMember(options: {
     }
     let bytes = 0
     for (const { offset, timestamp, key, headers, value } of selectMessages.iterate(held.position)) {
-      bytes += headers.length + (key?.length ?? 0) + (value?.length ?? 0)
+      bytes += key.length + headers.length + value.length
       if (messages.length > 0 && bytes > MAX_BATCH_BYTES) break
       const place = { topic, partition: PARTITION, offset }
       messages.push({ ...place, key, value, headers: decodeHeaders(headers), timestampMs: timestamp })
@@ -234,6 +239,7 @@ export function startMember(options: {
   }
 
   return {
+    joined: joined.promise,
     state: () => (failures > 0 || keepFailed ? 'recovering' : 'running'),
     lag() {
       if (!lease || lease.lost.signal.aborted) return undefined

@@ -8,8 +8,8 @@ import { encodeHeaders, PARTITION, startMember } from './embedded-member.ts'
 
 const PING_LIMIT_MS = 3000
 const GRACE_MS = 5000
-const CLEAN_EVERY_MS = 60_000
-const CLEAN_AT_ONCE = 100
+const DELETE_EVERY_MS = 60_000
+const DELETE_AT_ONCE = 100
 
 /**
  * A broker in one SQLite file, for the processes of one machine: nothing to install, as durable as the disk.
@@ -30,11 +30,11 @@ export function openEmbedded(options: {
   const file = openFile(path)
   const subscriptions = new Set<Subscription>()
   const publishing = new Set<Promise<unknown>>()
-  const cleaning = setInterval(() => {
+  const deleting = setInterval(() => {
     deleteOld(file, deps.now()).catch((error: unknown) =>
       log?.warn({ err: error }, 'old messages could not be deleted'),
     )
-  }, CLEAN_EVERY_MS)
+  }, DELETE_EVERY_MS)
   let closed: Promise<void> | undefined
 
   function checkOpen(): void {
@@ -42,7 +42,7 @@ export function openEmbedded(options: {
   }
 
   async function close(): Promise<void> {
-    clearInterval(cleaning)
+    clearInterval(deleting)
     await Promise.all(Array.from(subscriptions, (subscription) => subscription.close()))
     await Promise.allSettled(publishing)
     file.release()
@@ -92,6 +92,7 @@ export function openEmbedded(options: {
         },
       }
       subscriptions.add(subscription)
+      await Promise.all(members.map(({ member }) => member.joined))
       return subscription
     },
 
@@ -168,18 +169,23 @@ function oldest(file: EmbeddedFile, topic: Topic): number {
  */
 export async function deleteOld(file: EmbeddedFile, nowMs: number): Promise<void> {
   for (const topic of Object.values(topics)) {
-    const candidates = file.db.query<{ offset: number; timestamp: number }, [Topic]>(
+    const beforeMs = nowMs - topicSettings[topic].retentionMs
+    while ((await file.write(() => deleteSome(file, topic, beforeMs))) === DELETE_AT_ONCE);
+  }
+}
+
+function deleteSome(file: EmbeddedFile, topic: Topic, beforeMs: number): number {
+  const done = file.db
+    .query<{ offset: number; timestamp: number }, [Topic]>(
       `SELECT offset, timestamp FROM "${topic}"
        WHERE offset < coalesce((SELECT min(next) FROM consumer WHERE topic = ?), ${Number.MAX_SAFE_INTEGER})
-       ORDER BY offset LIMIT ${CLEAN_AT_ONCE}`,
+       ORDER BY offset LIMIT ${DELETE_AT_ONCE}`,
     )
-    const remove = file.db.query<null, [number]>(`DELETE FROM "${topic}" WHERE offset < ?`)
-    for (;;) {
-      const old = candidates.all(topic)
-      const kept = old.findIndex(({ timestamp }) => timestamp >= nowMs - topicSettings[topic].retentionMs)
-      const last = old.at(kept === -1 ? -1 : kept - 1)
-      if (kept === 0 || !last) break
-      await file.write(() => remove.run(last.offset + 1))
-    }
-  }
+    .all(topic)
+  // Clocks of several processes wrote the times, so they need not ascend: the first that must stay is the end.
+  const kept = done.findIndex(({ timestamp }) => timestamp >= beforeMs)
+  const old = kept === -1 ? done : done.slice(0, kept)
+  const last = old.at(-1)
+  if (last) file.db.query(`DELETE FROM "${topic}" WHERE offset <= ?`).run(last.offset)
+  return old.length
 }
