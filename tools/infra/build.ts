@@ -59,7 +59,11 @@ async function make({ name, sources, command }: Build, path: string): Promise<st
 export async function run(command: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
   const { cwd = process.cwd(), env = environmentFor() } = options
   const child = Bun.spawn([...command], { cwd, env, stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' })
-  const [out, err] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited])
+  const [out, err] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ])
   if (child.exitCode === 0) return out
   const said = `${out}\n${err}`.trim().split('\n').slice(-25).join('\n')
   throw new Error(`\`${command.join(' ')}\` in ${cwd} ended with ${child.exitCode ?? child.signalCode}:\n${said}`)
