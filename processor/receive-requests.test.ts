@@ -31,7 +31,7 @@ async function member(path: string, more: Partial<RequestsOptions> = {}) {
   cleanups.push(() => results.close())
   const hand = brokerInHand()
   const metrics = new Registry()
-  await receiveRequests({
+  receiveRequests({
     broker: hand.broker,
     results,
     performers,

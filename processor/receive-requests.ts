@@ -1,3 +1,4 @@
+// 3. A batch of requests: already stored? else perform; one write, one publish. Next: performers/convert.ts
 import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
@@ -18,11 +19,9 @@ export interface RequestsOptions
 const MAX_RACES = 5
 
 /**
- * 3 of 7 on a request's way: performs what gateway asks for, a batch of one partition at a time. One look at what is
- * stored, the decision (decide.ts, which calls the performers), one ordered write, one publish of all replies; then the
- * group's offset moves. Next: performers/convert.ts
- *
- * A crash at any point is made good by the redelivery: what was stored is answered from the store, the rest is performed.
+ * Performs what gateway asks for, a batch of one partition at a time: one look at what is stored, the decision
+ * (decide.ts, which calls the performers), one ordered write, one publish of all replies; then the group's offset moves.
+ * A crash at any point is made good by the redelivery: what was stored is answered from the store, the rest performed.
  *
  * Right after a partition has changed hands two members may handle the same requests. Both see them in the same order,
  * and both store a user's results in that order, so whatever the other member stored since this one looked begins with
@@ -31,7 +30,7 @@ const MAX_RACES = 5
  * at the results comes before the totals: a total holds every result that was seen, and more only if the append will
  * tell.
  */
-export async function receiveRequests(options: RequestsOptions): Promise<Subscription> {
+export function receiveRequests(options: RequestsOptions): Subscription {
   const { broker, results, performers, dailyLimitUsdE8, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
@@ -92,7 +91,7 @@ export async function receiveRequests(options: RequestsOptions): Promise<Subscri
     for (const { type, status } of stored) performed.inc({ type, status })
   }
 
-  const subscription = await consume<Request>({
+  const subscription = consume<Request>({
     ...options,
     group: groups.processor,
     topics: [topics.requests],

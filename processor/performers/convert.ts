@@ -1,10 +1,11 @@
+// 4. What the operation does, as a pure function. Next: gateway/operations/receive-results.ts
 import type { Catalog } from '@posta/common/operations/catalog.ts'
 import type { Performer } from '@posta/common/operations/contract.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import Big from 'big.js'
 import { minorUnitDigits } from './minor-unit.ts'
 
-/** 4 of 7 on a request's way: what the operation does, as a pure function. Next: gateway/operations/receive-results.ts */
+/** An order executed at the day's rate: exact, within the limit, or refused. */
 export const convert: Performer<Catalog['convert']> = ({ input, rates, countedUsdE8, dailyLimitUsdE8 }) => {
   const { from, to, amount } = input
   if (rates.base !== from) throw new Error(`The rates are of ${rates.base}, not of ${from}.`)

@@ -1,0 +1,51 @@
+import {
+  type CommonConfig,
+  commonEntries,
+  dataFile,
+  type Environment,
+  readConfig,
+  settle,
+} from '@posta/common/service/config.ts'
+import Big from 'big.js'
+import * as v from 'valibot'
+
+export interface ProcessorConfig extends CommonConfig {
+  readonly port: number
+  readonly storeUrl: string
+  /** In 1e-8 USD. */
+  readonly dailyLimitUsdE8: number
+}
+
+const MAX_DAILY_LIMIT_USD = 10_000_000
+
+const entries = {
+  ...commonEntries,
+  PROCESSOR_STORE_URL: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^(?:file:.|mongodb:\/\/[^/?#]+\/[^/?#]+(?:\?|$))/, 'must be file:path or mongodb://host:port/name'),
+    ),
+  ),
+  // So large that no one asks for more, so small that every sum of 1e-8 USD within it is a whole number below 2^53.
+  DAILY_LIMIT_USD: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,8}(?:\.\d{1,8})?$/, 'must be a decimal number such as 10000 or 99.50'),
+      v.transform((text) => new Big(text).times(1e8).toNumber()),
+      v.minValue(1, 'must be more than 0'),
+      v.maxValue(MAX_DAILY_LIMIT_USD * 1e8, `must be at most ${MAX_DAILY_LIMIT_USD}`),
+    ),
+    '10000',
+  ),
+}
+
+/** @throws ConfigError with every fault. */
+export function readProcessorConfig(environment: Environment): ProcessorConfig {
+  const values = readConfig(entries, environment)
+  return {
+    ...settle(values),
+    port: values.PROCESSOR_PORT,
+    storeUrl: values.PROCESSOR_STORE_URL ?? dataFile(values.DATA_DIR, 'processor.db'),
+    dailyLimitUsdE8: values.DAILY_LIMIT_USD,
+  }
+}

@@ -1,0 +1,134 @@
+import { afterEach, expect, test } from 'bun:test'
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Delivered } from '@posta/common/broker/broker.ts'
+import { openEmbedded } from '@posta/common/broker/embedded.ts'
+import { groups, topics } from '@posta/common/messages/topics.ts'
+import { NAME } from '@posta/common/name.ts'
+import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { listen } from '@posta/common/service/lifecycle.ts'
+import { sign } from 'hono/utils/jwt/jwt'
+import * as v from 'valibot'
+import { readProcessorConfig } from './config.ts'
+import { createProcessor } from './processor.ts'
+import { requested, usd } from './samples.ts'
+
+const cleanups: (() => Promise<void> | void)[] = []
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+const issuer = 'http://gateway.test'
+
+/** Gateway's part: its key set, and a token by it. */
+async function keys() {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const jwk = { ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA', use: 'sig' }
+  const answer = async () => Response.json({ keys: [jwk] })
+  const nowS = Math.floor(Date.now() / 1000)
+  const claims = { iss: issuer, aud: NAME, sub: 'ana', role: 'user', jti: '1', iat: nowS, exp: nowS + 900 }
+  const signing = { ...privateKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA' }
+  return { fetch: Object.assign(answer, { preconnect() {} }), token: await sign(claims, signing, 'EdDSA') }
+}
+
+async function start(folder: string, deps: Partial<Deps> = {}) {
+  const listener = listen('127.0.0.1', 0)
+  const environment = {
+    DATA_DIR: folder,
+    TOKEN_ISSUER: issuer,
+    PROCESSOR_PORT: String(listener.port),
+    LOG_LEVEL: 'silent',
+    PROCESSOR_STORE_URL: `file:${join(folder, 'store', 'processor.db')}`,
+  }
+  const service = createProcessor(readProcessorConfig(environment), { ...systemDeps, ...deps }, listener)
+  cleanups.push(() => service.close())
+  await service.start()
+  return { service, url: `http://127.0.0.1:${service.port}` }
+}
+
+function temporary(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'posta-processor-'))
+  cleanups.push(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+async function eventually<Value>(look: () => Promise<Value | undefined> | Value | undefined): Promise<Value> {
+  for (;;) {
+    const found = await look()
+    if (found !== undefined) return found
+    await Bun.sleep(5)
+  }
+}
+
+test('a request on the broker is answered on the broker, and its result is shown over HTTP', async () => {
+  const folder = temporary()
+  const { fetch: fetchKeys, token } = await keys()
+  const { url } = await start(folder, { fetch: fetchKeys })
+  const broker = openEmbedded({ path: join(folder, 'broker.db') })
+  cleanups.push(() => broker.close())
+  const replies: Delivered[] = []
+  await broker.subscribe(groups.gateway, [topics.results], async ({ messages }) => void replies.push(...messages))
+
+  await broker.publish([requested('op-1', { input: usd('100.50') })])
+  await eventually(() => replies[0])
+
+  const authorization = { headers: { Authorization: `Bearer ${token}` } }
+  const result = await fetch(`${url}/results/op-1`, authorization)
+  expect(await result.json()).toMatchObject({
+    status: 'succeeded',
+    output: { amount: '147986.25' },
+    countedUsd: '100.5',
+  })
+  expect((await fetch(`${url}/results/op-1`)).status).toBe(401)
+
+  const ready = await fetch(`${url}/health/ready`)
+  expect(ready.status).toBe(200)
+  expect(await ready.json()).toMatchObject({ status: 'ok' })
+  const metrics = await (await fetch(`${url}/metrics`)).text()
+  expect(metrics).toMatch(/posta_operations_performed_total\{type="convert",status="succeeded",.*\} 1/)
+  expect(metrics).toMatch(/posta_consumer_lag\{topic="posta.requests",partition="0",.*\} 0/)
+})
+
+test('the store in trouble is told by readiness and holds requests up, until it is back', async () => {
+  const folder = temporary()
+  // A file where the store's folder should be.
+  await Bun.write(join(folder, 'store'), '')
+  const { url } = await start(folder)
+  const broker = openEmbedded({ path: join(folder, 'broker.db') })
+  cleanups.push(() => broker.close())
+  const replies: Delivered[] = []
+  await broker.subscribe(groups.gateway, [topics.results], async ({ messages }) => void replies.push(...messages))
+  await broker.publish([requested('op-1')])
+
+  const Ready = v.object({ status: v.string(), parts: v.record(v.string(), v.object({ status: v.string() })) })
+  const readiness = async () => {
+    const response = await fetch(`${url}/health/ready`)
+    expect(response.status).toBe(200)
+    return v.parse(Ready, await response.json())
+  }
+  await eventually(async () => ((await readiness()).parts.requests?.status === 'in trouble' ? true : undefined))
+  expect(await readiness()).toMatchObject({
+    status: 'degraded',
+    parts: { store: { status: 'in trouble' }, broker: { status: 'ok' } },
+  })
+  expect(replies).toEqual([])
+
+  rmSync(join(folder, 'store'))
+  await eventually(() => replies[0])
+  expect(await eventually(async () => ((await readiness()).status === 'ok' ? 'ok' : undefined))).toBe('ok')
+})
+
+test('its API is described from the validators that it runs', async () => {
+  const { url } = await start(temporary())
+  const Api = v.object({
+    paths: v.record(v.string(), v.record(v.string(), v.looseObject({ responses: v.record(v.string(), v.unknown()) }))),
+  })
+  const { paths } = v.parse(Api, await (await fetch(`${url}/openapi.json`)).json())
+  expect(Object.keys(paths).sort()).toEqual(['/rates/{base}', '/results', '/results/{id}'])
+  expect(Object.keys(paths['/results/{id}']?.get?.responses ?? {})).toEqual(['200', '401', '404', '503'])
+  expect((await fetch(`${url}/docs`)).status).toBe(200)
+  expect((await fetch(`${url}/problems/limit-exceeded`)).status).toBe(200)
+})

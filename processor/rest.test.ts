@@ -1,0 +1,182 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TokenVerifier } from '@posta/common/service/auth.ts'
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createApp } from '@posta/common/service/http.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { Problem } from '@posta/common/service/problem.ts'
+import { Registry } from 'prom-client'
+import * as v from 'valibot'
+import { rateRoutes, resultRoutes } from './rest.ts'
+import { openEmbeddedResults } from './results/embedded.ts'
+import { conversion } from './results/results.suite.ts'
+import type { Result } from './results/results.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'posta-rest-'))
+const results = openEmbeddedResults(join(folder, 'results.db'))
+
+/** The token says who it is: how real ones are checked is tested with the verifier. */
+const verify: TokenVerifier = async (token) => {
+  const [user = '', role] = token.split('-')
+  if (user === 'bad') throw new Problem('invalid-token')
+  return { user, role: role === 'operator' ? 'operator' : 'user' }
+}
+
+const app = createApp({
+  config: { allowedOrigins: [], production: true },
+  log: createLog('test', 'silent'),
+  metrics: new Registry(),
+  deps: systemDeps,
+})
+app.route('/results', resultRoutes({ results, verify }))
+app.route('/rates', rateRoutes({ results, verify }))
+
+async function get(path: string, token = 'ana', method = 'GET') {
+  const response = await app.request(path, { method, headers: token ? { Authorization: `Bearer ${token}` } : {} })
+  const body = v.parse(v.record(v.string(), v.unknown()), await response.json())
+  return { status: response.status, headers: response.headers, body }
+}
+
+const Page = v.object({ items: v.array(v.looseObject({ id: v.string() })), next: v.optional(v.string()) })
+
+const rates = { base: 'USD', date: '2026-11-23', source: 'live' as const, rates: [{ code: 'ARS', rate: '1472.5' }] }
+const table: Result = {
+  ...conversion('ana-5', { completedAt: '2026-11-23T13:00:00.000Z', countedUsdE8: 0 }),
+  type: 'store-rates',
+  input: { base: 'USD' },
+  rates,
+}
+const refused: Result = {
+  id: 'bob-1',
+  user: 'bob',
+  type: 'convert',
+  rates,
+  createdAt: '2026-11-23T12:00:00.000Z',
+  completedAt: '2026-11-23T12:30:00.000Z',
+  day: '2026-11-23',
+  countedUsdE8: 0,
+  status: 'failed',
+  error: { code: 'limit-exceeded', message: 'Too much.' },
+}
+
+beforeAll(async () => {
+  await results.append([
+    ...[1, 2, 3, 4].map((index) =>
+      conversion(`ana-${index}`, { completedAt: `2026-11-23T12:0${index}:00.000Z`, countedUsdE8: 10_050_000_000 }),
+    ),
+    refused,
+    table,
+  ])
+})
+
+afterAll(async () => {
+  await results.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+async function idsOf(path: string, token: string): Promise<{ ids: string[]; next: string | undefined }> {
+  const { status, body } = await get(path, token)
+  expect(status).toBe(200)
+  const { items, next } = v.parse(Page, body)
+  return { ids: items.map(({ id }) => id), next }
+}
+
+describe('GET /results', () => {
+  test('lists the caller’s own, newest first, page by page', async () => {
+    const first = await idsOf('/results?limit=2', 'ana')
+    expect(first.ids).toEqual(['ana-5', 'ana-4'])
+    const second = await idsOf(`/results?limit=2&cursor=${first.next}`, 'ana')
+    expect(second.ids).toEqual(['ana-3', 'ana-2'])
+    const third = await idsOf(`/results?limit=2&cursor=${second.next}`, 'ana')
+    expect(third).toEqual({ ids: ['ana-1'], next: undefined })
+    expect((await idsOf('/results', 'nobody')).ids).toEqual([])
+  })
+
+  test('lists everyone’s to an operator', async () => {
+    expect((await idsOf('/results?limit=3', 'olga-operator')).ids).toEqual(['ana-5', 'bob-1', 'ana-4'])
+  })
+
+  test('shows what came of each, and what it counts', async () => {
+    const { body } = await get('/results?limit=2', 'olga-operator')
+    expect(v.parse(Page, body).items[1]).toEqual({
+      id: 'bob-1',
+      user: 'bob',
+      type: 'convert',
+      status: 'failed',
+      error: { code: 'limit-exceeded', message: 'Too much.' },
+      countedUsd: '0',
+      createdAt: '2026-11-23T12:00:00.000Z',
+      completedAt: '2026-11-23T12:30:00.000Z',
+    })
+  })
+
+  test.each(['limit=0', 'limit=101', 'limit=1.5', 'limit=x', 'sort=up'])('refuses ?%s', async (query) => {
+    expect((await get(`/results?${query}`)).status).toBe(422)
+  })
+
+  test.each([
+    ['that is no JSON', 'x'],
+    ['without a position', btoa('{}')],
+    ['with a position of another list', btoa('{"completedAt":1,"id":"a"}')],
+    ['of 2000 characters', 'A'.repeat(2000)],
+  ])('refuses a cursor %s', async (_, cursor) => {
+    const { status, body } = await get(`/results?cursor=${cursor}`)
+    expect({ status, code: body.code }).toEqual({ status: 400, code: 'malformed-request' })
+  })
+})
+
+describe('GET /results/{id}', () => {
+  test('shows the caller’s own with the rates that it rests on', async () => {
+    const { status, headers, body } = await get('/results/ana-1')
+    expect(status).toBe(200)
+    expect(headers.get('cache-control')).toBe('no-store')
+    expect(body).toEqual({
+      id: 'ana-1',
+      user: 'ana',
+      type: 'convert',
+      status: 'succeeded',
+      input: { from: 'USD', to: 'ARS', amount: '1' },
+      output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
+      countedUsd: '100.5',
+      createdAt: '2026-11-23T12:00:00.000Z',
+      completedAt: '2026-11-23T12:01:00.000Z',
+      rates,
+    })
+  })
+
+  test('is 404 for another’s as for what does not exist, and open to an operator', async () => {
+    const [anothers, none] = [await get('/results/bob-1'), await get('/results/none')]
+    expect(anothers.status).toBe(404)
+    expect(anothers.body).toEqual(none.body)
+    expect((await get('/results/bob-1', 'olga-operator')).status).toBe(200)
+  })
+})
+
+describe('GET /rates/{base}', () => {
+  test('shows the newest table to whoever is logged in, in any case', async () => {
+    const { status, body } = await get('/rates/usd', 'bob')
+    expect(status).toBe(200)
+    expect(body).toEqual({ ...rates, storedAt: '2026-11-23T13:00:00.000Z' })
+  })
+
+  test('is 404 where none is stored, and 400 for what is no currency', async () => {
+    expect((await get('/rates/EUR')).status).toBe(404)
+    expect((await get('/rates/U$D')).status).toBe(400)
+  })
+})
+
+test.each(['/results', '/results/ana-1', '/rates/USD'])('%s needs a valid token', async (path) => {
+  for (const token of ['', 'bad']) {
+    const { status, headers } = await get(path, token)
+    expect(status).toBe(401)
+    expect(headers.get('www-authenticate')).toStartWith('Bearer')
+  }
+})
+
+test('another method is 405, and names those that there are', async () => {
+  const { status, headers } = await get('/results', 'ana', 'POST')
+  expect(status).toBe(405)
+  expect(headers.get('allow')).toContain('GET')
+})

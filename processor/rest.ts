@@ -1,0 +1,131 @@
+import { operationTypes } from '@posta/common/operations/catalog.ts'
+import { CurrencyCode, RateDate, RateSource } from '@posta/common/operations/rates.ts'
+import { type Authenticated, bearer, type Caller, type TokenVerifier } from '@posta/common/service/auth.ts'
+import { jsonResponse, noStore, problemResponses, validate } from '@posta/common/service/http.ts'
+import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
+import { Problem, problemCodes } from '@posta/common/service/problem.ts'
+import Big from 'big.js'
+import { Hono } from 'hono'
+import { describeRoute } from 'hono-openapi'
+import * as v from 'valibot'
+import type { ResultSummary, Results } from './results/results.ts'
+
+const Rates = v.object({
+  base: v.string(),
+  date: RateDate,
+  source: RateSource,
+  rates: v.array(v.object({ code: v.string(), rate: v.string() })),
+})
+
+const members = {
+  id: v.string(),
+  user: v.string(),
+  type: v.picklist(operationTypes),
+  status: v.picklist(['succeeded', 'failed']),
+  input: v.optional(v.record(v.string(), v.unknown())),
+  output: v.optional(v.record(v.string(), v.unknown())),
+  error: v.optional(v.object({ code: v.picklist(problemCodes), message: v.string() })),
+  countedUsd: v.pipe(v.string(), v.description("What counts against the user's daily limit, in USD.")),
+  createdAt: v.string(),
+  completedAt: v.string(),
+}
+const ShownResult = v.object(members)
+const ShownResultWithRates = v.object({ ...members, rates: Rates })
+const ShownRates = v.object({ ...Rates.entries, storedAt: v.string() })
+
+const PageQuery = v.strictObject(pageQuery)
+const Cursor = v.object({ completedAt: v.string(), id: v.string() })
+const security = [{ bearer: [] }]
+
+interface Parts {
+  readonly results: Results
+  readonly verify: TokenVerifier
+}
+
+export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
+  const tags = ['results']
+  return new Hono<Authenticated>()
+    .use(bearer(verify), noStore)
+    .get(
+      '/',
+      describeRoute({
+        tags,
+        security,
+        summary: 'Results, newest first: your own, or everyone’s for an operator',
+        responses: {
+          200: jsonResponse(pageOf(ShownResult), 'A page of them.'),
+          ...problemResponses('malformed-request', 'invalid-token', 'invalid-input', 'keys-unavailable'),
+        },
+      }),
+      validate('query', PageQuery),
+      async (c) => {
+        const { limit, cursor } = c.req.valid('query')
+        const before = decodeCursor(Cursor, cursor)
+        const found = await results.page({ ...ownOnly(c.var.caller), limit: limit + 1, ...(before && { before }) })
+        return c.json(toPage(found, limit, shown, ({ completedAt, id }) => ({ completedAt, id })))
+      },
+    )
+    .get(
+      '/:id',
+      describeRoute({
+        tags,
+        security,
+        summary: 'The result of an operation, with the rates that it rests on',
+        responses: {
+          200: jsonResponse(ShownResultWithRates, 'It.'),
+          ...problemResponses('invalid-token', 'not-found', 'keys-unavailable'),
+        },
+      }),
+      async (c) => {
+        const { user = undefined } = ownOnly(c.var.caller)
+        const found = await results.get(c.req.param('id'))
+        if (!found || (user !== undefined && found.user !== user))
+          throw new Problem('not-found', 'You have no result with this id. An operation has one once it is performed.')
+        return c.json({ ...shown(found), rates: found.rates })
+      },
+    )
+}
+
+export function rateRoutes({ results, verify }: Parts): Hono<Authenticated> {
+  return new Hono<Authenticated>().use(bearer(verify), noStore).get(
+    '/:base',
+    describeRoute({
+      tags: ['rates'],
+      security,
+      summary: 'The newest rate table of a currency that is stored',
+      description: 'The one with the latest date of those that `store-rates` operations kept, whoever asked for them.',
+      responses: {
+        200: jsonResponse(ShownRates, 'It.'),
+        ...problemResponses('malformed-request', 'invalid-token', 'not-found', 'keys-unavailable'),
+      },
+    }),
+    async (c) => {
+      const base = v.safeParse(CurrencyCode, c.req.param('base'))
+      if (!base.success) throw new Problem('malformed-request', 'The path must end in a currency code such as USD.')
+      const newest = await results.newestRates(base.output)
+      if (!newest)
+        throw new Problem('not-found', `No rates of ${base.output} are stored. A store-rates operation does.`)
+      return c.json({ ...newest.table, storedAt: newest.completedAt })
+    },
+  )
+}
+
+/** Operators see what is everyone's, others their own. */
+function ownOnly({ user, role }: Caller): { user?: string } {
+  return role === 'operator' ? {} : { user }
+}
+
+function shown(result: ResultSummary): v.InferOutput<typeof ShownResult> {
+  const { id, user, type, status, input, createdAt, completedAt } = result
+  return {
+    id,
+    user,
+    type,
+    status,
+    input,
+    ...(result.status === 'succeeded' ? { output: result.output } : { error: result.error }),
+    countedUsd: new Big(result.countedUsdE8).times('1e-8').toFixed(),
+    createdAt,
+    completedAt,
+  }
+}
