@@ -55,20 +55,15 @@ export function createThrottle(deps: Pick<Deps, 'monotonicMs'>): Throttle {
   }
 }
 
-/** Counts that drain by one each `refillMs`. */
+/** Counts that drain by one each `refillMs`; each is kept as the time at which it will have drained. */
 function createCounter({ burst, refillMs }: Limit, deps: Pick<Deps, 'monotonicMs'>) {
-  const counts = new LRUCache<string, { count: number; atMs: number }>({ max: MAX_REMEMBERED })
-  const countOf = (key: string) => {
-    const last = counts.get(key)
-    return last ? Math.max(0, last.count - (deps.monotonicMs() - last.atMs) / refillMs) : 0
-  }
+  const drained = new LRUCache<string, number>({ max: MAX_REMEMBERED })
+  const drainedAtMs = (key: string) => Math.max(deps.monotonicMs(), drained.get(key) ?? 0)
   return {
     /** How long until one more fits. */
-    waitMs: (key: string) => (countOf(key) + 1 - burst) * refillMs,
-    add(key: string, change: 1 | -1) {
-      counts.set(key, { count: Math.max(0, countOf(key) + change), atMs: deps.monotonicMs() })
-    },
-    clear: (key: string) => counts.delete(key),
+    waitMs: (key: string) => drainedAtMs(key) - deps.monotonicMs() + refillMs - burst * refillMs,
+    add: (key: string, count: 1 | -1) => drained.set(key, drainedAtMs(key) + count * refillMs),
+    clear: (key: string) => drained.delete(key),
   }
 }
 

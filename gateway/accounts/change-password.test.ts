@@ -1,0 +1,73 @@
+import { afterAll, expect, test } from 'bun:test'
+import { eq } from 'drizzle-orm'
+import { users } from '../database/schema.ts'
+import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
+
+const accounts = await openAccounts()
+afterAll(accounts.close)
+const { database, writer, changePassword, logIn, refresh, events, enter, hasher } = accounts
+const NEW = 'five words that nobody says'
+const change = { currentPassword: PASSWORD, newPassword: NEW }
+
+test('from then on the new password is right and the old one wrong, and one event tells of it', async () => {
+  const { user, caller } = await enter('changes@example.com')
+  await changePassword(change, caller, ADDRESS)
+  const { email } = user
+  await expect(logIn({ email, password: PASSWORD }, ADDRESS)).rejects.toMatchObject({ code: 'invalid-credentials' })
+  await logIn({ email, password: NEW }, ADDRESS)
+  const told = (await events()).filter(({ type }) => type === 'posta.user.password-changed')
+  expect(told).toMatchObject([{ data: { user: user.id } }])
+})
+
+test('every session of the user ends, except the one that asks to go on', async () => {
+  const { user, caller, refreshToken } = await enter('sessions@example.com')
+  const other = await logIn({ email: user.email, password: PASSWORD }, ADDRESS)
+  const foreign = await enter('foreign@example.com')
+  await changePassword({ ...change, refreshToken }, caller, ADDRESS)
+  expect(await refresh({ refreshToken })).toMatchObject({ tokenType: 'Bearer' })
+  await expect(refresh({ refreshToken: other.refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+  expect(await refresh({ refreshToken: foreign.refreshToken })).toMatchObject({ tokenType: 'Bearer' })
+})
+
+test('without a session that goes on, or with a foreign one, every session ends', async () => {
+  const foreign = await enter('owner@example.com')
+  for (const more of [{}, { refreshToken: foreign.refreshToken }]) {
+    const { caller, refreshToken } = await enter(`all${'refreshToken' in more}@example.com`)
+    await changePassword({ ...change, ...more }, caller, ADDRESS)
+    await expect(refresh({ refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+  }
+})
+
+test('a wrong current password changes nothing, and is throttled as at login', async () => {
+  const { caller, refreshToken } = await enter('wrong@example.com')
+  const wrong = { ...change, currentPassword: 'wrong' }
+  for (let n = 0; n < 10; n++)
+    await expect(changePassword(wrong, caller, ADDRESS)).rejects.toMatchObject({ code: 'invalid-credentials' })
+  await expect(changePassword(change, caller, ADDRESS)).rejects.toMatchObject({ code: 'too-many-requests' })
+  expect(await refresh({ refreshToken })).toMatchObject({ tokenType: 'Bearer' })
+})
+
+test('the new password must be one that a user could register with', async () => {
+  const { caller } = await enter('rules@example.com')
+  for (const newPassword of ['too short', 'passwordpassword', 'rules@example.com'])
+    await expect(changePassword({ ...change, newPassword }, caller, ADDRESS)).rejects.toMatchObject({
+      code: 'invalid-input',
+      errors: [{ pointer: '#/newPassword' }],
+    })
+})
+
+test('of two changes at once one is made, and a disabled or unknown user changes nothing', async () => {
+  const { user, caller } = await enter('twice@example.com')
+  const changes = [NEW, `${NEW} again`].map((newPassword) =>
+    changePassword({ ...change, newPassword }, caller, ADDRESS),
+  )
+  const settled = await Promise.allSettled(changes)
+  expect(settled.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+  expect(settled).toContainEqual({ status: 'rejected', reason: expect.objectContaining({ code: 'conflict' }) })
+
+  await writer.write([database.update(users).set({ disabledAt: 1 }).where(eq(users.id, user.id))])
+  const verifications = hasher.verifications
+  for (const who of [caller, { user: 'nobody', role: 'user' } as const])
+    await expect(changePassword(change, who, ADDRESS)).rejects.toMatchObject({ code: 'invalid-credentials' })
+  expect(hasher.verifications).toBe(verifications)
+})

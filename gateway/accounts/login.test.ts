@@ -1,0 +1,121 @@
+import { afterAll, expect, test } from 'bun:test'
+import { eq } from 'drizzle-orm'
+import { decode } from 'hono/jwt'
+import { refreshTokens, users } from '../database/schema.ts'
+import { ADDRESS, ISSUER, openAccounts, PASSWORD } from './fixture.ts'
+
+const accounts = await openAccounts()
+afterAll(accounts.close)
+const { database, writer, register, logIn, me, verify, hasher, events } = accounts
+
+/** What a login is refused with, the work that it made, and the events of it. */
+async function refusal(email: string, password: string) {
+  const verifications = hasher.verifications
+  const before = (await events()).length
+  const error = await logIn({ email, password }, '198.51.100.7').catch((reason: unknown) => reason)
+  return {
+    problem: Bun.inspect(error).split('\n').at(0),
+    error,
+    verifications: hasher.verifications - verifications,
+    events: (await events()).slice(before).map(({ type, data }) => ({ type, data })),
+  }
+}
+
+test('an unknown user, a wrong password and a disabled user look alike, and make the same work', async () => {
+  const ana = await register({ email: 'alike@example.com', password: PASSWORD })
+  const former = await register({ email: 'former@example.com', password: PASSWORD })
+  await writer.write([database.update(users).set({ disabledAt: 1 }).where(eq(users.id, former.id))])
+  const all = [
+    await refusal('alike@example.com', 'another password'),
+    await refusal('nobody@example.com', PASSWORD),
+    await refusal('not an email', PASSWORD),
+    await refusal('former@example.com', PASSWORD),
+  ]
+  for (const { error, verifications } of all) {
+    expect(error).toMatchObject({ code: 'invalid-credentials', message: 'Email or password is wrong' })
+    expect(verifications).toBe(1)
+  }
+  const type = 'posta.user.login-failed'
+  expect(all.map((each) => each.events)).toEqual([
+    [{ type, data: { user: ana.id, reason: 'wrong-password' } }],
+    [{ type, data: { reason: 'unknown-user' } }],
+    [{ type, data: { reason: 'unknown-user' } }],
+    [{ type, data: { user: former.id, reason: 'disabled' } }],
+  ])
+})
+
+test('a login answers tokens of a new session, which one event tells of', async () => {
+  const user = await register({ email: 'ana@example.com', password: PASSWORD })
+  const tokens = await logIn({ email: 'ANA@Example.com', password: PASSWORD }, ADDRESS)
+  expect(tokens).toEqual({
+    accessToken: expect.any(String),
+    tokenType: 'Bearer',
+    expiresIn: 900,
+    refreshToken: expect.stringMatching(/^[\w-]{43}$/),
+  })
+  const caller = await verify(tokens.accessToken)
+  expect(caller).toEqual({ user: user.id, role: 'user' })
+  expect(await me(caller)).toEqual(user)
+  const sessions = await database.select().from(refreshTokens).where(eq(refreshTokens.userId, user.id))
+  expect(sessions).toHaveLength(1)
+  expect((await events()).at(-1)).toMatchObject({
+    type: 'posta.user.logged-in',
+    data: { user: user.id, session: sessions[0]?.sessionId },
+  })
+})
+
+test('an access token says who, for whom, by whom and until when, and which key signed it', async () => {
+  const { user, accessToken } = await accounts.enter('claims@example.com')
+  const { header, payload } = decode(accessToken)
+  const issuedAtS = Math.floor(accounts.deps.now() / 1000)
+  expect(header).toEqual({ alg: 'EdDSA', typ: 'JWT', kid: (await accounts.keys.current()).kid })
+  expect(payload).toEqual({
+    iss: ISSUER,
+    aud: 'posta',
+    sub: user.id,
+    role: 'user',
+    jti: expect.any(String),
+    iat: issuedAtS,
+    exp: issuedAtS + 900,
+  })
+})
+
+test('refresh tokens are stored nowhere, only what can be told from them', async () => {
+  const { refreshToken } = await accounts.enter('stored@example.com')
+  const again = await accounts.refresh({ refreshToken })
+  const stored = JSON.stringify([await database.select().from(refreshTokens), await events()])
+  expect(stored).not.toContain(refreshToken)
+  expect(stored).not.toContain(again.refreshToken)
+})
+
+test('wrong passwords are throttled per email, before they are hashed', async () => {
+  await register({ email: 'throttled@example.com', password: PASSWORD })
+  const email = 'throttled@example.com'
+  for (let n = 0; n < 10; n++) await logIn({ email, password: 'wrong' }, `203.0.113.${n}`).catch(() => {})
+  const { error, verifications, events } = await refusal(email.toUpperCase(), PASSWORD)
+  expect(error).toMatchObject({ code: 'too-many-requests', retryAfterS: 60 })
+  expect({ verifications, events }).toEqual({ verifications: 0, events: [] })
+})
+
+test('a hash with other parameters is replaced when its user logs in', async () => {
+  const user = await register({ email: 'outdated@example.com', password: PASSWORD })
+  const hashOf = async () =>
+    (await database.select().from(users).where(eq(users.id, user.id))).at(0)?.passwordHash ?? ''
+  const now = await hashOf()
+  const passwordHash = now.replace('m=19456', 'm=4096')
+  await writer.write([database.update(users).set({ passwordHash }).where(eq(users.id, user.id))])
+  await logIn({ email: user.email, password: PASSWORD }, ADDRESS)
+  expect(await hashOf()).toBe(now)
+})
+
+test('a password that changes while it is being checked starts no session', async () => {
+  const user = await register({ email: 'meanwhile@example.com', password: PASSWORD })
+  hasher.meanwhile = async () => {
+    await writer.write([database.update(users).set({ passwordHash: 'another' }).where(eq(users.id, user.id))])
+  }
+  const { error, events } = await refusal(user.email, PASSWORD)
+  hasher.meanwhile = async () => {}
+  expect(error).toMatchObject({ code: 'invalid-credentials' })
+  expect(events).toEqual([{ type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password' } }])
+  expect(await database.$count(refreshTokens, eq(refreshTokens.userId, user.id))).toBe(0)
+})

@@ -1,0 +1,52 @@
+import { expect, test } from 'bun:test'
+import { createPasswords } from './passwords.ts'
+
+test('passwords are hashed by argon2id with 19 MiB and two passes, and verified', async () => {
+  const passwords = createPasswords()
+  const hash = await passwords.hash('four words nobody says')
+  expect(hash).toStartWith('$argon2id$v=19$m=19456,t=2,p=1$')
+  expect(await passwords.verify('four words nobody says', hash)).toBe(true)
+  expect(await passwords.verify('four words nobody said', hash)).toBe(false)
+  expect(passwords.isOutdated(hash)).toBe(false)
+  expect(passwords.isOutdated(hash.replace('m=19456', 'm=4096'))).toBe(true)
+})
+
+test('without a hash the same work is done, and nothing matches', async () => {
+  const verified: unknown[] = []
+  const passwords = createPasswords({
+    hash: async () => 'of nobody',
+    async verify(_password, hash) {
+      verified.push(hash)
+      return true
+    },
+  })
+  expect(await passwords.verify('any', undefined)).toBe(false)
+  expect(await passwords.verify('any', 'of somebody')).toBe(true)
+  expect(verified).toEqual(['of nobody', 'of somebody'])
+})
+
+test('no more run at once than there are cores, and a full queue refuses as overloaded', async () => {
+  const gate = Promise.withResolvers<void>()
+  let running = 0
+  let most = 0
+  const passwords = createPasswords(
+    {
+      hash: async () => 'of nobody',
+      async verify() {
+        most = Math.max(most, ++running)
+        await gate.promise
+        running -= 1
+        return true
+      },
+    },
+    2,
+  )
+  const asked = Array.from({ length: 70 }, () => passwords.verify('any', 'of somebody'))
+  const settled = Promise.allSettled(asked)
+  gate.resolve()
+  const refused = (await settled).filter((each) => each.status === 'rejected')
+  expect(most).toBe(2)
+  expect(refused).toHaveLength(70 - 2 - 64)
+  for (const { reason } of refused) expect(reason).toMatchObject({ code: 'overloaded', retryAfterS: 2 })
+  expect(await passwords.verify('any', 'of somebody')).toBe(true)
+})

@@ -1,0 +1,83 @@
+import { afterAll, expect, test } from 'bun:test'
+import { Problem } from '@posta/common/service/problem.ts'
+import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
+
+const accounts = await openAccounts()
+afterAll(accounts.close)
+const { register, logIn, events } = accounts
+
+/** The pointers of the faults that registering is refused for; undefined if it is not. */
+async function faultsOf(registration: unknown): Promise<readonly string[] | undefined> {
+  try {
+    await register(registration)
+    return undefined
+  } catch (error) {
+    if (!(error instanceof Problem) || error.code !== 'invalid-input') throw error
+    return error.errors?.map(({ pointer }) => pointer)
+  }
+}
+
+test('an email is one user, in whatever case, and one event tells of it', async () => {
+  const user = await register({ email: 'Ana@Example.com', password: PASSWORD })
+  expect(user).toMatchObject({ email: 'ana@example.com', role: 'user' })
+  await expect(register({ email: 'ANA@example.COM', password: PASSWORD })).rejects.toMatchObject({
+    code: 'email-taken',
+  })
+  const told = (await events()).filter(({ data }) => 'user' in data && data.user === user.id)
+  expect(told).toMatchObject([{ type: 'posta.user.registered', data: { user: user.id } }])
+})
+
+test('of many who register the same email at once, one becomes its user', async () => {
+  const before = (await events()).length
+  const attempts = Array.from({ length: 8 }, () => register({ email: 'race@example.com', password: PASSWORD }))
+  const settled = await Promise.allSettled(attempts)
+  expect(settled.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+  for (const each of settled) if (each.status === 'rejected') expect(each.reason).toMatchObject({ code: 'email-taken' })
+  expect(await events()).toHaveLength(before + 1)
+})
+
+test('a password has 15 to 256 characters, counted as code points, and no other rule of form', async () => {
+  const faults = (password: unknown, n: number) => faultsOf({ email: `length${n}@example.com`, password })
+  expect(await faults('fourteen chars', 1)).toEqual(['#/password'])
+  expect(await faults('fifteen chars..', 2)).toBeUndefined()
+  expect(await faults('🦜🌵🎈🍋🧭🪁🎻🦔🌋🧵🪴🎲🐙🍄', 3)).toEqual(['#/password'])
+  expect(await faults('🦜🌵🎈🍋🧭🪁🎻🦔🌋🧵🪴🎲🐙🍄🦉', 4)).toBeUndefined()
+  const long = Array.from({ length: 257 }, (_, n) => String.fromCodePoint(0x4e00 + n)).join('')
+  expect(await faults(long, 5)).toEqual(['#/password'])
+  expect(await faults(long.slice(1), 6)).toBeUndefined()
+  expect(await faults('half a pair \ud800 is no text', 7)).toEqual(['#/password'])
+  expect(await faults(123456789012345, 8)).toEqual(['#/password'])
+})
+
+test('a password that is typed with other code points for the same characters is the same password', async () => {
+  await register({ email: 'accents@example.com', password: 'ñandú über Ångström ﬁn'.normalize('NFD') })
+  const login = { email: 'accents@example.com', password: 'ñandú über Ångström fin'.normalize('NFC') }
+  expect(await logIn(login, ADDRESS)).toMatchObject({ tokenType: 'Bearer' })
+})
+
+test('common passwords are refused, and what is not an email, and what was not asked for', async () => {
+  expect(await faultsOf({ email: 'b@example.com', password: 'PasswordPassword' })).toEqual(['#/password'])
+  for (const email of [
+    '',
+    'b',
+    'b@',
+    '@example.com',
+    'b @example.com',
+    'b@exa mple.com',
+    `${'b'.repeat(250)}@e.com`,
+    7,
+  ])
+    expect(await faultsOf({ email, password: PASSWORD })).toEqual(['#/email'])
+  expect(await faultsOf({ email: 'b@example.com', password: PASSWORD, role: 'operator' })).toEqual(['#/role'])
+})
+
+test('neither an error nor an event holds the email or the password', async () => {
+  const secret = { email: 'secretive@example.com', password: 'secretive@example.com' }
+  const refused = await register(secret).catch((error: unknown) => error)
+  expect(refused).toBeInstanceOf(Problem)
+  expect(Bun.inspect(refused, { depth: 10 })).not.toContain('secretive@')
+  await register({ ...secret, password: PASSWORD })
+  const taken = await register({ ...secret, password: PASSWORD }).catch((error: unknown) => error)
+  expect(Bun.inspect(taken, { depth: 10 })).not.toContain('secretive@')
+  expect(JSON.stringify(await events())).not.toContain('@')
+})

@@ -1,0 +1,83 @@
+import { expect, test } from 'bun:test'
+import { Problem } from '@posta/common/service/problem.ts'
+import { createThrottle, networkOf } from './throttle.ts'
+
+function start() {
+  let nowMs = 0
+  const throttle = createThrottle({ monotonicMs: () => nowMs })
+  let checks = 0
+  return {
+    pass(ms: number) {
+      nowMs += ms
+    },
+    checks: () => checks,
+    /** `right`, `wrong`, or for how many seconds it is refused. */
+    async attempt(email: string, address: string, isRight = false): Promise<string | number> {
+      try {
+        const right = await throttle({ email, address }, async () => {
+          checks += 1
+          await Promise.resolve()
+          return isRight
+        })
+        return right ? 'right' : 'wrong'
+      } catch (error) {
+        if (!(error instanceof Problem) || error.code !== 'too-many-requests') throw error
+        return error.retryAfterS ?? 'refused without a time'
+      }
+    },
+    throttle,
+  }
+}
+
+const times = <Result>(count: number, make: (n: number) => Promise<Result>) =>
+  Promise.all(Array.from({ length: count }, (_, n) => make(n)))
+
+test('after ten wrong passwords for an email, from wherever, one more fits each minute', async () => {
+  const { attempt, pass } = start()
+  for (let n = 0; n < 10; n++) expect(await attempt('ana', `192.0.2.${n}`)).toBe('wrong')
+  expect(await attempt('ana', '192.0.2.99', true)).toBe(60)
+  expect(await attempt('other', '192.0.2.1')).toBe('wrong')
+  pass(59_000)
+  expect(await attempt('ana', '192.0.2.99')).toBe(1)
+  pass(1_000)
+  expect(await attempt('ana', '192.0.2.99')).toBe('wrong')
+  expect(await attempt('ana', '192.0.2.99')).toBe(60)
+})
+
+test('a burst in parallel gets no further than one attempt after another would', async () => {
+  const { attempt, checks } = start()
+  const answers = await times(50, () => attempt('ana', '192.0.2.1'))
+  expect(answers.filter((answer) => answer === 'wrong')).toHaveLength(10)
+  expect(checks()).toBe(10)
+})
+
+test('a right password clears what was counted for its email, and not what was counted for the address', async () => {
+  const { attempt } = start()
+  await times(9, () => attempt('ana', '192.0.2.1'))
+  expect(await attempt('ana', '192.0.2.1', true)).toBe('right')
+  await times(10, () => attempt('ana', '192.0.2.1'))
+  expect(await attempt('ana', '192.0.2.1')).toBe(60)
+  await times(81, (n) => attempt(`user${n}`, '192.0.2.1'))
+  expect(await attempt('user', '192.0.2.1')).toBe(6)
+  expect(await attempt('user', '192.0.2.2')).toBe('wrong')
+})
+
+test('right passwords are never throttled, and an attempt without an answer does not count', async () => {
+  const { attempt, throttle } = start()
+  for (let n = 0; n < 200; n++) expect(await attempt('ana', '192.0.2.1', true)).toBe('right')
+  for (let n = 0; n < 200; n++) {
+    const failing = throttle({ email: 'ana', address: '192.0.2.1' }, () => Promise.reject(new Error('too busy')))
+    await expect(failing).rejects.toThrow('too busy')
+  }
+  expect(await attempt('ana', '192.0.2.1')).toBe('wrong')
+})
+
+test('the addresses of one IPv6 network count as one', async () => {
+  expect(networkOf('2001:db8:1:2:3:4:5:6')).toBe('2001:db8:1:2')
+  expect(networkOf('2001:0DB8:0001:0002::1')).toBe('2001:db8:1:2')
+  expect(networkOf('2001:db8::9')).toBe('2001:db8:0:0')
+  expect(networkOf('::1')).toBe('0:0:0:0')
+  expect(networkOf('::ffff:192.0.2.1')).toBe('192.0.2.1')
+  expect(networkOf('192.0.2.1')).toBe('192.0.2.1')
+  expect(networkOf('')).toBe('')
+})
