@@ -1,0 +1,94 @@
+import { describe, expect, test } from 'bun:test'
+import { credentialsFault, type KafkaAddress, parseBrokerUrl } from './broker-url.ts'
+
+describe('parseBrokerUrl', () => {
+  const kafka = (url: string) => {
+    const parsed = parseBrokerUrl(url)
+    if ('fault' in parsed) throw new Error(parsed.fault)
+    return parsed.address
+  }
+
+  test('reads hosts, ports and parameters', () => {
+    expect(kafka('kafka://a.example:19092,b-1:9093,10.0.0.7?tls=true&sasl=scram-sha-512')).toEqual({
+      kind: 'kafka',
+      brokers: [
+        { host: 'a.example', port: 19092 },
+        { host: 'b-1', port: 9093 },
+        { host: '10.0.0.7', port: 9092 },
+      ],
+      tls: true,
+      sasl: 'scram-sha-512',
+    })
+  })
+
+  test('without parameters there is neither TLS nor SASL', () => {
+    expect(kafka('kafka://localhost')).toEqual({
+      kind: 'kafka',
+      brokers: [{ host: 'localhost', port: 9092 }],
+      tls: false,
+      sasl: undefined,
+    })
+    expect(kafka('kafka://localhost/?tls=false')).toEqual(kafka('kafka://localhost'))
+  })
+
+  test('takes an IPv6 address in brackets, with and without a port', () => {
+    expect(kafka('kafka://[::1]:1234,[2001:db8::2]')).toMatchObject({
+      brokers: [
+        { host: '::1', port: 1234 },
+        { host: '2001:db8::2', port: 9092 },
+      ],
+    })
+  })
+
+  test('a file URL names a path', () => {
+    expect(kafka('file:/var/lib/posta/broker.db')).toEqual({ kind: 'file', path: '/var/lib/posta/broker.db' })
+    expect(kafka('file:///var/lib/posta/broker.db')).toEqual({ kind: 'file', path: '/var/lib/posta/broker.db' })
+  })
+
+  test.each([
+    ['redis://localhost', 'must be file:path or kafka://'],
+    ['file:', 'must be file:path or kafka://'],
+    ['kafka:localhost', 'must be file:path or kafka://'],
+    ['kafka://localhost/topic', 'must be file:path or kafka://'],
+    ['kafka://localhost#part', 'must be file:path or kafka://'],
+    ['kafka://', 'every host'],
+    ['kafka://a,,b', 'every host'],
+    ['kafka://a:0', 'every host'],
+    ['kafka://a:65536', 'every host'],
+    ['kafka://a:port', 'every host'],
+    ['kafka://::1:9092', 'every host'],
+    ['kafka://[a.example]:9092', 'every host'],
+    ['kafka://a?acks=1', 'unknown parameter, acks'],
+    ['kafka://a?TLS=true', 'unknown parameter, TLS'],
+    ['kafka://a?tls=true&tls=true', 'tls more than once'],
+    ['kafka://a?tls=yes', 'tls must be true or false'],
+    ['kafka://a?tls', 'tls must be true or false'],
+    ['kafka://a?sasl=gssapi', 'sasl must be one of plain, scram-sha-256, scram-sha-512'],
+    ['kafka://a?sasl=', 'sasl must be one of'],
+    ['kafka://a?__proto__=1', 'unknown parameter, __proto__'],
+  ])('%s is refused with its reason', (url, reason) => {
+    expect(parseBrokerUrl(url)).toEqual({ fault: expect.stringContaining(reason) })
+  })
+
+  test('credentials in the URL are refused without being repeated', () => {
+    const parsed = parseBrokerUrl('kafka://me:hunter2@a:9092')
+    expect(parsed).toEqual({ fault: expect.stringContaining('BROKER_USERNAME and BROKER_PASSWORD') })
+    expect(JSON.stringify(parsed)).not.toContain('hunter2')
+  })
+})
+
+describe('credentialsFault', () => {
+  const address = (sasl?: KafkaAddress['sasl']): KafkaAddress => ({ kind: 'kafka', brokers: [], tls: true, sasl })
+
+  test('SASL needs both a name and a password, and without SASL there may be neither', () => {
+    expect(credentialsFault(address('plain'), { username: 'a', password: 'b' })).toBeUndefined()
+    expect(credentialsFault(address('plain'), {})).toContain('BROKER_USERNAME and BROKER_PASSWORD: must be set')
+    expect(credentialsFault(address('plain'), { username: 'a' })).toStartWith('BROKER_PASSWORD: must be set')
+    expect(credentialsFault(address(), {})).toBeUndefined()
+    expect(credentialsFault(address(), { password: 'b' })).toContain('must say sasl=')
+  })
+
+  test('a file asks for no credentials', () => {
+    expect(credentialsFault({ kind: 'file', path: '/a' }, { password: 'b' })).toBeUndefined()
+  })
+})

@@ -1,0 +1,68 @@
+import { ConfigError } from '../service/config.ts'
+import type { Logger } from '../service/log.ts'
+import type { Broker, Subscription } from './broker.ts'
+import { credentialsFault, parseBrokerUrl } from './broker-url.ts'
+import { connector } from './kafka/client.ts'
+import { createPing } from './kafka/ping.ts'
+import { createPublisher } from './kafka/publish.ts'
+import { subscribe } from './kafka/subscribe.ts'
+import { createTopics } from './kafka/topics.ts'
+
+const PUBLISH_GRACE_MS = 1500
+
+/**
+ * The broker on Kafka, or on Redpanda, by kafkajs. Nothing is asked of it before the first call.
+ *
+ * What is particular to it: of headers, the order within one name is kept, between names it is not; `subscribe` and
+ * `publish` create the topics that are missing, and reject with `TopicMismatch` where one has another partition count.
+ * @throws ConfigError where the URL or the credentials cannot work.
+ */
+export function openKafka(options: {
+  /** `kafka://host:port,host:port?tls=true&sasl=scram-sha-512` */
+  readonly url: string
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  /** By which the broker's own logs and quotas know this process. */
+  readonly clientId: string
+  readonly log: Logger
+  /** A prefix of every topic and group, which keeps tests on one broker apart. */
+  readonly namespace?: string | undefined
+}): Broker {
+  const { url, username, password, clientId, log, namespace } = options
+  const parsed = parseBrokerUrl(url)
+  if ('fault' in parsed) throw new ConfigError([`BROKER_URL: ${parsed.fault}`])
+  const { address } = parsed
+  if (address.kind !== 'kafka') throw new ConfigError(['BROKER_URL: must begin with kafka://'])
+  const fault = credentialsFault(address, { username, password })
+  if (fault) throw new ConfigError([fault])
+
+  const connect = connector({ address, username, password, clientId, log })
+  const topics = createTopics({ connect, namespace, log })
+  const publisher = createPublisher({ connect, topics })
+  const pinger = createPing(connect)
+  const subscriptions = new Set<Subscription>()
+  let closed: Promise<void> | undefined
+
+  async function close(): Promise<void> {
+    await Promise.all([...subscriptions].map((subscription) => subscription.close()))
+    await publisher.close(PUBLISH_GRACE_MS)
+    pinger.close()
+  }
+
+  return {
+    publish: publisher.publish,
+    async subscribe(group, to, handle) {
+      if (closed) throw new Error('The broker has been closed: nothing more can be subscribed to.')
+      const groupId = namespace === undefined ? group : `${namespace}.${group}`
+      const subscription = await subscribe({ connect, topics, group, groupId, to, handle, log })
+      subscriptions.add(subscription)
+      void subscription.ended.catch(() => {}).finally(() => subscriptions.delete(subscription))
+      return subscription
+    },
+    ping: pinger.ping,
+    close() {
+      closed ??= close()
+      return closed
+    },
+  }
+}

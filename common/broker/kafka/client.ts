@@ -1,0 +1,113 @@
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import { Kafka, type LogEntry, logLevel, type SASLOptions } from 'kafkajs'
+import type { Logger } from '../../service/log.ts'
+import type { KafkaAddress } from '../broker-url.ts'
+
+/** One use of kafkajs, with connections of its own. */
+export interface Client {
+  readonly kafka: Kafka
+  /**
+   * Cuts every connection and opens no other, so that whatever kafkajs is still waiting for or retrying comes to an end.
+   * Its own `disconnect` waits for answers, and one that never comes holds it for ever.
+   */
+  kill(): void
+}
+
+export type Connect = () => Client
+
+const CONNECTION_TIMEOUT_MS = 2500
+/** For an answer. The broker's own limit for a publish, `PUBLISH_ACK_TIMEOUT_MS`, is below it. */
+const REQUEST_TIMEOUT_MS = 5000
+const KEEP_ALIVE_MS = 30_000
+
+/** kafkajs retries inside of retries: few here, since what calls it tries again with a new client. */
+export const retry = { initialRetryTime: 100, maxRetryTime: 500, factor: 0.2, multiplier: 2, retries: 2 }
+
+export function connector(options: {
+  readonly address: KafkaAddress
+  readonly username: string | undefined
+  readonly password: string | undefined
+  readonly clientId: string
+  readonly log: Logger
+}): Connect {
+  const { address, clientId, log } = options
+  // kafkajs splits an address at its first colon: an IPv6 address travels through it under a name.
+  const hostsByName = new Map(address.brokers.map(({ host }, index) => [`ipv6-${index}`, host]))
+  const brokers = address.brokers.map(({ host, port }, index) => `${isIP(host) === 6 ? `ipv6-${index}` : host}:${port}`)
+  const sasl = saslOptions(options)
+
+  return () => {
+    const sockets = new Set<Socket>()
+    let killed = false
+    const kafka = new Kafka({
+      clientId,
+      brokers,
+      ssl: address.tls,
+      ...(sasl && { sasl }),
+      connectionTimeout: CONNECTION_TIMEOUT_MS,
+      authenticationTimeout: REQUEST_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      retry,
+      logLevel: kafkaLogLevel(log),
+      logCreator: () => (entry) => write(log, entry),
+      socketFactory({ host: name, port, onConnect }) {
+        if (killed) throw new Error('This client has been closed.')
+        const host = hostsByName.get(name) ?? name
+        const socket = address.tls
+          ? connectTls({ host, port, ...(isIP(host) ? {} : { servername: host }) }, onConnect)
+          : connectTcp({ host, port }, onConnect)
+        // A request is one write and its answer is waited for: held back for more to come, it would only be late.
+        socket.setNoDelay(true)
+        socket.setKeepAlive(true, KEEP_ALIVE_MS)
+        sockets.add(socket)
+        socket.once('close', () => sockets.delete(socket))
+        return socket
+      },
+    })
+    return {
+      kafka,
+      kill() {
+        killed = true
+        for (const socket of sockets) socket.destroy(new Error('This client has been closed.'))
+        sockets.clear()
+      },
+    }
+  }
+}
+
+function saslOptions(options: {
+  readonly address: KafkaAddress
+  readonly username: string | undefined
+  readonly password: string | undefined
+}): SASLOptions | undefined {
+  const { address, username = '', password = '' } = options
+  switch (address.sasl) {
+    case 'plain':
+      return { mechanism: 'plain', username, password }
+    case 'scram-sha-256':
+      return { mechanism: 'scram-sha-256', username, password }
+    case 'scram-sha-512':
+      return { mechanism: 'scram-sha-512', username, password }
+    case undefined:
+      return undefined
+  }
+}
+
+/** What kafkajs calls an error is often a retry: the driver reports what matters itself, so this is for debugging. */
+function kafkaLogLevel(log: Logger): logLevel {
+  if (log.isLevelEnabled('trace')) return logLevel.DEBUG
+  return log.isLevelEnabled('debug') ? logLevel.WARN : logLevel.NOTHING
+}
+
+/** Only these of its fields: others hold whole responses. */
+function write(log: Logger, { namespace, level, log: { message, broker, groupId, error } }: LogEntry): void {
+  const fields = {
+    kafkajs: namespace,
+    broker,
+    group: groupId,
+    ...(error === undefined ? {} : { reason: String(error) }),
+  }
+  if (level <= logLevel.WARN) log.debug(fields, message)
+  else log.trace(fields, message)
+}
