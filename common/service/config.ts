@@ -1,6 +1,7 @@
 import { BlockList, isIP } from 'node:net'
 import { resolve } from 'node:path'
 import * as v from 'valibot'
+import { credentialsFault, parseBrokerUrl } from '../broker/broker-url.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -113,7 +114,15 @@ export const commonEntries = {
     ),
     resolve(REPOSITORY_ROOT, 'data'),
   ),
-  BROKER_URL: v.optional(storeUrl('file:', 'kafka://')),
+  BROKER_URL: v.optional(
+    v.pipe(
+      v.string(),
+      v.rawCheck(({ dataset, addIssue }) => {
+        const parsed = dataset.typed ? parseBrokerUrl(dataset.value) : undefined
+        if (parsed && 'fault' in parsed) addIssue({ message: parsed.fault })
+      }),
+    ),
+  ),
   BROKER_USERNAME: v.optional(v.string()),
   BROKER_PASSWORD: v.optional(v.string()),
   GATEWAY_URL: v.optional(HttpUrl),
@@ -159,13 +168,19 @@ export interface CommonConfig {
 /** Fills in what follows from other values. @throws ConfigError */
 export function settle(values: CommonEntries): CommonConfig {
   const urlAt = (port: number) => `http://${reachableHost(values.HOST)}:${port}`
+  const brokerUrl = values.BROKER_URL ?? dataFile(values.DATA_DIR, 'broker.db')
+  const parsed = parseBrokerUrl(brokerUrl)
+  const fault =
+    'address' in parsed &&
+    credentialsFault(parsed.address, { username: values.BROKER_USERNAME, password: values.BROKER_PASSWORD })
+  if (fault) throw new ConfigError([fault])
   const gatewayUrl = values.GATEWAY_URL ?? urlAt(values.GATEWAY_PORT)
   const processorUrl = values.PROCESSOR_URL ?? urlAt(values.PROCESSOR_PORT)
   const monitorUrl = values.MONITOR_URL ?? urlAt(values.MONITOR_PORT)
   return {
     host: values.HOST,
     dataDir: values.DATA_DIR,
-    brokerUrl: values.BROKER_URL ?? dataFile(values.DATA_DIR, 'broker.db'),
+    brokerUrl,
     brokerUsername: values.BROKER_USERNAME,
     brokerPassword: values.BROKER_PASSWORD,
     gatewayUrl,
