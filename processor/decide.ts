@@ -86,6 +86,8 @@ export function decide(requests: readonly Request[], known: Known): Decision {
   return { verdicts, effects, replies: [...replies.values()] }
 }
 
+const MAX_REASON_CHARACTERS = 500
+
 type Attempt = { readonly result: Result } | { readonly dead: string } | { readonly retry: string }
 
 function perform<Type extends OperationType>(
@@ -118,7 +120,8 @@ function perform<Type extends OperationType>(
     reply(result, request)
     return { result }
   } catch (error) {
-    return { retry: `Performing ${type} failed: ${error instanceof Error ? error.message : String(error)}` }
+    const reason = error instanceof Error ? error.message : String(error)
+    return { retry: `Performing ${type} failed: ${reason.slice(0, MAX_REASON_CHARACTERS)}` }
   }
 }
 

@@ -1,7 +1,4 @@
 import { afterEach, describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { topics } from '@posta/common/messages/topics.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
@@ -9,7 +6,7 @@ import fc from 'fast-check'
 import { Registry } from 'prom-client'
 import { performers } from './performers/performers.ts'
 import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
-import { openEmbeddedResults } from './results/embedded.ts'
+import { type Fresh, freshEmbedded, freshMongo } from './results/fresh.ts'
 import type { Results } from './results/results.ts'
 import { brokerInHand, NOON, NOON_MS, requested, usd, usdRates } from './samples.ts'
 
@@ -19,15 +16,9 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-function storePath(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-processor-'))
-  cleanups.push(() => rmSync(folder, { recursive: true, force: true }))
-  return join(folder, 'results.db')
-}
-
-/** A member of the group, on the store at `path`, with a broker in the test's hands. */
-async function member(path: string, more: Partial<RequestsOptions> = {}) {
-  const results = openEmbeddedResults(path)
+/** A member of the group, on a store, with a broker in the test's hands. */
+async function member(store: Fresh, more: Partial<RequestsOptions> = {}) {
+  const results = store.open()
   cleanups.push(() => results.close())
   const hand = brokerInHand()
   const metrics = new Registry()
@@ -54,428 +45,445 @@ async function eventually(condition: () => boolean): Promise<void> {
   while (!condition()) await Bun.sleep(1)
 }
 
-describe('a batch of requests', () => {
-  test('is performed, stored and answered in its order', async () => {
-    const { deliver, replies, results, committed } = await member(storePath())
-    await deliver([
-      requested('a', { input: usd('100.50') }),
-      requested('b', { type: 'store-rates', input: { base: 'USD' }, user: 'bob' }),
-      requested('c', { input: usd('9899.51') }),
-    ])
-    const [a, b, c] = replies()
-    expect(a).toMatchObject({
-      id: 'a.result',
-      type: 'posta.operation.succeeded',
-      time: '2026-11-23T12:00:01.000Z',
-      subject: 'a',
-      traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
-      data: {
-        user: 'ana',
-        operation: 'a',
-        operationType: 'convert',
-        output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
-        createdAt: NOON,
-        completedAt: '2026-11-23T12:00:01.000Z',
-      },
-    })
-    expect(b).toMatchObject({ data: { output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'live' } } })
-    expect(c).toMatchObject({ type: 'posta.operation.failed', data: { error: { code: 'limit-exceeded' } } })
-    expect(await results.get('a')).toMatchObject({ countedUsdE8: 10_050_000_000, day: '2026-11-23', rates: usdRates })
-    expect(await results.get('c')).toMatchObject({ status: 'failed', countedUsdE8: 0, rates: usdRates })
-    expect((await results.newestRates('USD'))?.table).toEqual(usdRates)
-    expect(committed()).toBe(3)
-  })
+const stores = [{ on: 'the embedded store', fresh: freshEmbedded, runs: 40 }]
+const mongoUrl = process.env.TEST_MONGO_URL
+if (mongoUrl) stores.push({ on: 'the MongoDB store', fresh: () => freshMongo(mongoUrl), runs: 5 })
 
-  test('that comes again has the same replies, byte for byte, after a restart and much later too', async () => {
-    const path = storePath()
-    const batch = [
-      requested('a'),
-      requested('b', { type: 'store-rates', input: { base: 'usd' } }),
-      requested('c', { input: usd('99999') }),
-    ]
-    const first = await member(path)
-    await first.deliver(batch)
-    await first.deliver(batch)
-    const later = await member(path, { deps: { ...systemDeps, now: () => NOON_MS + 86_400_000 } })
-    await later.deliver(batch)
-    expect(first.published).toHaveLength(6)
-    expect(first.published.slice(3)).toEqual(first.published.slice(0, 3))
-    expect(later.published).toEqual(first.published.slice(0, 3))
-    expect(await later.results.page({ limit: 10 })).toHaveLength(3)
-  })
-
-  test('that was stored before a crash and not yet answered is answered from the store, and counts once', async () => {
-    const path = storePath()
-    const crashed = await member(path)
-    crashed.failNextPublishes(Number.POSITIVE_INFINITY)
-    const never = crashed.deliver([requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })])
-    while ((await crashed.results.find(['b'])).size === 0) await Bun.sleep(1)
-    crashed.losePartition()
-    await expect(never).rejects.toThrow()
-
-    const { deliver, replies, results } = await member(path, { deps: { ...systemDeps, now: () => NOON_MS + 60_000 } })
-    await deliver([
-      requested('a', { input: usd('6000') }),
-      requested('b', { input: usd('6000') }),
-      requested('c', { input: usd('4000') }),
-    ])
-    expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded', 'c succeeded'])
-    expect(replies()[0]?.data.completedAt).toBe('2026-11-23T12:00:01.000Z')
-    expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([10_000 * 1e8])
-  })
-
-  test('is neither stored nor answered by a member that has lost its partition', async () => {
-    const { deliver, losePartition, published, results } = await member(storePath())
-    losePartition()
-    await expect(deliver([requested('a')])).rejects.toThrow('The partition is lost.')
-    expect((await results.find(['a'])).size).toBe(0)
-    expect(published).toEqual([])
-  })
-
-  test('with the same operation twice in it performs that once', async () => {
-    const { deliver, replies, results } = await member(storePath())
-    await deliver([requested('a', { input: usd('6000') }), requested('b'), requested('a', { input: usd('6000') })])
-    expect(outcomes(replies())).toEqual(['a succeeded', 'b succeeded'])
-    expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([6001 * 1e8])
-  })
-
-  test('of 500 with a poison one among them has 499 successes, and a failure that is answered', async () => {
-    const { deliver, replies, published, committed, results } = await member(storePath())
-    const ids = Array.from({ length: 500 }, (_, index) => `op-${index}`)
-    await deliver(
-      ids.map((id, index) => requested(id, { user: `u${index % 7}`, input: usd(index === 250 ? '-1' : '0.01') })),
-    )
-    const failed = replies().filter(({ type }) => type === 'posta.operation.failed')
-    expect(outcomes(failed)).toEqual(['op-250 dead-lettered'])
-    expect(new Set(replies().map(({ subject }) => subject))).toEqual(new Set(ids))
-    expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
-    expect(await results.get('op-250')).toMatchObject({
-      status: 'failed',
-      error: { code: 'dead-lettered' },
-      countedUsdE8: 0,
-    })
-    expect(committed()).toBe(500)
-  })
-
-  test('is counted in the metrics when it is stored, and not when it comes again', async () => {
-    const { deliver, metrics } = await member(storePath())
-    await deliver([requested('a'), requested('b', { input: usd('99999') })])
-    await deliver([requested('a')])
-    const text = await metrics.metrics()
-    expect(text).toContain('posta_operations_performed_total{type="convert",status="succeeded"} 1')
-    expect(text).toContain('posta_operations_performed_total{type="convert",status="failed"} 1')
-    expect(text).toContain('posta_request_batch_size_count 2')
-  })
-})
-
-describe('the daily limit', () => {
-  test('is of the user and of the UTC day on which the operation was accepted', async () => {
-    const { deliver, replies } = await member(storePath())
-    const all = { input: usd('10000') }
-    await deliver([
-      requested('a', all),
-      requested('b'),
-      requested('c', { ...all, user: 'bob' }),
-      requested('d', { ...all, createdAt: '2026-11-24T00:00:00.000Z' }),
-      requested('e', { ...all, createdAt: '2026-11-24T23:30:00-03:00' }),
-      requested('f', { createdAt: '2026-11-23T23:59:59.999Z' }),
-    ])
-    expect(outcomes(replies())).toEqual([
-      'a succeeded',
-      'b limit-exceeded',
-      'c succeeded',
-      'd succeeded',
-      'e succeeded',
-      'f limit-exceeded',
-    ])
-  })
-
-  test('makes the same of a sequence of operations however it is cut into batches', async () => {
-    const operations = fc.array(
-      fc.record({
-        user: fc.constantFrom('ana', 'bob'),
-        amount: fc.constantFrom('1', '2999.99999999', '3000', '4000.00000001', '10000'),
-        day: fc.constantFrom('2026-11-23', '2026-11-24'),
-        again: fc.boolean(),
-      }),
-      { minLength: 1, maxLength: 20 },
-    )
-    await fc.assert(
-      fc.asyncProperty(
-        operations,
-        fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 1 }),
-        async (sequence, cuts) => {
-          const messages = sequence.flatMap(({ user, amount, day, again }, index) => {
-            const message = requested(`op-${index}`, { user, input: usd(amount), createdAt: `${day}T12:00:00.000Z` })
-            return again ? [message, message] : [message]
-          })
-          const whole = await member(storePath())
-          await whole.deliver(messages)
-          const cut = await member(storePath())
-          for (let at = 0, turn = 0; at < messages.length; turn++) {
-            const size = cuts[turn % cuts.length] ?? 1
-            await cut.deliver(messages.slice(at, at + size))
-            at += size
-          }
-          const distinct = (published: typeof whole.published) =>
-            new Map(
-              published.map((message) => [String(message.headers.find(([name]) => name === 'ce_id')?.[1]), message]),
-            )
-          expect(distinct(cut.published)).toEqual(distinct(whole.published))
-          for (const user of ['ana', 'bob'])
-            for (const day of ['2026-11-23', '2026-11-24'])
-              expect((await cut.results.countedUsdE8([{ user, day }]))[0]).toBeLessThanOrEqual(10_000 * 1e8)
-        },
-      ),
-      { numRuns: 40 },
-    )
-  })
-
-  test('holds while two members handle the same requests, and both give the same answers', async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 2 }), async (cuts) => {
-        const path = storePath()
-        const messages = Array.from({ length: 30 }, (_, index) =>
-          requested(`op-${index}`, { user: index % 3 ? 'ana' : 'bob', input: usd(`${900 + index}`) }),
-        )
-        const members = [await member(path), await member(path, { deps: { ...systemDeps, now: () => NOON_MS + 2000 } })]
-        await Promise.all(
-          members.map(async ({ deliver }, which) => {
-            for (let at = 0, turn = which; at < messages.length; turn++) {
-              const size = cuts[turn % cuts.length] ?? 1
-              await deliver(messages.slice(at, at + size))
-              at += size
-            }
-          }),
-        )
-        const [one, other] = members.map(({ published }) => published)
-        expect(one).toHaveLength(messages.length)
-        expect(other).toEqual(one)
-        const counted = await members[0]?.results.countedUsdE8(
-          ['ana', 'bob'].map((user) => ({ user, day: '2026-11-23' })),
-        )
-        expect(Math.max(...(counted ?? []))).toBeLessThanOrEqual(10_000 * 1e8)
-      }),
-      { numRuns: 20 },
-    )
-  })
-
-  test('holds where another member stores a result between the look and the append', async () => {
-    const path = storePath()
-    const other = await member(path)
-    const batch = [requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })]
-    const store = openEmbeddedResults(path)
-    cleanups.push(() => store.close())
-    let overtaken = false
-    const results: Results = {
-      ...store,
-      async append(appended) {
-        if (!overtaken) {
-          overtaken = true
-          await other.deliver(batch.slice(0, 1))
-        }
-        return store.append(appended)
-      },
-    }
-    const { deliver, published, replies } = await member(path, {
-      results,
-      deps: { ...systemDeps, now: () => NOON_MS + 9000 },
-    })
-    await deliver(batch)
-    expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
-    expect(published[0]).toEqual(other.published[0])
-  })
-})
-
-describe('an operation that cannot be performed', () => {
-  const failing = (fails: (amount: string) => boolean): RequestsOptions['performers'] => ({
-    ...performers,
-    convert(facts) {
-      if (fails(facts.input.amount)) throw new Error('Not today.')
-      return performers.convert(facts)
-    },
-  })
-
-  test("is tried again, and its user's later ones wait for it while others go on", async () => {
-    let attempts = 0
-    const { deliver, replies, committed } = await member(storePath(), {
-      performers: failing((amount) => amount === '13' && ++attempts < 3),
-    })
-    await deliver([requested('a', { input: usd('13') }), requested('b'), requested('c', { user: 'bob' })])
-    expect(outcomes(replies())).toEqual(['c succeeded'])
-    expect(committed()).toBe(0)
-    await eventually(() => committed() === 3)
-    expect(outcomes(replies())).toEqual(['c succeeded', 'a succeeded', 'b succeeded'])
-  })
-
-  test('fails as a dead letter in the end, through a stored result, and the later ones are performed', async () => {
-    const { deliver, replies, results, published, committed } = await member(storePath(), {
-      performers: failing((amount) => amount === '13'),
-    })
-    await deliver([requested('a', { input: usd('13') }), requested('b')])
-    await eventually(() => committed() === 2)
-    expect(outcomes(replies())).toEqual(['a dead-lettered', 'b succeeded'])
-    const stored = await results.get('a')
-    expect(stored).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' }, input: usd('13') })
-    const reason = published
-      .find(({ topic }) => topic === topics.deadLetters)
-      ?.headers.find(([name]) => name === 'posta-reason')
-    expect(String(reason?.[1])).toContain('Performing convert failed: Not today.')
-    // What went wrong inside is for operators.
-    expect(JSON.stringify(stored)).not.toContain('Not today')
-  })
-
-  test.each([
-    [
-      'does not fit its contract',
-      { amount: '1', currency: 'ARS', rate: '1', date: 'someday', source: 'live' as const },
-    ],
-    [
-      'fits no message',
-      { amount: '1'.repeat(300_000), currency: 'ARS', rate: '1', date: '2026-11-23', source: 'live' as const },
-    ],
-  ])('is one whose output %s, too', async (_, output) => {
-    const { deliver, replies, committed } = await member(storePath(), {
-      performers: { ...performers, convert: () => ({ output }) },
-    })
-    await deliver([requested('a'), requested('b', { user: 'bob', type: 'store-rates', input: { base: 'USD' } })])
-    await eventually(() => committed() === 2)
-    expect(outcomes(replies())).toEqual(['b succeeded', 'a dead-lettered'])
-  })
-
-  test('is a dead letter at once where its input does not fit the contract, and nothing of it is stored as input', async () => {
-    const { deliver, replies, results, published } = await member(storePath())
-    const hostile = { ...usd('1'), $where: { 'a.b': [null] } }
-    await deliver([requested('a', { input: hostile }), requested('b', { input: usd('1e3') })])
-    expect(outcomes(replies())).toEqual(['a dead-lettered', 'b dead-lettered'])
-    expect((await results.get('a'))?.input).toBeUndefined()
-    const reasons = published.flatMap(({ headers }) =>
-      headers.filter(([name]) => name === 'posta-reason').map(([, text]) => String(text)),
-    )
-    expect(reasons[0]).toContain('#/input/$where is not a member of this object')
-    expect(reasons.join()).not.toContain('1e3')
-  })
-
-  test('is answered with the success that exists, where there is one', async () => {
-    const path = storePath()
-    await (await member(path)).deliver([requested('a')])
-    const { deliver, replies } = await member(path)
-    await deliver([requested('a', { input: usd('never mind') })])
-    expect(outcomes(replies())).toEqual(['a succeeded'])
-  })
-
-  test.each([
-    ['its key is not its user', { ...requested('a'), key: 'bob' }],
-    ['an id has characters that stores might not tell apart', requested('a\u0000b')],
-    ['an id is too long to become part of another', requested('a', { redrive: 'r'.repeat(200) })],
-    ['it was accepted at a time that there is not', requested('a', { createdAt: '2026-11-23T24:61:00Z' })],
-  ])('has no result where %s: only the dead letter', async (_, message) => {
-    const { deliver, published, results } = await member(storePath())
-    await deliver([message, requested('z')])
-    expect(published.map(({ topic }) => topic).sort()).toEqual([topics.deadLetters, topics.events, topics.results])
-    expect((await results.page({ limit: 10 })).map(({ id }) => id)).toEqual(['z'])
-  })
-})
-
-describe('a redrive', () => {
-  /** A store where `a`, of `amount` USD, failed by dead letter: the performer was out of order. */
-  async function deadLetteredAt(path: string, amount: string) {
-    const broken = await member(path, {
-      performers: {
-        ...performers,
-        convert() {
-          throw new Error('Out of order.')
-        },
-      },
-    })
-    await broken.deliver([requested('a', { input: usd(amount) })])
-    await eventually(() => broken.committed() === 1)
-    expect(outcomes(broken.replies())).toEqual(['a dead-lettered'])
+describe.each(stores)('on $on', ({ fresh, runs }) => {
+  function newStore(): Fresh {
+    const store = fresh()
+    cleanups.push(() => store.dispose())
+    return store
   }
 
-  test('performs what failed by dead letter, once, and says so the same way each time', async () => {
-    const path = storePath()
-    await deadLetteredAt(path, '6000')
-    const { deliver, published, replies, results } = await member(path)
-    const redriven = requested('a', { input: usd('6000'), redrive: 'r1' })
-    await deliver([redriven, requested('b', { input: usd('6000') })])
-    expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
-    expect(replies()[0]).toMatchObject({ id: 'a.r1', redrive: 'r1', subject: 'a' })
-    expect(await results.get('a')).toMatchObject({ status: 'succeeded', redrive: 'r1', countedUsdE8: 6000 * 1e8 })
-    await deliver([redriven])
-    expect(published.at(-1)).toEqual(published[0])
-    await deliver([requested('a', { input: usd('6000'), redrive: 'r2' })])
-    expect(replies().at(-1)).toMatchObject({ id: 'a.r2', type: 'posta.operation.succeeded' })
-    expect(await results.get('a')).toMatchObject({ redrive: 'r1' })
+  describe('a batch of requests', () => {
+    test('is performed, stored and answered in its order', async () => {
+      const { deliver, replies, results, committed } = await member(newStore())
+      await deliver([
+        requested('a', { input: usd('100.50') }),
+        requested('b', { type: 'store-rates', input: { base: 'USD' }, user: 'bob' }),
+        requested('c', { input: usd('9899.51') }),
+      ])
+      const [a, b, c] = replies()
+      expect(a).toMatchObject({
+        id: 'a.result',
+        type: 'posta.operation.succeeded',
+        time: '2026-11-23T12:00:01.000Z',
+        subject: 'a',
+        traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+        data: {
+          user: 'ana',
+          operation: 'a',
+          operationType: 'convert',
+          output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
+          createdAt: NOON,
+          completedAt: '2026-11-23T12:00:01.000Z',
+        },
+      })
+      expect(b).toMatchObject({ data: { output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'live' } } })
+      expect(c).toMatchObject({ type: 'posta.operation.failed', data: { error: { code: 'limit-exceeded' } } })
+      expect(await results.get('a')).toMatchObject({ countedUsdE8: 10_050_000_000, day: '2026-11-23', rates: usdRates })
+      expect(await results.get('c')).toMatchObject({ status: 'failed', countedUsdE8: 0, rates: usdRates })
+      expect((await results.newestRates('USD'))?.table).toEqual(usdRates)
+      expect(committed()).toBe(3)
+    })
+
+    test('that comes again has the same replies, byte for byte, after a restart and much later too', async () => {
+      const store = newStore()
+      const batch = [
+        requested('a'),
+        requested('b', { type: 'store-rates', input: { base: 'usd' } }),
+        requested('c', { input: usd('99999') }),
+      ]
+      const first = await member(store)
+      await first.deliver(batch)
+      await first.deliver(batch)
+      const later = await member(store, { deps: { ...systemDeps, now: () => NOON_MS + 86_400_000 } })
+      await later.deliver(batch)
+      expect(first.published).toHaveLength(6)
+      expect(first.published.slice(3)).toEqual(first.published.slice(0, 3))
+      expect(later.published).toEqual(first.published.slice(0, 3))
+      expect(await later.results.page({ limit: 10 })).toHaveLength(3)
+    })
+
+    test('that was stored before a crash and not yet answered is answered from the store, and counts once', async () => {
+      const store = newStore()
+      const crashed = await member(store)
+      crashed.failNextPublishes(Number.POSITIVE_INFINITY)
+      const never = crashed.deliver([requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })])
+      while ((await crashed.results.find(['b'])).size === 0) await Bun.sleep(1)
+      crashed.losePartition()
+      await expect(never).rejects.toThrow()
+
+      const { deliver, replies, results } = await member(store, {
+        deps: { ...systemDeps, now: () => NOON_MS + 60_000 },
+      })
+      await deliver([
+        requested('a', { input: usd('6000') }),
+        requested('b', { input: usd('6000') }),
+        requested('c', { input: usd('4000') }),
+      ])
+      expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded', 'c succeeded'])
+      expect(replies()[0]?.data.completedAt).toBe('2026-11-23T12:00:01.000Z')
+      expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([10_000 * 1e8])
+    })
+
+    test('is neither stored nor answered by a member that has lost its partition', async () => {
+      const { deliver, losePartition, published, results } = await member(newStore())
+      losePartition()
+      await expect(deliver([requested('a')])).rejects.toThrow('The partition is lost.')
+      expect((await results.find(['a'])).size).toBe(0)
+      expect(published).toEqual([])
+    })
+
+    test('with the same operation twice in it performs that once', async () => {
+      const { deliver, replies, results } = await member(newStore())
+      await deliver([requested('a', { input: usd('6000') }), requested('b'), requested('a', { input: usd('6000') })])
+      expect(outcomes(replies())).toEqual(['a succeeded', 'b succeeded'])
+      expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([6001 * 1e8])
+    })
+
+    test('of 500 with a poison one among them has 499 successes, and a failure that is answered', async () => {
+      const { deliver, replies, published, committed, results } = await member(newStore())
+      const ids = Array.from({ length: 500 }, (_, index) => `op-${index}`)
+      await deliver(
+        ids.map((id, index) => requested(id, { user: `u${index % 7}`, input: usd(index === 250 ? '-1' : '0.01') })),
+      )
+      const failed = replies().filter(({ type }) => type === 'posta.operation.failed')
+      expect(outcomes(failed)).toEqual(['op-250 dead-lettered'])
+      expect(new Set(replies().map(({ subject }) => subject))).toEqual(new Set(ids))
+      expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
+      expect(await results.get('op-250')).toMatchObject({
+        status: 'failed',
+        error: { code: 'dead-lettered' },
+        countedUsdE8: 0,
+      })
+      expect(committed()).toBe(500)
+    })
+
+    test('is counted in the metrics when it is stored, and not when it comes again', async () => {
+      const { deliver, metrics } = await member(newStore())
+      await deliver([requested('a'), requested('b', { input: usd('99999') })])
+      await deliver([requested('a')])
+      const text = await metrics.metrics()
+      expect(text).toContain('posta_operations_performed_total{type="convert",status="succeeded"} 1')
+      expect(text).toContain('posta_operations_performed_total{type="convert",status="failed"} 1')
+      expect(text).toContain('posta_request_batch_size_count 2')
+    })
   })
 
-  test('counts from its place among the requests of its batch', async () => {
-    const path = storePath()
-    await deadLetteredAt(path, '6000')
-    const { deliver, replies } = await member(path)
-    await deliver([
-      requested('b', { input: usd('3000') }),
-      requested('a', { input: usd('6000'), redrive: 'r1' }),
-      requested('c', { input: usd('2000') }),
-      requested('d', { input: usd('1000') }),
-      requested('a', { input: usd('6000'), redrive: 'r2' }),
-    ])
-    expect(outcomes(replies())).toEqual([
-      'b succeeded',
-      'a succeeded',
-      'c limit-exceeded',
-      'd succeeded',
-      'a succeeded',
-    ])
-    expect(replies().map(({ id }) => id)).toEqual(['b.result', 'a.r1', 'c.result', 'd.result', 'a.r2'])
+  describe('the daily limit', () => {
+    test('is of the user and of the UTC day on which the operation was accepted', async () => {
+      const { deliver, replies } = await member(newStore())
+      const all = { input: usd('10000') }
+      await deliver([
+        requested('a', all),
+        requested('b'),
+        requested('c', { ...all, user: 'bob' }),
+        requested('d', { ...all, createdAt: '2026-11-24T00:00:00.000Z' }),
+        requested('e', { ...all, createdAt: '2026-11-24T23:30:00-03:00' }),
+        requested('f', { createdAt: '2026-11-23T23:59:59.999Z' }),
+      ])
+      expect(outcomes(replies())).toEqual([
+        'a succeeded',
+        'b limit-exceeded',
+        'c succeeded',
+        'd succeeded',
+        'e succeeded',
+        'f limit-exceeded',
+      ])
+    })
+
+    test('makes the same of a sequence of operations however it is cut into batches', async () => {
+      const operations = fc.array(
+        fc.record({
+          user: fc.constantFrom('ana', 'bob'),
+          amount: fc.constantFrom('1', '2999.99999999', '3000', '4000.00000001', '10000'),
+          day: fc.constantFrom('2026-11-23', '2026-11-24'),
+          again: fc.boolean(),
+        }),
+        { minLength: 1, maxLength: 20 },
+      )
+      await fc.assert(
+        fc.asyncProperty(
+          operations,
+          fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 1 }),
+          async (sequence, cuts) => {
+            const messages = sequence.flatMap(({ user, amount, day, again }, index) => {
+              const message = requested(`op-${index}`, { user, input: usd(amount), createdAt: `${day}T12:00:00.000Z` })
+              return again ? [message, message] : [message]
+            })
+            const whole = await member(newStore())
+            await whole.deliver(messages)
+            const cut = await member(newStore())
+            for (let at = 0, turn = 0; at < messages.length; turn++) {
+              const size = cuts[turn % cuts.length] ?? 1
+              await cut.deliver(messages.slice(at, at + size))
+              at += size
+            }
+            const distinct = (published: typeof whole.published) =>
+              new Map(
+                published.map((message) => [String(message.headers.find(([name]) => name === 'ce_id')?.[1]), message]),
+              )
+            expect(distinct(cut.published)).toEqual(distinct(whole.published))
+            for (const user of ['ana', 'bob'])
+              for (const day of ['2026-11-23', '2026-11-24'])
+                expect((await cut.results.countedUsdE8([{ user, day }]))[0]).toBeLessThanOrEqual(10_000 * 1e8)
+          },
+        ),
+        { numRuns: runs },
+      )
+    })
+
+    test('holds while two members handle the same requests, and both give the same answers', async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 2 }), async (cuts) => {
+          const store = newStore()
+          const messages = Array.from({ length: 30 }, (_, index) =>
+            requested(`op-${index}`, { user: index % 3 ? 'ana' : 'bob', input: usd(`${900 + index}`) }),
+          )
+          const members = [
+            await member(store),
+            await member(store, { deps: { ...systemDeps, now: () => NOON_MS + 2000 } }),
+          ]
+          await Promise.all(
+            members.map(async ({ deliver }, which) => {
+              for (let at = 0, turn = which; at < messages.length; turn++) {
+                const size = cuts[turn % cuts.length] ?? 1
+                await deliver(messages.slice(at, at + size))
+                at += size
+              }
+            }),
+          )
+          const [one, other] = members.map(({ published }) => published)
+          expect(one).toHaveLength(messages.length)
+          expect(other).toEqual(one)
+          const counted = await members[0]?.results.countedUsdE8(
+            ['ana', 'bob'].map((user) => ({ user, day: '2026-11-23' })),
+          )
+          expect(Math.max(...(counted ?? []))).toBeLessThanOrEqual(10_000 * 1e8)
+        }),
+        { numRuns: runs },
+      )
+    })
+
+    test('holds where another member stores a result between the look and the append', async () => {
+      const store = newStore()
+      const other = await member(store)
+      const batch = [requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })]
+      const mine = store.open()
+      cleanups.push(() => mine.close())
+      let overtaken = false
+      const results: Results = {
+        ...mine,
+        async append(appended) {
+          if (!overtaken) {
+            overtaken = true
+            await other.deliver(batch.slice(0, 1))
+          }
+          return mine.append(appended)
+        },
+      }
+      const { deliver, published, replies } = await member(store, {
+        results,
+        deps: { ...systemDeps, now: () => NOON_MS + 9000 },
+      })
+      await deliver(batch)
+      expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
+      expect(published[0]).toEqual(other.published[0])
+    })
   })
 
-  test('that fails leaves the failure as it is, and is answered with it', async () => {
-    const path = storePath()
-    await deadLetteredAt(path, '20000')
-    const { deliver, replies, results } = await member(path)
-    await deliver([requested('a', { input: usd('20000'), redrive: 'r1' })])
-    expect(outcomes(replies())).toEqual(['a dead-lettered'])
-    expect(replies()[0]?.id).toBe('a.r1')
-    expect(await results.get('a')).not.toHaveProperty('redrive')
+  describe('an operation that cannot be performed', () => {
+    const failing = (fails: (amount: string) => boolean): RequestsOptions['performers'] => ({
+      ...performers,
+      convert(facts) {
+        if (fails(facts.input.amount)) throw new Error('Not today.')
+        return performers.convert(facts)
+      },
+    })
+
+    test("is tried again, and its user's later ones wait for it while others go on", async () => {
+      let attempts = 0
+      const { deliver, replies, committed } = await member(newStore(), {
+        performers: failing((amount) => amount === '13' && ++attempts < 3),
+      })
+      await deliver([requested('a', { input: usd('13') }), requested('b'), requested('c', { user: 'bob' })])
+      expect(outcomes(replies())).toEqual(['c succeeded'])
+      expect(committed()).toBe(0)
+      await eventually(() => committed() === 3)
+      expect(outcomes(replies())).toEqual(['c succeeded', 'a succeeded', 'b succeeded'])
+    })
+
+    test('fails as a dead letter in the end, through a stored result, and the later ones are performed', async () => {
+      const { deliver, replies, results, published, committed } = await member(newStore(), {
+        performers: failing((amount) => amount === '13'),
+      })
+      await deliver([requested('a', { input: usd('13') }), requested('b')])
+      await eventually(() => committed() === 2)
+      expect(outcomes(replies())).toEqual(['a dead-lettered', 'b succeeded'])
+      const stored = await results.get('a')
+      expect(stored).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' }, input: usd('13') })
+      const reason = published
+        .find(({ topic }) => topic === topics.deadLetters)
+        ?.headers.find(([name]) => name === 'posta-reason')
+      expect(String(reason?.[1])).toContain('Performing convert failed: Not today.')
+      // What went wrong inside is for operators.
+      expect(JSON.stringify(stored)).not.toContain('Not today')
+    })
+
+    test.each([
+      [
+        'does not fit its contract',
+        { amount: '1', currency: 'ARS', rate: '1', date: 'someday', source: 'live' as const },
+      ],
+      [
+        'fits no message',
+        { amount: '1'.repeat(300_000), currency: 'ARS', rate: '1', date: '2026-11-23', source: 'live' as const },
+      ],
+    ])('is one whose output %s, too', async (_, output) => {
+      const { deliver, replies, committed } = await member(newStore(), {
+        performers: { ...performers, convert: () => ({ output }) },
+      })
+      await deliver([requested('a'), requested('b', { user: 'bob', type: 'store-rates', input: { base: 'USD' } })])
+      await eventually(() => committed() === 2)
+      expect(outcomes(replies())).toEqual(['b succeeded', 'a dead-lettered'])
+    })
+
+    test('is a dead letter at once where its input does not fit the contract, and nothing of it is stored as input', async () => {
+      const { deliver, replies, results, published } = await member(newStore())
+      const hostile = { ...usd('1'), $where: { 'a.b': [null] } }
+      await deliver([requested('a', { input: hostile }), requested('b', { input: usd('1e3') })])
+      expect(outcomes(replies())).toEqual(['a dead-lettered', 'b dead-lettered'])
+      expect((await results.get('a'))?.input).toBeUndefined()
+      const reasons = published.flatMap(({ headers }) =>
+        headers.filter(([name]) => name === 'posta-reason').map(([, text]) => String(text)),
+      )
+      expect(reasons[0]).toContain('#/input/$where is not a member of this object')
+      expect(reasons.join()).not.toContain('1e3')
+    })
+
+    test('is answered with the success that exists, where there is one', async () => {
+      const store = newStore()
+      await (await member(store)).deliver([requested('a')])
+      const { deliver, replies } = await member(store)
+      await deliver([requested('a', { input: usd('never mind') })])
+      expect(outcomes(replies())).toEqual(['a succeeded'])
+    })
+
+    test.each([
+      ['its key is not its user', { ...requested('a'), key: 'bob' }],
+      ['an id has characters that stores might not tell apart', requested('a\u0000b')],
+      ['an id is too long to become part of another', requested('a', { redrive: 'r'.repeat(200) })],
+      ['it was accepted at a time that there is not', requested('a', { createdAt: '2026-11-23T24:61:00Z' })],
+    ])('has no result where %s: only the dead letter', async (_, message) => {
+      const { deliver, published, results } = await member(newStore())
+      await deliver([message, requested('z')])
+      expect(published.map(({ topic }) => topic).sort()).toEqual([topics.deadLetters, topics.events, topics.results])
+      expect((await results.page({ limit: 10 })).map(({ id }) => id)).toEqual(['z'])
+    })
   })
 
-  test('that is a dead letter again is answered with the failure that exists', async () => {
-    const path = storePath()
-    await deadLetteredAt(path, '1')
-    const { deliver, replies, published } = await member(path)
-    await deliver([requested('a', { input: usd('-1'), redrive: 'r1' })])
-    expect(outcomes(replies())).toEqual(['a dead-lettered'])
-    expect(replies()[0]?.id).toBe('a.r1')
-    expect(published.some(({ topic }) => topic === topics.deadLetters)).toBe(true)
-  })
+  describe('a redrive', () => {
+    /** A store where `a`, of `amount` USD, failed by dead letter: the performer was out of order. */
+    async function deadLetteredIn(store: Fresh, amount: string) {
+      const broken = await member(store, {
+        performers: {
+          ...performers,
+          convert() {
+            throw new Error('Out of order.')
+          },
+        },
+      })
+      await broken.deliver([requested('a', { input: usd(amount) })])
+      await eventually(() => broken.committed() === 1)
+      expect(outcomes(broken.replies())).toEqual(['a dead-lettered'])
+    }
 
-  test('of what succeeded, or was refused, performs nothing and is answered with that', async () => {
-    const { deliver, replies, results } = await member(storePath())
-    await deliver([requested('a', { input: usd('1') }), requested('b', { input: usd('10000') })])
-    await deliver([
-      requested('a', { input: usd('5'), redrive: 'r1' }),
-      requested('b', { input: usd('5'), redrive: 'r2' }),
-    ])
-    expect(outcomes(replies().slice(2))).toEqual(['a succeeded', 'b limit-exceeded'])
-    expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([1e8])
-  })
+    test('performs what failed by dead letter, once, and says so the same way each time', async () => {
+      const store = newStore()
+      await deadLetteredIn(store, '6000')
+      const { deliver, published, replies, results } = await member(store)
+      const redriven = requested('a', { input: usd('6000'), redrive: 'r1' })
+      await deliver([redriven, requested('b', { input: usd('6000') })])
+      expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
+      expect(replies()[0]).toMatchObject({ id: 'a.r1', redrive: 'r1', subject: 'a' })
+      expect(await results.get('a')).toMatchObject({ status: 'succeeded', redrive: 'r1', countedUsdE8: 6000 * 1e8 })
+      await deliver([redriven])
+      expect(published.at(-1)).toEqual(published[0])
+      await deliver([requested('a', { input: usd('6000'), redrive: 'r2' })])
+      expect(replies().at(-1)).toMatchObject({ id: 'a.r2', type: 'posta.operation.succeeded' })
+      expect(await results.get('a')).toMatchObject({ redrive: 'r1' })
+    })
 
-  test('of what has no result is performed as any request', async () => {
-    const { deliver, replies } = await member(storePath())
-    await deliver([requested('a', { redrive: 'r1' })])
-    await deliver([requested('a')])
-    expect(replies().map(({ id, type }) => `${id} ${type}`)).toEqual([
-      'a.r1 posta.operation.succeeded',
-      'a.result posta.operation.succeeded',
-    ])
-  })
+    test('counts from its place among the requests of its batch', async () => {
+      const store = newStore()
+      await deadLetteredIn(store, '6000')
+      const { deliver, replies } = await member(store)
+      await deliver([
+        requested('b', { input: usd('3000') }),
+        requested('a', { input: usd('6000'), redrive: 'r1' }),
+        requested('c', { input: usd('2000') }),
+        requested('d', { input: usd('1000') }),
+        requested('a', { input: usd('6000'), redrive: 'r2' }),
+      ])
+      expect(outcomes(replies())).toEqual([
+        'b succeeded',
+        'a succeeded',
+        'c limit-exceeded',
+        'd succeeded',
+        'a succeeded',
+      ])
+      expect(replies().map(({ id }) => id)).toEqual(['b.result', 'a.r1', 'c.result', 'd.result', 'a.r2'])
+    })
 
-  test("in another user's name changes nothing", async () => {
-    const path = storePath()
-    await deadLetteredAt(path, '1')
-    const { deliver, replies } = await member(path)
-    await deliver([requested('a', { user: 'eve', redrive: 'r1' })])
-    expect(replies()[0]).toMatchObject({ type: 'posta.operation.failed', data: { user: 'ana' } })
+    test('that fails leaves the failure as it is, and is answered with it', async () => {
+      const store = newStore()
+      await deadLetteredIn(store, '20000')
+      const { deliver, replies, results } = await member(store)
+      await deliver([requested('a', { input: usd('20000'), redrive: 'r1' })])
+      expect(outcomes(replies())).toEqual(['a dead-lettered'])
+      expect(replies()[0]?.id).toBe('a.r1')
+      expect(await results.get('a')).not.toHaveProperty('redrive')
+    })
+
+    test('that is a dead letter again is answered with the failure that exists', async () => {
+      const store = newStore()
+      await deadLetteredIn(store, '1')
+      const { deliver, replies, published } = await member(store)
+      await deliver([requested('a', { input: usd('-1'), redrive: 'r1' })])
+      expect(outcomes(replies())).toEqual(['a dead-lettered'])
+      expect(replies()[0]?.id).toBe('a.r1')
+      expect(published.some(({ topic }) => topic === topics.deadLetters)).toBe(true)
+    })
+
+    test('of what succeeded, or was refused, performs nothing and is answered with that', async () => {
+      const { deliver, replies, results } = await member(newStore())
+      await deliver([requested('a', { input: usd('1') }), requested('b', { input: usd('10000') })])
+      await deliver([
+        requested('a', { input: usd('5'), redrive: 'r1' }),
+        requested('b', { input: usd('5'), redrive: 'r2' }),
+      ])
+      expect(outcomes(replies().slice(2))).toEqual(['a succeeded', 'b limit-exceeded'])
+      expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([1e8])
+    })
+
+    test('of what has no result is performed as any request', async () => {
+      const { deliver, replies } = await member(newStore())
+      await deliver([requested('a', { redrive: 'r1' })])
+      await deliver([requested('a')])
+      expect(replies().map(({ id, type }) => `${id} ${type}`)).toEqual([
+        'a.r1 posta.operation.succeeded',
+        'a.result posta.operation.succeeded',
+      ])
+    })
+
+    test("in another user's name changes nothing", async () => {
+      const store = newStore()
+      await deadLetteredIn(store, '1')
+      const { deliver, replies } = await member(store)
+      await deliver([requested('a', { user: 'eve', redrive: 'r1' })])
+      expect(replies()[0]).toMatchObject({ type: 'posta.operation.failed', data: { user: 'ana' } })
+    })
   })
 })

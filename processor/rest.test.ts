@@ -84,7 +84,7 @@ async function idsOf(path: string, token: string): Promise<{ ids: string[]; next
 }
 
 describe('GET /results', () => {
-  test('lists the caller’s own, newest first, page by page', async () => {
+  test("lists the caller's own, newest first, page by page", async () => {
     const first = await idsOf('/results?limit=2', 'ana')
     expect(first.ids).toEqual(['ana-5', 'ana-4'])
     const second = await idsOf(`/results?limit=2&cursor=${first.next}`, 'ana')
@@ -94,7 +94,7 @@ describe('GET /results', () => {
     expect((await idsOf('/results', 'nobody')).ids).toEqual([])
   })
 
-  test('lists everyone’s to an operator', async () => {
+  test("lists everyone's to an operator", async () => {
     expect((await idsOf('/results?limit=3', 'olga-operator')).ids).toEqual(['ana-5', 'bob-1', 'ana-4'])
   })
 
@@ -128,7 +128,7 @@ describe('GET /results', () => {
 })
 
 describe('GET /results/{id}', () => {
-  test('shows the caller’s own with the rates that it rests on', async () => {
+  test("shows the caller's own with the rates that it rests on", async () => {
     const { status, headers, body } = await get('/results/ana-1')
     expect(status).toBe(200)
     expect(headers.get('cache-control')).toBe('no-store')
@@ -146,7 +146,7 @@ describe('GET /results/{id}', () => {
     })
   })
 
-  test('is 404 for another’s as for what does not exist, and open to an operator', async () => {
+  test("is 404 for another's as for what does not exist, and open to an operator", async () => {
     const [anothers, none] = [await get('/results/bob-1'), await get('/results/none')]
     expect(anothers.status).toBe(404)
     expect(anothers.body).toEqual(none.body)

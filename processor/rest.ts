@@ -51,7 +51,7 @@ export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
       describeRoute({
         tags,
         security,
-        summary: 'Results, newest first: your own, or everyone’s for an operator',
+        summary: "Results, newest first: your own, or everyone's for an operator",
         responses: {
           200: jsonResponse(pageOf(ShownResult), 'A page of them.'),
           ...problemResponses('malformed-request', 'invalid-token', 'invalid-input', 'keys-unavailable'),

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openEmbeddedResults, queries } from './embedded.ts'
+import { freshEmbedded } from './fresh.ts'
 import { conversion, describeResults } from './results.suite.ts'
 import type { Results } from './results.ts'
 
@@ -27,13 +28,7 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
 })
 
-describeResults('the embedded store', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-results-'))
-  return {
-    open: () => openEmbeddedResults(join(folder, 'results.db')),
-    dispose: () => rmSync(folder, { recursive: true, force: true }),
-  }
-})
+describeResults('the embedded store', freshEmbedded)
 
 test('every query goes by an index: none reads the whole table or sorts', async () => {
   const path = join(temporary(), 'results.db')

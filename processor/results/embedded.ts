@@ -64,8 +64,10 @@ const BUSY_PATIENCE_MS = 5000
 /** Results in a SQLite file; other processes may use it at the same time. */
 export function openEmbeddedResults(path: string): Results {
   let opened: Database | undefined
+  let closed = false
 
   function database(): Database {
+    if (closed) throw new Error('The store has been closed.')
     if (opened) return opened
     mkdirSync(dirname(path), { recursive: true })
     const fresh = new Database(path, { create: true, strict: true })
@@ -141,8 +143,8 @@ export function openEmbeddedResults(path: string): Results {
       await all(queries.get, '')
     },
     async close() {
+      closed = true
       opened?.close()
-      opened = undefined
     },
   }
 }

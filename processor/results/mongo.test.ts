@@ -1,24 +1,14 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Server } from 'node:net'
 import { MongoClient } from 'mongodb'
+import { freshMongo } from './fresh.ts'
 import { openMongoResults } from './mongo.ts'
 import { conversion, describeResults } from './results.suite.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 
 if (serverUrl) {
-  describeResults('the MongoDB store', () => {
-    const url = new URL(serverUrl)
-    url.pathname = `/posta-results-${Bun.randomUUIDv7()}`
-    return {
-      open: () => openMongoResults(url.href),
-      async dispose() {
-        const client = new MongoClient(url.href)
-        await client.db().dropDatabase()
-        await client.close()
-      },
-    }
-  })
+  describeResults('the MongoDB store', () => freshMongo(serverUrl))
 
   test('a store whose server comes up later works from then on', async () => {
     const { hostname, port } = new URL(serverUrl)
@@ -28,16 +18,15 @@ if (serverUrl) {
       server.on('error', () => client.destroy()).on('close', () => client.destroy())
       client.pipe(server).pipe(client)
     })
-    const listening = () =>
-      new Promise<number>((resolve) => way.listen(freePort, '127.0.0.1', () => resolve(portOf(way))))
-    let freePort = 0
-    freePort = await listening()
+    const listen = (port: number) =>
+      new Promise<number>((resolve) => way.listen(port, '127.0.0.1', () => resolve(portOf(way))))
+    const freePort = await listen(0)
     await new Promise((resolve) => way.close(resolve))
 
     const name = `posta-results-${Bun.randomUUIDv7()}`
     const results = openMongoResults(`mongodb://127.0.0.1:${freePort}/${name}?directConnection=true`)
     expect(await results.append([conversion('a')]).catch(() => 'rejected')).toBe('rejected')
-    await listening()
+    await listen(freePort)
     expect(await results.append([conversion('a')])).toBe(1)
     await results.close()
     await new Promise((resolve) => way.close(resolve))
@@ -45,12 +34,6 @@ if (serverUrl) {
     await client.db(name).dropDatabase()
     await client.close()
   })
-}
-
-function portOf(server: Server): number {
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('The server listens on no port.')
-  return address.port
 }
 
 test('a store whose server is away opens, rejects within seconds, and closes', async () => {
@@ -67,3 +50,9 @@ test('a store whose server is away opens, rejects within seconds, and closes', a
   expect(performance.now() - startedMs).toBeLessThan(5000)
   await results.close()
 })
+
+function portOf(server: Server): number {
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('The server listens on no port.')
+  return address.port
+}

@@ -1,13 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Fresh } from './fresh.ts'
 import type { Result, Results } from './results.ts'
-
-/** A store with nothing in it yet. */
-export interface Fresh {
-  /** As each member of the group opens it. */
-  open(): Results
-  /** After every opening is closed. */
-  dispose(): Promise<void> | void
-}
 
 type Succeeded = Extract<Result, { status: 'succeeded' }>
 
@@ -52,7 +45,7 @@ function table(id: string, base: string, date: string, completedAt: string): Res
 const withoutRates = ({ rates, ...summary }: Result) => summary
 
 /** Every promise of the port (results.ts), as tests. `fresh` is called for each. */
-export function describeResults(name: string, fresh: () => Promise<Fresh> | Fresh): void {
+export function describeResults(name: string, fresh: () => Fresh): void {
   describe(`${name} keeps the promises of results:`, () => {
     let here: Fresh
     let opened: Results[] = []
@@ -64,8 +57,8 @@ export function describeResults(name: string, fresh: () => Promise<Fresh> | Fres
       return one
     }
 
-    beforeEach(async () => {
-      here = await fresh()
+    beforeEach(() => {
+      here = fresh()
       results = open()
     })
 

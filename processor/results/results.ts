@@ -42,7 +42,7 @@ export const Result = v.variant('status', [
 ])
 export type Result = v.InferOutput<typeof Result>
 
-export interface StoredRates {
+interface StoredRates {
   readonly table: RateTable
   /** When it was stored. */
   readonly completedAt: string
