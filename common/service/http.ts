@@ -68,6 +68,8 @@ export function createApp(options: {
   )
   app.use(
     secureHeaders({
+      // A page that needs more has its own policy.
+      overwrite: false,
       contentSecurityPolicy: {
         defaultSrc: ["'none'"],
         frameAncestors: ["'none'"],
