@@ -1,0 +1,53 @@
+import { afterAll, expect, test } from 'bun:test'
+import { createAdministration } from './administration.ts'
+import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
+
+const accounts = await openAccounts()
+afterAll(accounts.close)
+const { logIn, refresh, verify, events, enter } = accounts
+const administration = createAdministration(accounts)
+const refused = { code: 'invalid-credentials' }
+
+test('a disabled user is out, in every session, until enabled again', async () => {
+  const { user, refreshToken } = await enter('out@example.com')
+  await administration.disable('OUT@example.com')
+  await expect(refresh({ refreshToken })).rejects.toMatchObject(refused)
+  await expect(logIn({ email: user.email, password: PASSWORD }, ADDRESS)).rejects.toMatchObject(refused)
+  await administration.enable(user.email)
+  await expect(refresh({ refreshToken })).rejects.toMatchObject(refused)
+  expect(await logIn({ email: user.email, password: PASSWORD }, ADDRESS)).toMatchObject({ tokenType: 'Bearer' })
+})
+
+test('a password that is set ends the sessions that the one before had opened, and is told of', async () => {
+  const { user, refreshToken } = await enter('reset@example.com')
+  await administration.setPassword(user.email, 'five words that nobody says')
+  await expect(refresh({ refreshToken })).rejects.toMatchObject(refused)
+  await expect(logIn({ email: user.email, password: PASSWORD }, ADDRESS)).rejects.toMatchObject(refused)
+  await logIn({ email: user.email, password: 'five words that nobody says' }, ADDRESS)
+  expect(await events()).toContainEqual(
+    expect.objectContaining({ type: 'posta.user.password-changed', data: { user: user.id } }),
+  )
+  for (const common of ['passwordpassword', 'reset@example.com', 'short'])
+    await expect(administration.setPassword(user.email, common)).rejects.toMatchObject({ code: 'invalid-input' })
+})
+
+test('a role holds from the next access token on', async () => {
+  const { user, refreshToken, accessToken } = await enter('role@example.com')
+  await administration.setRole(user.email, 'operator')
+  expect(await verify(accessToken)).toEqual({ user: user.id, role: 'user' })
+  const next = await refresh({ refreshToken })
+  expect(await verify(next.accessToken)).toEqual({ user: user.id, role: 'operator' })
+})
+
+test('users are listed in the order in which they registered, all of them', async () => {
+  const emails: string[] = []
+  for await (const { email } of administration.list()) emails.push(email)
+  expect(emails).toEqual(['out@example.com', 'reset@example.com', 'role@example.com'])
+})
+
+test('whom there is not is not found', async () => {
+  for (const act of [administration.disable, administration.enable])
+    await expect(act('nobody@example.com')).rejects.toMatchObject({ code: 'not-found' })
+  await expect(administration.setRole('nobody@example.com', 'user')).rejects.toMatchObject({ code: 'not-found' })
+  await expect(administration.setPassword('nobody@example.com', PASSWORD)).rejects.toMatchObject({ code: 'not-found' })
+})

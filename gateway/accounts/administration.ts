@@ -1,0 +1,82 @@
+import type { Deps } from '@posta/common/service/deps.ts'
+import { checkInput, Problem } from '@posta/common/service/problem.ts'
+import { asc, eq, gt, sql } from 'drizzle-orm'
+import * as v from 'valibot'
+import type { Writer } from '../database/commit.ts'
+import type { AddEvent } from '../database/events.ts'
+import type { Database } from '../database/open.ts'
+import { users } from '../database/schema.ts'
+import { refuseCommon } from './common-passwords.ts'
+import { Email, NewPassword } from './credentials.ts'
+import type { Passwords } from './passwords.ts'
+import { endSessionsOf } from './sessions.ts'
+import type { UserRow } from './user.ts'
+
+/** What whoever runs gateway does with its users, by email. Each throws Problem `not-found` where there is no such user. */
+export interface Administration {
+  /** In the order in which they registered. */
+  list(): AsyncIterable<UserRow>
+  /** In force when the user's access token is replaced, within 15 minutes. */
+  setRole(email: string, role: UserRow['role']): Promise<void>
+  /** Ends the user's sessions; an access token lives out its 15 minutes. */
+  disable(email: string): Promise<void>
+  enable(email: string): Promise<void>
+  /** Ends the user's sessions. @throws Problem `invalid-input` where the password is not one to register with */
+  setPassword(email: string, password: string): Promise<void>
+}
+
+const PAGE = 500
+
+export function createAdministration(parts: {
+  database: Database
+  writer: Writer
+  passwords: Passwords
+  addEvent: AddEvent
+  deps: Pick<Deps, 'now'>
+}): Administration {
+  const { database, writer, passwords, addEvent, deps } = parts
+
+  async function idOf(email: string): Promise<string> {
+    const [user] = await database.select({ id: users.id }).from(users).where(eq(users.email, email.toLowerCase()))
+    if (!user) throw new Problem('not-found', 'There is no user with this email.')
+    return user.id
+  }
+
+  return {
+    async *list() {
+      for (let after = ''; ; ) {
+        const page = await database.select().from(users).where(gt(users.id, after)).orderBy(asc(users.id)).limit(PAGE)
+        yield* page
+        const last = page.at(-1)
+        if (!last || page.length < PAGE) return
+        after = last.id
+      }
+    },
+    async setRole(email, role) {
+      const id = await idOf(email)
+      await writer.write([database.update(users).set({ role }).where(eq(users.id, id))])
+    },
+    async disable(email) {
+      const id = await idOf(email)
+      await writer.write([
+        database.update(users).set({ disabledAt: deps.now() }).where(eq(users.id, id)),
+        endSessionsOf(id, undefined, sql`TRUE`),
+      ])
+    },
+    async enable(email) {
+      const id = await idOf(email)
+      await writer.write([database.update(users).set({ disabledAt: null }).where(eq(users.id, id))])
+    },
+    async setPassword(email, password) {
+      const id = await idOf(email)
+      const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
+      refuseCommon(checked.password, checked.email, '#/password')
+      const passwordHash = await passwords.hash(checked.password)
+      await writer.write([
+        database.update(users).set({ passwordHash }).where(eq(users.id, id)),
+        endSessionsOf(id, undefined, sql`TRUE`),
+        addEvent('posta.user.password-changed', { user: id }),
+      ])
+    },
+  }
+}

@@ -1,0 +1,31 @@
+import { createInterface } from 'node:readline/promises'
+import { Writable } from 'node:stream'
+import { CommandError } from './command.ts'
+
+/** A password: typed twice at a terminal, without echo, or else the first line of standard input. @throws CommandError */
+export async function askPassword(): Promise<string> {
+  const password = process.stdin.isTTY ? await askTwice() : (await Bun.stdin.text()).split(/\r?\n/, 1)[0]
+  if (!password) throw new CommandError('No password was given.')
+  return password
+}
+
+async function askTwice(): Promise<string> {
+  // What readline would show of the typing goes nowhere.
+  const output = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const lines = createInterface({ input: process.stdin, output, terminal: true })
+  const left = Promise.withResolvers<string>()
+  lines.on('close', () => left.resolve(''))
+  const ask = async (question: string) => {
+    process.stderr.write(question)
+    const answer = await Promise.race([lines.question(''), left.promise])
+    process.stderr.write('\n')
+    return answer
+  }
+  try {
+    const password = await ask('Password: ')
+    if (password && (await ask('Again: ')) !== password) throw new CommandError('These are two different passwords.')
+    return password
+  } finally {
+    lines.close()
+  }
+}

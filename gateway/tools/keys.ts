@@ -1,0 +1,15 @@
+import { systemDeps as deps } from '@posta/common/service/deps.ts'
+import { openKeys } from '../accounts/keys.ts'
+import { eventAdder } from '../database/events.ts'
+import { CommandError, runCommand } from './command.ts'
+
+await runCommand((argv) => {
+  if (argv.join(' ') !== 'rotate') throw new CommandError('bun run keys rotate')
+  return async (opened, { tokenKeys }) => {
+    if (tokenKeys) throw new CommandError('The keys are given by TOKEN_KEYS: rotate them there.')
+    const keys = await openKeys({ ...opened, addEvent: eventAdder(deps), deps })
+    const kid = await keys.rotate()
+    console.log(`${kid} signs now; a gateway that runs takes it up within 30 s.
+Tokens of the key before it stay valid. Rotating once more ends those too.`)
+  }
+})
