@@ -147,6 +147,18 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
+    promise('a topic whose handler waits does not hold up another one', async ({ open }) => {
+      const broker = await open()
+      const gate = Promise.withResolvers<void>()
+      const got = await subscribe(broker, groups.monitor, [topics.requests, topics.events], async ({ topic }) => {
+        if (topic === topics.requests) await gate.promise
+      })
+      await broker.publish([small('a', 'waits'), small('a', 'goes on', topics.events)])
+      expect((await got.atLeast(1)).map(textOf)).toEqual(['goes on'])
+      gate.resolve()
+      expect((await got.atLeast(2)).map(textOf)).toEqual(['goes on', 'waits'])
+    })
+
     promise('a batch has at most 500 messages and about 1 MiB', async ({ open }) => {
       const broker = await open()
       const batches: { count: number; bytes: number }[] = []
@@ -337,6 +349,23 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       await broker.close()
       const again = await subscribe(await open(), groups.gateway, [topics.requests])
       expect((await again.atLeast(1)).map(textOf)).toEqual(['1'])
+    })
+
+    promise('a handler that runs while its broker closes can still publish', async ({ open }) => {
+      const broker = await open()
+      const gate = Promise.withResolvers<void>()
+      const got = await subscribe(broker, groups.processor, [topics.requests], async () => {
+        await gate.promise
+        await broker.publish([small('a', 'answer', topics.results)])
+      })
+      await broker.publish([small('a', 'question')])
+      await eventually(() => got.started > 0, 'the handler runs')
+      const closing = broker.close()
+      gate.resolve()
+      await closing
+      const answers = await subscribe(await open(), groups.gateway, [topics.results])
+      expect((await answers.atLeast(1)).map(textOf)).toEqual(['answer'])
+      expect(got.messages.map(textOf)).toEqual(['question'])
     })
 
     promise('a message of 256 KiB and 400 of 10 KB in one publish go through whole', async ({ open }) => {

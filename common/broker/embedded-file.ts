@@ -2,25 +2,27 @@ import { Database, SQLiteError } from 'bun:sqlite'
 import { mkdirSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { type Topic, topics } from '../messages/topics.ts'
+import { type Messages, openMessages } from './embedded-messages.ts'
 
 /** One connection for each file in a process: whoever opens the same path shares it, its transactions and its news. */
 export interface EmbeddedFile {
   readonly db: Database
+  messages(topic: Topic): Messages
   /**
    * Runs `work` in the next transaction, together with what others in this process write, in the order of the calls.
    * Resolves when that transaction is synced to the disk; a fault of one rejects all that joined it. `lazily`: nobody
    * waits for it, so it joins the next transaction that is needed anyhow, or has one of its own within 20 ms.
    */
   write<Result>(work: () => Result, options?: { bytes?: number; lazily?: boolean }): Promise<Result>
-  /** Called within `work`: wakes the members of this process that read `topic`, once the transaction is synced. */
+  /** Called within `work`: wakes the listeners of this process to `topic`, once the transaction is synced. */
   changed(topic: Topic): void
   /** Until the returned function is called, `wake` is called on news about the topic, `beat` every second. */
-  attach(member: Member): () => void
+  attach(listener: Listener): () => void
   /** The last one to release the file closes it. */
   release(): void
 }
 
-interface Member {
+interface Listener {
   readonly topic: Topic
   wake(): void
   beat(): void
@@ -34,7 +36,7 @@ interface Job {
 }
 
 const FORMAT = 1
-/** How often a process with members looks for news of other processes; more often while it publishes itself. */
+/** How often a process with subscribers looks for news of other processes; more often while it publishes itself. */
 const POLL_MS = 10
 const BUSY_POLL_MS = 2
 const BUSY_MS = 500
@@ -77,7 +79,8 @@ function createFile(db: Database): EmbeddedFile {
   const rollback = db.prepare('ROLLBACK')
   const dataVersion = db.prepare<{ data_version: number }, []>('PRAGMA data_version')
 
-  const members = new Set<Member>()
+  const messages = new Map<Topic, Messages>()
+  const listeners = new Set<Listener>()
   let queue: Job[] = []
   let queuedBytes = 0
   let changedTopics = new Set<Topic>()
@@ -111,7 +114,8 @@ function createFile(db: Database): EmbeddedFile {
         return
       }
       unlock()
-      for (const job of take(queue.length)) job.reject(error)
+      const reason = isLocked(error) ? locked(error) : error
+      for (const job of take(queue.length)) job.reject(reason)
       return
     }
     unlock()
@@ -120,7 +124,7 @@ function createFile(db: Database): EmbeddedFile {
       for (const job of jobs) job.run()
       commit.run()
       for (const job of jobs) job.resolve()
-      for (const member of members) if (changedTopics.has(member.topic)) member.wake()
+      for (const listener of listeners) if (changedTopics.has(listener.topic)) listener.wake()
     } catch (error) {
       // Some faults (a full disk) have rolled back by themselves.
       if (db.inTransaction) rollback.run()
@@ -151,7 +155,7 @@ function createFile(db: Database): EmbeddedFile {
     return jobs
   }
 
-  /** Undefined if it cannot be read: then the members look, and meet the fault where they can deal with it. */
+  /** Undefined if it cannot be read: then the listeners look, and meet the fault where they can deal with it. */
   function versionNow(): number | undefined {
     try {
       return dataVersion.get()?.data_version
@@ -170,11 +174,18 @@ function createFile(db: Database): EmbeddedFile {
     const version = versionNow()
     if (version === seenVersion && version !== undefined) return
     seenVersion = version
-    for (const member of members) member.wake()
+    for (const listener of listeners) listener.wake()
   }
 
   return {
     db,
+    messages(topic) {
+      const known = messages.get(topic)
+      if (known) return known
+      const opened = openMessages(db, topic)
+      messages.set(topic, opened)
+      return opened
+    },
     write<Result>(work: () => Result, { bytes = 0, lazily = false } = {}): Promise<Result> {
       if (queuedBytes + bytes > MAX_QUEUED_BYTES && queuedBytes > 0)
         return Promise.reject(new Error("Too much waits to be written to the broker's file. Try again later."))
@@ -197,15 +208,15 @@ function createFile(db: Database): EmbeddedFile {
       changedTopics.add(topic)
       busyUntilMs = performance.now() + BUSY_MS
     },
-    attach(member) {
-      members.add(member)
+    attach(listener) {
+      listeners.add(listener)
       poll ??= setTimeout(lookForNews, POLL_MS)
       beat ??= setInterval(() => {
-        for (const each of members) each.beat()
+        for (const each of listeners) each.beat()
       }, BEAT_MS)
       return () => {
-        members.delete(member)
-        if (members.size > 0) return
+        listeners.delete(listener)
+        if (listeners.size > 0) return
         clearTimeout(poll)
         clearInterval(beat)
         poll = undefined
@@ -222,24 +233,39 @@ function createFile(db: Database): EmbeddedFile {
 }
 
 function connect(path: string): Database {
-  mkdirSync(dirname(path), { recursive: true })
-  const db = new Database(path, { create: true, strict: true })
+  let db: Database | undefined
   try {
-    db.run(`PRAGMA busy_timeout = ${LOCK_TRY_MS}`)
-    whileLocked(() => prepare(db))
+    mkdirSync(dirname(path), { recursive: true })
+    db = new Database(path, { create: true, strict: true })
+    makeComplete(db)
     db.run('PRAGMA synchronous = FULL')
-    db.run('PRAGMA journal_size_limit = 67108864')
+    db.run(`PRAGMA journal_size_limit = ${MAX_QUEUED_BYTES}`)
     return db
   } catch (error) {
-    db.close()
+    db?.close()
     throw new Error(`The broker's file ${path} cannot be opened: ${error instanceof Error ? error.message : error}`, {
       cause: error,
     })
   }
 }
 
-/** Makes what is missing. A file that is complete is only read, so that no writer can hold up a start. */
-function prepare(db: Database): void {
+/** Several processes may do this at once; who meets a lock looks again. */
+function makeComplete(db: Database): void {
+  db.run(`PRAGMA busy_timeout = ${LOCK_TRY_MS}`)
+  const startMs = performance.now()
+  for (;;) {
+    try {
+      makeWhatIsMissing(db)
+      return
+    } catch (error) {
+      if (!isLocked(error) || performance.now() - startMs > LOCK_GIVE_UP_MS) throw error
+      Bun.sleepSync(LOCK_TRY_MS)
+    }
+  }
+}
+
+/** A file that is complete is only read, so that no writer can hold up a start. */
+function makeWhatIsMissing(db: Database): void {
   const mode = db.query<{ journal_mode: string }, []>('PRAGMA journal_mode').get()?.journal_mode
   if (mode !== 'wal') db.run('PRAGMA journal_mode = WAL')
   if (isComplete(db)) return
@@ -286,17 +312,8 @@ function formatOf(db: Database): number | undefined {
   return db.query<{ user_version: number }, []>('PRAGMA user_version').get()?.user_version
 }
 
-function whileLocked(work: () => void): void {
-  const startMs = performance.now()
-  for (;;) {
-    try {
-      work()
-      return
-    } catch (error) {
-      if (!isLocked(error) || performance.now() - startMs > LOCK_GIVE_UP_MS) throw error
-      Bun.sleepSync(LOCK_TRY_MS)
-    }
-  }
+export function locked(cause?: unknown): Error {
+  return new Error("Another process holds the broker's file locked.", { cause })
 }
 
 /** SQLITE_BUSY and what extends it: another process holds the lock. */

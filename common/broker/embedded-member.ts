@@ -2,8 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Group, Topic } from '../messages/topics.ts'
 import type { Deps } from '../service/deps.ts'
 import type { Logger } from '../service/log.ts'
-import type { BatchHandler, Delivered, Header } from './broker.ts'
+import type { BatchHandler, Delivered } from './broker.ts'
 import type { EmbeddedFile } from './embedded-file.ts'
+import { PARTITION } from './embedded-messages.ts'
 
 /** One member's work on one topic: it stands by until it holds the lease, and then delivers batch after batch. */
 export interface Member {
@@ -34,19 +35,6 @@ interface LeaseRow {
   readonly beat: number
 }
 
-interface MessageRow {
-  readonly offset: number
-  readonly timestamp: number
-  readonly key: Uint8Array
-  readonly headers: string
-  readonly value: Uint8Array
-}
-
-/** A topic of this broker has but one partition. */
-export const PARTITION = 0
-
-const MAX_BATCH_MESSAGES = 500
-const MAX_BATCH_BYTES = 1024 * 1024
 /** A holder is dead after so long without a beat, which it raises every second. */
 const SILENCE_MS = 4000
 const LOOK_MS = 200
@@ -66,24 +54,21 @@ export function startMember(options: {
   const { file, group, topic, handle, log } = options
   const { db } = file
   const owner = Bun.randomUUIDv7()
-  const selectLease = db.query<LeaseRow, [Group, Topic]>(
+  const selectLease = db.prepare<LeaseRow, [Group, Topic]>(
     'SELECT next, owner, epoch, beat FROM consumer WHERE "group" = ? AND topic = ?',
   )
-  const takeLease = db.query<Pick<LeaseRow, 'epoch' | 'next'>, [string, Group, Topic, number, number]>(
+  const takeLease = db.prepare<Pick<LeaseRow, 'epoch' | 'next'>, [string, Group, Topic, number, number]>(
     `UPDATE consumer SET owner = ?, epoch = epoch + 1, beat = beat + 1
      WHERE "group" = ? AND topic = ? AND epoch = ? AND (owner IS NULL OR beat = ?) RETURNING epoch, next`,
   )
-  const keepLease = db.query<null, [number, Group, Topic, number]>(
+  const keepLease = db.prepare<null, [number, Group, Topic, number]>(
     'UPDATE consumer SET beat = beat + 1, next = max(next, ?) WHERE "group" = ? AND topic = ? AND epoch = ?',
   )
-  const leaveLease = db.query<null, [number, Group, Topic, number]>(
+  const leaveLease = db.prepare<null, [number, Group, Topic, number]>(
     `UPDATE consumer SET owner = NULL, epoch = epoch + 1, next = max(next, ?)
      WHERE "group" = ? AND topic = ? AND epoch = ?`,
   )
-  const selectMessages = db.query<MessageRow, [number]>(
-    `SELECT offset, timestamp, key, headers, value FROM "${topic}" WHERE offset >= ? ORDER BY offset LIMIT ${MAX_BATCH_MESSAGES}`,
-  )
-  const selectEnd = db.query<{ next: number }, [Topic]>('SELECT next FROM topic WHERE name = ?')
+  const messages = file.messages(topic)
 
   const closing = new AbortController()
   const joined = Promise.withResolvers<void>()
@@ -111,9 +96,9 @@ export function startMember(options: {
         lease ??= await take()
         joined.resolve()
         if (closing.signal.aborted) return
-        if (!lease) await news(LOOK_MS)
-        else if (!(await deliver(lease))) await news()
+        const delivered = lease && (await deliver(lease))
         failures = 0
+        if (!delivered) await news()
       } catch (error) {
         if (lease) lease.position = lease.next
         if (lease?.lost.signal.aborted || closing.signal.aborted) continue
@@ -126,10 +111,11 @@ export function startMember(options: {
     }
   }
 
-  /** Resolves on news about the topic, or after `ms`. */
-  function news(ms?: number): Promise<void> {
+  /** Resolves on news about the topic and about the lease. Who stands by looks for a dead holder by the clock, too. */
+  function news(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = ms === undefined ? undefined : setTimeout(wake, ms)
+      if (closing.signal.aborted || lease?.lost.signal.aborted) return resolve()
+      const timer = lease ? undefined : setTimeout(wake, LOOK_MS)
       resume = () => {
         resume = undefined
         clearTimeout(timer)
@@ -151,15 +137,15 @@ export function startMember(options: {
   /** Hands the next batch over. False if there is none. */
   async function deliver(held: Lease): Promise<boolean> {
     const { signal } = held.lost
-    const messages = read(held)
-    const last = messages.at(-1)
+    const batch = read(held)
+    const last = batch.at(-1)
     if (!last) return signal.aborted
     const end = last.offset + 1
     held.delivered = Math.max(held.delivered, end)
     const result = await handle({
       topic,
       partition: PARTITION,
-      messages,
+      messages: batch,
       signal,
       async commit(next) {
         if (signal.aborted) return
@@ -175,19 +161,9 @@ export function startMember(options: {
   }
 
   function read(held: Lease): Delivered[] {
-    const messages: Delivered[] = []
-    if (selectLease.get(group, topic)?.epoch !== held.epoch) {
-      lose(held)
-      return messages
-    }
-    let bytes = 0
-    for (const { offset, timestamp, key, headers, value } of selectMessages.iterate(held.position)) {
-      bytes += key.length + headers.length + value.length
-      if (messages.length > 0 && bytes > MAX_BATCH_BYTES) break
-      const place = { topic, partition: PARTITION, offset }
-      messages.push({ ...place, key, value, headers: decodeHeaders(headers), timestampMs: timestamp })
-    }
-    return messages
+    if (selectLease.get(group, topic)?.epoch === held.epoch) return messages.from(held.position)
+    lose(held)
+    return []
   }
 
   function advance(held: Lease, next: number): void {
@@ -243,7 +219,7 @@ export function startMember(options: {
     state: () => (failures > 0 || keepFailed ? 'recovering' : 'running'),
     lag() {
       if (!lease || lease.lost.signal.aborted) return undefined
-      return Math.max(0, (selectEnd.get(topic)?.next ?? 0) - lease.next)
+      return Math.max(0, messages.end() - lease.next)
     },
     async close(graceMs) {
       closing.abort()
@@ -283,14 +259,4 @@ async function endsWithin(work: Promise<void>, ms: number): Promise<boolean> {
   const ended = work.then(() => true)
   const late = sleep(ms, false, { signal: timeout.signal }).catch(() => false)
   return Promise.race([ended, late]).finally(() => timeout.abort())
-}
-
-/** Bytes as JSON text, one character a byte: text headers can be read with any SQLite tool. */
-export function encodeHeaders(headers: readonly Header[]): string {
-  return JSON.stringify(headers.map(([name, value]) => [name, Buffer.from(value).toString('latin1')]))
-}
-
-function decodeHeaders(text: string): Header[] {
-  const headers: [string, string][] = JSON.parse(text)
-  return headers.map(([name, value]) => [name, Buffer.from(value, 'latin1')])
 }

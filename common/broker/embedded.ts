@@ -1,15 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Topic, topicSettings, topics } from '../messages/topics.ts'
+import { topicSettings, topics } from '../messages/topics.ts'
 import { type Deps, systemDeps } from '../service/deps.ts'
 import type { Logger } from '../service/log.ts'
 import { type Broker, MessageTooLarge, type Outgoing, type Placed, type Subscription, sizeBytes } from './broker.ts'
-import { type EmbeddedFile, openFile } from './embedded-file.ts'
-import { encodeHeaders, PARTITION, startMember } from './embedded-member.ts'
+import { type EmbeddedFile, locked, openFile } from './embedded-file.ts'
+import { startMember } from './embedded-member.ts'
+import { newRow, PARTITION } from './embedded-messages.ts'
 
 const PING_LIMIT_MS = 3000
 const GRACE_MS = 5000
+/** About what a small message takes while it waits to be written, beyond its own bytes. */
+const OVERHEAD_BYTES = 500
 const DELETE_EVERY_MS = 60_000
-const DELETE_AT_ONCE = 100
 
 /**
  * A broker in one SQLite file, for the processes of one machine: nothing to install, as durable as the disk.
@@ -36,21 +38,24 @@ export function openEmbedded(options: {
     )
   }, DELETE_EVERY_MS)
   let closed: Promise<void> | undefined
+  let drained = false
 
-  function checkOpen(): void {
-    if (closed) throw new Error('The broker has been closed.')
+  function refuseIf(isClosed: boolean): void {
+    if (isClosed) throw new Error('The broker has been closed.')
   }
 
   async function close(): Promise<void> {
     clearInterval(deleting)
     await Promise.all(Array.from(subscriptions, (subscription) => subscription.close()))
+    // Until here, since a handler that is let finish may publish.
+    drained = true
     await Promise.allSettled(publishing)
     file.release()
   }
 
   return {
     async publish(messages) {
-      checkOpen()
+      refuseIf(drained)
       for (const message of messages) {
         const [bytes, limitBytes] = [sizeBytes(message), topicSettings[message.topic].maxMessageBytes]
         if (bytes > limitBytes) throw new MessageTooLarge(message.topic, bytes, limitBytes)
@@ -62,14 +67,14 @@ export function openEmbedded(options: {
     },
 
     async subscribe(group, to, handle) {
-      checkOpen()
-      const enter = file.db.query(
+      refuseIf(closed !== undefined)
+      const enter = file.db.prepare(
         'INSERT INTO consumer ("group", topic, next, epoch, beat) VALUES (?, ?, ?, 0, 0) ON CONFLICT DO NOTHING',
       )
       await file.write(() => {
-        for (const topic of to) enter.run(group, topic, oldest(file, topic))
+        for (const topic of to) enter.run(group, topic, file.messages(topic).oldest())
       })
-      checkOpen()
+      refuseIf(closed !== undefined)
       const members = to.map((topic) => ({
         topic,
         member: startMember({ file, group, topic, handle, deps, log }),
@@ -97,11 +102,11 @@ export function openEmbedded(options: {
     },
 
     async ping() {
-      checkOpen()
+      refuseIf(closed !== undefined)
       const timeout = new AbortController()
       const answered = file.write(() => {})
       const late = sleep(PING_LIMIT_MS, undefined, { signal: timeout.signal }).then(() => {
-        throw new Error("Another process holds the broker's file locked.")
+        throw locked()
       })
       await Promise.race([answered, late]).finally(() => timeout.abort())
     },
@@ -115,77 +120,32 @@ export function openEmbedded(options: {
 
 /** Appends within the next transaction; what one process publishes keeps the order of the calls. */
 async function append(file: EmbeddedFile, messages: readonly Outgoing[], nowMs: number): Promise<readonly Placed[]> {
-  const counts = new Map<Topic, number>()
-  let bytes = 0
-  const rows = messages.map((message) => {
-    const { topic, key, value } = message
-    bytes += sizeBytes(message)
-    counts.set(topic, (counts.get(topic) ?? 0) + 1)
-    return { topic, key: Buffer.from(key), value, headers: encodeHeaders(message.headers) }
-  })
+  const bytes = messages.reduce((sum, message) => sum + sizeBytes(message) + OVERHEAD_BYTES, 0)
+  const rows = messages.map((message, index) => ({ topic: message.topic, index, ...newRow(message) }))
+  const byTopic = Map.groupBy(rows, ({ topic }) => topic)
   return file.write(
     () => {
-      const nexts = new Map<Topic, number>()
-      for (const [topic, count] of counts) {
-        nexts.set(topic, reserve(file, topic, count))
+      const places: Placed[] = []
+      for (const [topic, ofTopic] of byTopic) {
+        const first = file.messages(topic).append(ofTopic, nowMs)
+        for (const [count, { index }] of ofTopic.entries())
+          places[index] = { topic, partition: PARTITION, offset: first + count }
         file.changed(topic)
       }
-      return rows.map(({ topic, key, value, headers }) => {
-        const offset = nexts.get(topic) ?? 0
-        nexts.set(topic, offset + 1)
-        file.db.query(`INSERT INTO "${topic}" VALUES (?, ?, ?, ?, ?)`).run(offset, nowMs, key, headers, value)
-        return { topic, partition: PARTITION, offset }
-      })
+      return places
     },
     { bytes },
   )
 }
 
-/** The first of `count` offsets that nobody else gets, and nobody ever got, whatever has been deleted. */
-function reserve(file: EmbeddedFile, topic: Topic, count: number): number {
-  const reserved = file.db
-    .query<{ first: number }, [number, Topic, number]>(
-      'UPDATE topic SET next = next + ? WHERE name = ? RETURNING next - ? AS first',
-    )
-    .get(count, topic, count)
-  if (!reserved) throw new Error(`The broker's file has no topic ${topic}.`)
-  return reserved.first
-}
-
-/** The offset of the oldest message, or of the next one where there is none. */
-function oldest(file: EmbeddedFile, topic: Topic): number {
-  const row = file.db
-    .query<{ oldest: number }, [Topic]>(
-      `SELECT coalesce((SELECT min(offset) FROM "${topic}"), next) AS oldest FROM topic WHERE name = ?`,
-    )
-    .get(topic)
-  if (!row) throw new Error(`The broker's file has no topic ${topic}.`)
-  return row.oldest
-}
-
 /**
- * Deletes what is older than its topic's retention and behind every group that ever read the topic, from the oldest up
- * to the first that must stay, in small transactions.
+ * Deletes what is older than its topic's retention and done by every group that ever read the topic, in small
+ * transactions.
  */
 export async function deleteOld(file: EmbeddedFile, nowMs: number): Promise<void> {
   for (const topic of Object.values(topics)) {
     const beforeMs = nowMs - topicSettings[topic].retentionMs
-    while ((await file.write(() => deleteSome(file, topic, beforeMs))) === DELETE_AT_ONCE);
+    let more = true
+    while (more) more = await file.write(() => file.messages(topic).deleteSome(beforeMs))
   }
-}
-
-function deleteSome(file: EmbeddedFile, topic: Topic, beforeMs: number): number {
-  const done = file.db
-    .query<{ offset: number; timestamp: number }, [Topic]>(
-      `SELECT offset, timestamp FROM "${topic}"
-       WHERE offset < coalesce((SELECT min(next) FROM consumer WHERE topic = ?), ${Number.MAX_SAFE_INTEGER})
-       ORDER BY offset LIMIT ${DELETE_AT_ONCE}`,
-    )
-    .all(topic)
-  // Clocks of several processes wrote the times, so they need not ascend: the first that must stay is the end.
-  const kept = done.findIndex(({ timestamp }) => timestamp >= beforeMs)
-  const old = kept === -1 ? done : done.slice(0, kept)
-  const last = old.at(-1)
-  if (last) file.db.query(`DELETE FROM "${topic}" WHERE offset <= ?`).run(last.offset)
-  return old.length
 }
