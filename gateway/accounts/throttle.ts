@@ -3,7 +3,7 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { LRUCache } from 'lru-cache'
 
 /** Who tries a password, and whose. */
-export interface Attempt {
+interface Attempt {
   readonly email: string
   /** The client's IP address. */
   readonly address: string
