@@ -49,7 +49,10 @@ export function holdLease(options: {
   function change(next: Held | undefined): void {
     if (held?.epoch === next?.epoch) return
     held = next
-    log.info({ lease: name, epoch: next?.epoch }, next ? 'lease taken' : 'lease lost')
+    log.info(
+      { lease: name, epoch: next?.epoch },
+      next ? 'lease taken' : closing.signal.aborted ? 'lease given up' : 'lease lost',
+    )
     onChange?.(next)
   }
 
