@@ -84,7 +84,7 @@ describe('a submission that is refused changes nothing and says why', () => {
     ['1'],
     { value: '1' },
   ]
-  const cases: [string, unknown, number, string, string?][] = [
+  const cases: [string, unknown, number, string, string][] = [
     ...badAmounts.map((amount): [string, unknown, number, string, string] => [
       `the amount ${JSON.stringify(amount).slice(0, 20)}`,
       convert({ amount }),
@@ -100,13 +100,13 @@ describe('a submission that is refused changes nothing and says why', () => {
     ['an unknown currency to convert to', convert({ to: 'XYZW' }), 422, 'unknown-currency', '#/input/to'],
     ['an unknown currency to convert from', convert({ from: 'XYZW' }), 422, 'unknown-currency', '#/input/from'],
     ['a currency that is a path', convert({ from: '../../etc' }), 422, 'invalid-input', '#/input/from'],
-    ['an array', [], 422, 'invalid-input'],
-    ['null', null, 422, 'invalid-input'],
+    ['an array', [], 422, 'invalid-input', '#/type'],
+    ['null', null, 422, 'invalid-input', '#'],
   ]
   test.each(cases)('%s', async (_name, body, status, code, pointer) => {
     const answer = await raw(JSON.stringify(body), { ...json, 'idempotency-key': 'unused' })
     expectProblem(answer, status, code)
-    if (pointer !== undefined) expect(answer.body).toMatchObject({ errors: [{ pointer }] })
+    expect(answer.body).toMatchObject({ errors: [{ pointer }] })
     expect(JSON.stringify(answer.body).length).toBeLessThan(2000)
   })
 
@@ -162,7 +162,7 @@ describe('a submission that is refused changes nothing and says why', () => {
       ['{ operations(after: "nonsense") { edges { cursor } } }', {}, 'malformed-request'],
       ['{ nonsense }', {}, 'malformed-request'],
       ['{ me { ', {}, 'malformed-request'],
-      [`{ ${Array.from({ length: 300 }, (_, index) => `a${index}: me { id }`).join(' ')} }`, {}, 'malformed-request'],
+      [`{ ${Array.from({ length: 11 }, (_, index) => `a${index}: me { id }`).join(' ')} }`, {}, 'malformed-request'],
     ]
     for (const [query, variables, code] of asked) {
       const { body } = await graphql(urls.gatewayUrl, query, variables, token)

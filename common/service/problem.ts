@@ -148,7 +148,14 @@ function faultText(issue: v.BaseIssue<unknown>): string {
   if (issue.type === 'strict_object' && issue.expected === 'never') return 'is not a member of this object'
   if (issue.kind === 'schema' && issue.received === 'undefined') return 'is missing'
   // valibot's own messages quote the input; ours are sentences that begin in lower case and do not.
-  return issue.message.startsWith('Invalid ') ? `must be ${issue.expected ?? 'valid'}` : issue.message
+  if (!issue.message.startsWith('Invalid ')) return issue.message
+  return `must be ${expectation(issue.expected ?? 'valid')}`
+}
+
+function expectation(expected: string): string {
+  if (expected === 'Object' || expected === 'Array') return `an ${expected.toLowerCase()}`
+  if (expected.startsWith('(')) return `one of ${expected.slice(1, -1).replaceAll(' | ', ', ')}`
+  return /^[a-z]/.test(expected) ? `a ${expected}` : expected
 }
 
 /** What `schema` makes of `input`. @throws Problem `invalid-input` with a pointer per fault, below `base`. */
@@ -157,7 +164,7 @@ export function checkInput<Schema extends v.GenericSchema>(
   input: unknown,
   base = '#',
 ): v.InferOutput<Schema> {
-  const checked = v.safeParse(schema, input)
+  const checked = v.safeParse(schema, input, { abortPipeEarly: true })
   if (checked.success) return checked.output
   throw new Problem('invalid-input', undefined, { errors: inputFaults(checked.issues, base) })
 }
