@@ -76,21 +76,48 @@ export const ShownEvent = v.object({
   traceparent: v.optional(v.string()),
   redrive: v.optional(v.string()),
   chain: v.object({ name: v.string(), seq: v.number(), hash: v.string() }),
+  altered: v.optional(
+    v.pipe(
+      v.literal(true),
+      v.metadata({ description: 'Its text was changed and cannot be read: `GET /audit/verify` says where and how.' }),
+    ),
+  ),
 })
 export type ShownEvent = v.InferOutput<typeof ShownEvent>
 
-/** @throws where someone changed the text into what is no text of `toEvent`. */
+/** An event whose text someone changed so that it cannot be read is shown too: a list must not end at it. */
 export function show(event: StoredEvent): ShownEvent {
-  const message = read(event.text)
   const { id, type, user, operation } = event
+  const known = {
+    id,
+    type,
+    ...(user !== undefined && { user }),
+    ...(operation !== undefined && { operation }),
+    chain: { name: event.chain, seq: event.seq, hash: event.hash },
+  }
+  try {
+    return { ...known, ...showMessage(read(event.text)) }
+  } catch {
+    const time = new Date(event.timeMs).toISOString()
+    const [topic = '', partition] = event.chain.split('/')
+    return {
+      ...known,
+      time,
+      receivedAt: time,
+      topic,
+      partition: Number(partition),
+      offset: -1,
+      data: null,
+      altered: true,
+    }
+  }
+}
+
+function showMessage(message: Message) {
   const traceparent = header(message, 'traceparent')
   const redrive = header(message, 'ce_redrive')
   return {
-    id,
-    type,
-    time: header(message, 'ce_time') ?? new Date(event.timeMs).toISOString(),
-    ...(user !== undefined && { user }),
-    ...(operation !== undefined && { operation }),
+    time: header(message, 'ce_time') ?? '',
     topic: message.topic,
     partition: message.partition,
     offset: message.offset,
@@ -98,7 +125,6 @@ export function show(event: StoredEvent): ShownEvent {
     data: dataOf(message),
     ...(traceparent !== undefined && { traceparent }),
     ...(redrive !== undefined && { redrive }),
-    chain: { name: event.chain, seq: event.seq, hash: event.hash },
   }
 }
 

@@ -1,0 +1,48 @@
+import { expect, test } from 'bun:test'
+import { dashboard } from './dashboard.ts'
+
+const app = dashboard({ gatewayUrl: 'http://127.0.0.1:3000', monitorUrl: 'http://127.0.0.1:3002' })
+
+test('the page may run its own script and speak to gateway and monitor, and nothing else', async () => {
+  const response = await app.request('/')
+  expect(response.status).toBe(200)
+  const policy = Object.fromEntries(
+    (response.headers.get('Content-Security-Policy') ?? '').split('; ').map((directive) => {
+      const [name, ...values] = directive.split(' ')
+      return [name, values.join(' ')]
+    }),
+  )
+  expect(policy).toEqual({
+    'default-src': "'none'",
+    'script-src': "'self'",
+    'style-src': "'self'",
+    'connect-src': "'self' http://127.0.0.1:3000",
+    'img-src': 'data:',
+    'form-action': "'none'",
+    'base-uri': "'none'",
+    'frame-ancestors': "'none'",
+    'require-trusted-types-for': "'script'",
+  })
+})
+
+test('the page has no script and no style of its own, and what it loads is there', async () => {
+  const page = await (await app.request('/')).text()
+  expect(page).not.toMatch(/<script(?![^>]* src=)|\son\w+=|\sstyle=|<style/)
+  const loaded = [...page.matchAll(/(?:src|href)="(\/dashboard\/[^"]+)"/g)].map(([, path]) => path ?? '')
+  expect(loaded).toHaveLength(2)
+  for (const path of loaded) {
+    const response = await app.request(path)
+    expect(response.status).toBe(200)
+    expect(response.headers.get('Content-Type')).toMatch(path.endsWith('.js') ? /^text\/javascript/ : /^text\/css/)
+  }
+})
+
+test('the script sets text alone, never HTML', async () => {
+  const script = await (await app.request('/dashboard/page.js')).text()
+  expect(script).not.toMatch(/innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(/)
+})
+
+test('an address that is configured cannot break out of its attribute', async () => {
+  const page = await (await dashboard({ gatewayUrl: 'http://h/"><b>', monitorUrl: 'http://m' }).request('/')).text()
+  expect(page).not.toContain('"><b>')
+})

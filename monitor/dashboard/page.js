@@ -1,0 +1,244 @@
+// The page of monitor. Everything from outside is set as text, never as HTML; tokens are in this script's memory alone.
+
+const { gateway, monitor } = document.body.dataset
+const SHOWN = 100
+const POLL_MS = 3000
+const MAX_PAUSE_MS = 10_000
+
+const byId = (id) => document.getElementById(id)
+const form = byId('sign-in')
+const list = byId('list')
+
+/** What is held of the session that is signed in; undefined outside of one. */
+let session
+
+/** A problem that the services answered with, in their words. */
+class Refused extends Error {
+  constructor(status, message) {
+    super(message)
+    this.status = status
+  }
+}
+
+async function answered(response) {
+  if (response.ok) return response
+  const problem = await response.json().catch(() => ({}))
+  throw new Refused(response.status, problem.detail ?? `The answer was ${response.status}.`)
+}
+
+async function post(path, body) {
+  const response = await fetch(gateway + path, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+  return answered(response)
+}
+
+/** Asks monitor as the one who is signed in, with a new access token where the old one has expired. */
+async function ask(path, { signal, headers = {} }) {
+  const send = () => fetch(path, { signal, headers: { ...headers, Authorization: `Bearer ${session.accessToken}` } })
+  const asked = session
+  const response = await send()
+  if (response.status !== 401) return answered(response)
+  asked.refreshing ??= post('/auth/refresh', { refreshToken: asked.refreshToken })
+    .then((refreshed) => refreshed.json())
+    .then(({ accessToken, refreshToken }) => Object.assign(asked, { accessToken, refreshToken }))
+    .finally(() => {
+      asked.refreshing = undefined
+    })
+  await asked.refreshing
+  signal.throwIfAborted()
+  return answered(await send())
+}
+
+/** Latest events: with the stream where the user may have it, otherwise by asking again and again. */
+async function follow(signal) {
+  let lastEventId
+  let live = true
+  for (let pauseMs = 1000; !signal.aborted; await pause(pauseMs, signal)) {
+    try {
+      if (live) {
+        const headers = lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId }
+        const stream = await ask('/events/stream', { signal, headers })
+        // The stream has begun before the list is asked for: what happens in between is in both.
+        if (lastEventId === undefined) await load(signal)
+        say('Live')
+        pauseMs = 1000
+        for await (const { event, id, data } of messagesIn(stream.body)) {
+          lastEventId = id ?? lastEventId
+          if (event === 'event') show([data])
+          if (event === 'skipped') await load(signal)
+        }
+      } else {
+        await load(signal)
+        say(`Asked for every ${POLL_MS / 1000} s`)
+        pauseMs = POLL_MS
+      }
+    } catch (error) {
+      if (signal.aborted) return
+      if (error instanceof Refused && error.status === 403) {
+        live = false
+        pauseMs = 0
+      } else if (error instanceof Refused && error.status === 401) {
+        leave('You were signed out. Sign in again.')
+      } else {
+        say('No answer; trying again')
+        pauseMs = Math.min(MAX_PAUSE_MS, pauseMs * 2)
+      }
+    }
+  }
+}
+
+async function load(signal) {
+  const { items } = await (await ask('/events?limit=50', { signal })).json()
+  show(items)
+}
+
+/** The messages of a body of server-sent events. EventSource itself cannot send a token. */
+async function* messagesIn(body) {
+  let text = ''
+  for await (const chunk of chunksOf(body.pipeThrough(new TextDecoderStream()))) {
+    text += chunk
+    for (let end = text.indexOf('\n\n'); end !== -1; end = text.indexOf('\n\n')) {
+      const fields = Object.fromEntries(
+        text
+          .slice(0, end)
+          .split('\n')
+          .map((line) => line.match(/^(event|id|data): ?(.*)$/))
+          .filter(Boolean)
+          .map(([, name, value]) => [name, value]),
+      )
+      text = text.slice(end + 2)
+      if (fields.data !== undefined) yield { ...fields, data: JSON.parse(fields.data) }
+    }
+  }
+}
+
+/** Not every browser goes through a stream with `for await`. */
+async function* chunksOf(stream) {
+  const reader = stream.getReader()
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) return
+      yield value
+    }
+  } finally {
+    reader.cancel().catch(() => {})
+  }
+}
+
+function pause(ms, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
+
+/** Adds the events that are not there yet, the newest first; held back while paused. */
+function show(events) {
+  for (const event of events) session.seen.set(event.id, event)
+  for (const id of session.seen.keys()) {
+    if (session.seen.size <= SHOWN) break
+    session.seen.delete(id)
+  }
+  if (session.paused) return
+  for (const event of session.seen.values()) if (!session.rows.has(event.id)) addRow(event)
+  while (list.children.length > SHOWN) {
+    session.rows.delete(list.lastElementChild.dataset.id)
+    list.lastElementChild.remove()
+  }
+  session.seen.clear()
+  byId('none').hidden = list.children.length > 0
+}
+
+function addRow(event) {
+  const row = byId('event').content.firstElementChild.cloneNode(true)
+  const at = new Date(event.time)
+  row.dataset.id = event.id
+  row.dataset.ms = String(at.getTime())
+  const time = row.querySelector('time')
+  time.dateTime = event.time
+  time.textContent = at.toLocaleTimeString(undefined, { hour12: false })
+  row.querySelector('.type').textContent = event.type.replace(/^posta\./, '')
+  row.querySelector('.whose').textContent = event.user ?? ''
+  const facts = {
+    Time: at.toLocaleString(),
+    Event: event.id,
+    User: event.user,
+    Operation: event.operation,
+    Message: `${event.topic}, partition ${event.partition}, offset ${event.offset}`,
+    Chain: `${event.chain.name}, number ${event.chain.seq}`,
+  }
+  for (const [name, value] of Object.entries(facts)) {
+    if (value === undefined) continue
+    const term = document.createElement('dt')
+    const description = document.createElement('dd')
+    term.textContent = name
+    description.textContent = value
+    row.querySelector('dl').append(term, description)
+  }
+  row.querySelector('pre').textContent = JSON.stringify(event.data, null, 2)
+  const older = [...list.children].find((other) => Number(other.dataset.ms) <= at.getTime())
+  list.insertBefore(row, older ?? null)
+  session.rows.add(event.id)
+}
+
+function say(text) {
+  if (byId('state').textContent !== text) byId('state').textContent = text
+}
+
+function enter(tokens, email) {
+  session = { ...tokens, closing: new AbortController(), seen: new Map(), rows: new Set(), paused: false }
+  byId('name').textContent = email
+  for (const id of ['who', 'events']) byId(id).hidden = false
+  byId('entrance').hidden = true
+  byId('none').hidden = false
+  byId('events-title').focus()
+  follow(session.closing.signal)
+}
+
+function leave(why = '') {
+  const { refreshToken, closing } = session
+  closing.abort()
+  session = undefined
+  post('/auth/logout', { refreshToken }).catch(() => {})
+  list.replaceChildren()
+  say('')
+  setPaused(false)
+  for (const id of ['who', 'events']) byId(id).hidden = true
+  byId('entrance').hidden = false
+  byId('refusal').textContent = why
+  byId('email').focus()
+}
+
+function setPaused(paused) {
+  byId('pause').setAttribute('aria-pressed', String(paused))
+  if (!session) return
+  session.paused = paused
+  if (!paused) show([])
+}
+
+form.addEventListener('submit', async (event) => {
+  event.preventDefault()
+  const submit = form.querySelector('button')
+  const { email, password } = Object.fromEntries(new FormData(form))
+  submit.disabled = true
+  byId('refusal').textContent = ''
+  try {
+    enter(await (await post('/auth/login', { email, password })).json(), email)
+    form.reset()
+  } catch (error) {
+    const elsewhere = location.origin !== new URL(monitor).origin ? ` Is this page open at ${monitor}?` : ''
+    byId('refusal').textContent = error instanceof Refused ? error.message : `Gateway does not answer.${elsewhere}`
+    byId('email').focus()
+  } finally {
+    submit.disabled = false
+  }
+})
+byId('sign-out').addEventListener('click', () => leave())
+byId('pause').addEventListener('click', () => setPaused(!session.paused))

@@ -1,0 +1,96 @@
+import { consumerPart } from '@posta/common/broker/consume.ts'
+import { openBroker } from '@posta/common/broker/open.ts'
+import type { Deps } from '@posta/common/service/deps.ts'
+import { addDocs } from '@posta/common/service/docs.ts'
+import { healthRoutes } from '@posta/common/service/health.ts'
+import { createApp } from '@posta/common/service/http.ts'
+import { type Listener, type Service, service } from '@posta/common/service/lifecycle.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { createMetrics } from '@posta/common/service/metrics.ts'
+import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
+import { createAudit } from './audit.ts'
+import type { MonitorConfig } from './config.ts'
+import { dashboard } from './dashboard/dashboard.ts'
+import { createRedrive } from './dead-letters.ts'
+import { createAppend } from './events/append.ts'
+import { openStore } from './events/open.ts'
+import { receiveEvents } from './receive-events.ts'
+import { routes } from './rest.ts'
+import { createStats } from './stats.ts'
+import { createStream } from './stream.ts'
+import { createTimeline } from './timeline.ts'
+
+/** Monitor, from its parts: read this to see how it hangs together. */
+export function createMonitor(config: MonitorConfig, deps: Deps, listener: Listener): Service {
+  const log = createLog('monitor', config.logLevel)
+  const metrics = createMetrics('monitor')
+  const closing = new AbortController()
+
+  const store = openStore(config.storeUrl)
+  const { events, deadLetters } = store
+  const broker = openBroker({
+    url: config.brokerUrl,
+    username: config.brokerUsername,
+    password: config.brokerPassword,
+    clientId: 'monitor',
+    log,
+    deps,
+  })
+  const verify = createTokenVerifier({
+    issuer: config.tokenIssuer,
+    findKey: remoteKeys({ url: config.jwksUrl, deps }),
+    deps,
+  })
+
+  const stream = createStream({ events, deps, log })
+  const consumer = consumerPart('events', () =>
+    receiveEvents({
+      broker,
+      append: createAppend(events),
+      deadLetters,
+      onStored: stream.wake,
+      log,
+      metrics,
+      deps,
+    }),
+  )
+
+  const app = createApp({ config, log, metrics, deps })
+  app.route('/', dashboard(config))
+  app.route(
+    '/',
+    routes({
+      store,
+      timeline: createTimeline(events),
+      stats: createStats(events, deps),
+      audit: createAudit(events, deps),
+      stream,
+      redrive: createRedrive({ deadLetters, broker, deps }),
+      verify,
+      closing: closing.signal,
+    }),
+  )
+  const checks = [
+    // What is answered over HTTP is in the store, but health pages, docs and the dashboard are not: it may come back.
+    { name: 'store', required: false, check: () => store.ping() },
+    { name: 'broker', required: false, check: () => broker.ping() },
+    consumer,
+  ]
+  app.route('/health', healthRoutes(checks, closing.signal))
+  addDocs(app, {
+    title: 'Posta monitor',
+    description: 'Keeps what happened, and puts right what failed.',
+    url: config.monitorUrl,
+    metrics,
+  })
+
+  return service({
+    name: 'monitor',
+    listener,
+    app,
+    log,
+    closing,
+    // Closed from the last to the first: no more messages, then what they go through.
+    parts: [{ name: 'store', close: () => store.close() }, { name: 'broker', close: () => broker.close() }, consumer],
+  })
+}
