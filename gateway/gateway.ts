@@ -9,6 +9,7 @@ import { type Listener, type Service, service } from '@posta/common/service/life
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
+import { Histogram } from 'prom-client'
 import { createGrant } from './accounts/access-tokens.ts'
 import { createChangePassword } from './accounts/change-password.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
@@ -47,6 +48,13 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
     url: config.databaseUrl,
     authToken: config.databaseAuthToken,
   })
+  const commitSize = new Histogram({
+    name: 'posta_commit_size',
+    help: 'Writes that were committed together.',
+    buckets: [1, 2, 5, 10, 25, 50, 100, 256],
+    registers: [metrics],
+  })
+  writer.onCommit((writes) => commitSize.observe(writes))
   const broker = openBroker({
     url: config.brokerUrl,
     username: config.brokerUsername,
