@@ -1,0 +1,149 @@
+import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Broker } from '@posta/common/broker/broker.ts'
+import { openBroker } from '@posta/common/broker/open.ts'
+import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { type Listener, listen, type Service } from '@posta/common/service/lifecycle.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { sign } from 'hono/jwt'
+import { readMonitorConfig } from './config.ts'
+import { createMonitor } from './monitor.ts'
+import { loggedIn, requested, succeeded } from './samples.ts'
+
+const ISSUER = 'http://gateway.test'
+
+let folder: string
+let broker: Broker
+let service: Service
+let listener: Listener
+let url: string
+let tokenOf: (user: string, role: 'user' | 'operator') => Promise<string>
+
+/** A signing key, and a fetch that answers with its public half wherever the keys are asked for. */
+async function createKeys() {
+  const { privateKey, publicKey } = await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])
+  const { x } = await crypto.subtle.exportKey('jwk', publicKey)
+  const kid = 'test'
+  const keys = { keys: [{ kty: 'OKP', crv: 'Ed25519', x, kid, alg: 'EdDSA', use: 'sig' }] }
+  const jwk = { ...(await crypto.subtle.exportKey('jwk', privateKey)), alg: 'EdDSA', kid }
+  return {
+    fetch: Object.assign(async () => Response.json(keys), { preconnect: fetch.preconnect }) satisfies typeof fetch,
+    tokenOf: (user: string, role: 'user' | 'operator') => {
+      const now = Math.floor(Date.now() / 1000)
+      return sign({ iss: ISSUER, aud: 'posta', sub: user, role, jti: user, iat: now, exp: now + 60 }, jwk, 'EdDSA')
+    },
+  }
+}
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'posta-monitor-'))
+  const keys = await createKeys()
+  tokenOf = keys.tokenOf
+  const deps: Deps = { ...systemDeps, fetch: keys.fetch }
+  listener = listen('127.0.0.1', 0)
+  const config = readMonitorConfig({
+    DATA_DIR: folder,
+    MONITOR_PORT: String(listener.port),
+    TOKEN_ISSUER: ISSUER,
+    LOG_LEVEL: 'silent',
+  })
+  url = config.monitorUrl
+  broker = openBroker({ url: config.brokerUrl, clientId: 'test', log: createLog('test', 'silent'), deps })
+  service = await createMonitor(config, deps, listener)
+  await service.start()
+})
+
+afterEach(async () => {
+  await service.close()
+  await broker.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+/** What the tests look into; the rest of an answer is for `toMatchObject`. */
+interface Answer {
+  readonly id?: string
+  readonly items: readonly { readonly id: string; readonly status?: string; readonly data?: unknown }[]
+  readonly paths: object
+}
+
+async function ask(path: string, token?: string, method = 'GET'): Promise<Answer> {
+  const response = await fetch(url + path, { method, ...(token && { headers: { Authorization: `Bearer ${token}` } }) })
+  return response.json()
+}
+
+/** Asks until the answer is as it should be. */
+async function eventually(path: string, token: string, is: (answer: Answer) => boolean): Promise<Answer> {
+  for (;;) {
+    const answer = await ask(path, token)
+    if (is(answer)) return answer
+    await Bun.sleep(10)
+  }
+}
+
+test('what is sent over the broker is there to be asked for, by its user', async () => {
+  await broker.publish([loggedIn('login'), requested('op-1'), succeeded('op-1'), loggedIn('of bob', 'bob')])
+  const ana = await tokenOf('ana', 'user')
+  const { items } = await eventually('/events', ana, ({ items }) => items?.length === 3)
+  expect(items.map(({ id }) => id).toSorted()).toEqual(['login', 'op-1.requested', 'op-1.succeeded'])
+  expect(await ask('/operations/op-1/timeline', ana)).toMatchObject({
+    items: [{ type: 'posta.operation.requested' }, { type: 'posta.operation.succeeded', sincePreviousMs: 40 }],
+  })
+  expect(await ask('/audit/verify', await tokenOf('olga', 'operator'))).toMatchObject({ ok: true, events: 4 })
+})
+
+test('an event that cannot be read becomes one dead letter, those behind it go on, and a redrive is an event', async () => {
+  const bad = { ...loggedIn('bad'), value: Buffer.from('{') }
+  await broker.publish([bad, loggedIn('behind')])
+  const olga = await tokenOf('olga', 'operator')
+  const { items } = await eventually('/dead-letters', olga, ({ items }) => items?.length === 1)
+  expect(items[0]).toMatchObject({ group: 'posta.monitor', topic: 'posta.events', status: 'open', preview: '{' })
+  await eventually('/events/behind', olga, ({ id }) => id === 'behind')
+  await eventually('/events?type=posta.message.dead-lettered', olga, ({ items }) => items?.length === 1)
+
+  expect(await ask(`/dead-letters/${items[0]?.id}/redrive`, olga, 'POST')).toMatchObject({ status: 'redriven' })
+  const redrives = await eventually('/events?type=posta.dead-letter.redriven', olga, ({ items }) => items?.length === 1)
+  expect(redrives.items[0]?.data).toMatchObject({ deadLetter: items[0]?.id, by: 'olga' })
+  // It still cannot be read: that is a dead letter of its own.
+  const again = await eventually('/dead-letters', olga, ({ items }) => items?.length === 2)
+  expect(again.items.map(({ status }) => status).toSorted()).toEqual(['open', 'redriven'])
+})
+
+test('it says how it is, serves its page, and describes every route that it has', async () => {
+  expect(await ask('/health/live')).toEqual({ status: 'ok' })
+  expect(await ask('/health/ready')).toMatchObject({ status: 'ok', parts: { store: {}, broker: {}, events: {} } })
+  const page = await fetch(url)
+  expect(page.headers.get('Content-Type')).toStartWith('text/html')
+  expect(page.headers.get('Content-Security-Policy')).toContain("script-src 'self'")
+  const { paths } = await ask('/openapi.json')
+  expect(Object.keys(paths)).toEqual(
+    expect.arrayContaining([
+      '/events',
+      '/events/stream',
+      '/events/{id}',
+      '/operations/{id}/timeline',
+      '/stats',
+      '/audit/verify',
+      '/dead-letters',
+      '/dead-letters/{id}/redrive',
+    ]),
+  )
+})
+
+test('closing ends the streams that are open', async () => {
+  const headers = { Authorization: `Bearer ${await tokenOf('olga', 'operator')}` }
+  const response = await fetch(`${url}/events/stream`, { headers })
+  const reader = response.body?.getReader()
+  await reader?.read()
+  const closed = service.close()
+  const decoder = new TextDecoder()
+  let text = ''
+  for (;;) {
+    const { value, done } = (await reader?.read()) ?? { done: true }
+    if (done) break
+    text += decoder.decode(value)
+  }
+  expect(text).toContain('event: end')
+  await closed
+})
