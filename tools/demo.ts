@@ -109,7 +109,7 @@ async function demo(once: boolean): Promise<void> {
   let system: System | undefined
   try {
     const ports = { GATEWAY_PORT: '3000', PROCESSOR_PORT: '3001', MONITOR_PORT: '3002' }
-    system = await startInProcess({ RATES_URL: process.env.RATES_URL, LOG_LEVEL: 'warn', DATA_DIR: dataDir, ...ports })
+    system = await startInProcess({ RATES_URL: process.env.RATES_URL, LOG_LEVEL: 'error', DATA_DIR: dataDir, ...ports })
     await addOperator(dataDir, operator.email, operator.password)
     await demonstrate(system)
     say('\nEverything is as it should be.')
