@@ -35,10 +35,10 @@ async function post(path, body) {
   return answered(response)
 }
 
-/** Asks monitor as the one who is signed in, with a new access token where the old one has expired. */
-async function ask(path, { signal, headers = {} }) {
-  const send = () => fetch(path, { signal, headers: { ...headers, Authorization: `Bearer ${session.accessToken}` } })
+/** Asks as the one who is signed in, with a new access token where the old one has expired. */
+async function ask(url, { signal, headers = {} }) {
   const asked = session
+  const send = () => fetch(url, { signal, headers: { ...headers, Authorization: `Bearer ${asked.accessToken}` } })
   const response = await send()
   if (response.status !== 401) return answered(response)
   asked.refreshing ??= post('/auth/refresh', { refreshToken: asked.refreshToken })
@@ -52,12 +52,16 @@ async function ask(path, { signal, headers = {} }) {
   return answered(await send())
 }
 
-/** Latest events: with the stream where the user may have it, otherwise by asking again and again. */
+/** Latest events: by the stream for operators, otherwise by asking again and again. */
 async function follow(signal) {
   let lastEventId
-  let live = true
+  let live
   for (let pauseMs = 1000; !signal.aborted; await pause(pauseMs, signal)) {
     try {
+      if (live === undefined) {
+        const { role } = await (await ask(`${gateway}/auth/me`, { signal })).json()
+        live = role === 'operator'
+      }
       if (live) {
         const headers = lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId }
         const stream = await ask('/events/stream', { signal, headers })
@@ -72,12 +76,13 @@ async function follow(signal) {
         }
       } else {
         await load(signal)
-        say(`Asked for every ${POLL_MS / 1000} s`)
+        say(`Every ${POLL_MS / 1000} s`)
         pauseMs = POLL_MS
       }
     } catch (error) {
       if (signal.aborted) return
       if (error instanceof Refused && error.status === 403) {
+        // No operator any more.
         live = false
         pauseMs = 0
       } else if (error instanceof Refused && error.status === 401) {
