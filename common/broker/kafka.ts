@@ -2,7 +2,7 @@ import { ConfigError } from '../service/config.ts'
 import type { Logger } from '../service/log.ts'
 import type { Broker, Subscription } from './broker.ts'
 import { credentialsFault, parseBrokerUrl } from './broker-url.ts'
-import { connector } from './kafka/client.ts'
+import { createConnector } from './kafka/client.ts'
 import { createPing } from './kafka/ping.ts'
 import { createPublisher } from './kafka/publish.ts'
 import { subscribe } from './kafka/subscribe.ts'
@@ -36,17 +36,18 @@ export function openKafka(options: {
   const fault = credentialsFault(address, { username, password })
   if (fault) throw new ConfigError([fault])
 
-  const connect = connector({ address, username, password, clientId, log })
+  const { connect, close: disconnect } = createConnector({ address, username, password, clientId, log })
   const topics = createTopics({ connect, namespace, log })
   const publisher = createPublisher({ connect, topics })
-  const pinger = createPing(connect)
-  const subscriptions = new Set<Subscription>()
+  const ping = createPing(connect)
+  const subscriptions = new Set<Promise<Subscription>>()
   let closed: Promise<void> | undefined
 
   async function close(): Promise<void> {
-    await Promise.all([...subscriptions].map((subscription) => subscription.close()))
+    const opened = await Promise.allSettled(subscriptions)
+    await Promise.all(opened.map((each) => each.status === 'fulfilled' && each.value.close()))
     await publisher.close(PUBLISH_GRACE_MS)
-    pinger.close()
+    disconnect()
   }
 
   return {
@@ -54,12 +55,13 @@ export function openKafka(options: {
     async subscribe(group, to, handle) {
       if (closed) throw new Error('The broker has been closed: nothing more can be subscribed to.')
       const groupId = namespace === undefined ? group : `${namespace}.${group}`
-      const subscription = await subscribe({ connect, topics, group, groupId, to, handle, log })
-      subscriptions.add(subscription)
-      void subscription.ended.catch(() => {}).finally(() => subscriptions.delete(subscription))
-      return subscription
+      const subscribing = subscribe({ connect, topics, group, groupId, to, handle, log })
+      subscriptions.add(subscribing)
+      const forget = () => subscriptions.delete(subscribing)
+      subscribing.then(({ ended }) => ended.then(forget, forget), forget)
+      return subscribing
     },
-    ping: pinger.ping,
+    ping,
     close() {
       closed ??= close()
       return closed

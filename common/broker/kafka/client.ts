@@ -16,28 +16,38 @@ export interface Client {
 
 export type Connect = () => Client
 
+export interface Connector {
+  /** Makes a client; it connects when it is used. @throws once this is closed. */
+  readonly connect: Connect
+  /** Kills every client. */
+  close(): void
+}
+
 const CONNECTION_TIMEOUT_MS = 2500
-/** For an answer. The broker's own limit for a publish, `PUBLISH_ACK_TIMEOUT_MS`, is below it. */
+/** For an answer. */
 const REQUEST_TIMEOUT_MS = 5000
 const KEEP_ALIVE_MS = 30_000
 
 /** kafkajs retries inside of retries: few here, since what calls it tries again with a new client. */
 export const retry = { initialRetryTime: 100, maxRetryTime: 500, factor: 0.2, multiplier: 2, retries: 2 }
 
-export function connector(options: {
+export function createConnector(options: {
   readonly address: KafkaAddress
   readonly username: string | undefined
   readonly password: string | undefined
   readonly clientId: string
   readonly log: Logger
-}): Connect {
+}): Connector {
   const { address, clientId, log } = options
   // kafkajs splits an address at its first colon: an IPv6 address travels through it under a name.
   const hostsByName = new Map(address.brokers.map(({ host }, index) => [`ipv6-${index}`, host]))
   const brokers = address.brokers.map(({ host, port }, index) => `${isIP(host) === 6 ? `ipv6-${index}` : host}:${port}`)
   const sasl = saslOptions(options)
+  const clients = new Set<Client>()
+  let closed = false
 
-  return () => {
+  function connect(): Client {
+    if (closed) throw new Error('The broker has been closed.')
     const sockets = new Set<Socket>()
     let killed = false
     const kafka = new Kafka({
@@ -65,14 +75,25 @@ export function connector(options: {
         return socket
       },
     })
-    return {
+    const client: Client = {
       kafka,
       kill() {
         killed = true
+        clients.delete(client)
         for (const socket of sockets) socket.destroy(new Error('This client has been closed.'))
         sockets.clear()
       },
     }
+    clients.add(client)
+    return client
+  }
+
+  return {
+    connect,
+    close() {
+      closed = true
+      for (const client of clients) client.kill()
+    },
   }
 }
 

@@ -9,8 +9,7 @@ import {
 import type { Topic } from '../../messages/topics.ts'
 import type { Logger } from '../../service/log.ts'
 import type { BatchHandler, Delivered, Header } from '../broker.ts'
-import type { Connect } from './client.ts'
-import { retry } from './client.ts'
+import { type Connect, retry } from './client.ts'
 import { protocolError } from './errors.ts'
 import { createFeed, type Feed } from './feed.ts'
 import type { Topics } from './topics.ts'
@@ -290,9 +289,15 @@ function delivered(topic: Topic, partition: number, message: KafkaMessage): Deli
   }
 }
 
-/** A value that is null, which only a foreign client writes, reads as empty. */
+/**
+ * A value that is null, which only a foreign client writes, reads as empty. Under the names of what objects inherit
+ * (`constructor`) kafkajs adds what they inherit to the values: only bytes are values.
+ */
 function headersOf({ headers }: KafkaMessage): Header[] {
-  return Object.entries(headers ?? {}).flatMap(([name, value]) =>
-    [value].flat().map((each): Header => [name, Buffer.from(each ?? '')]),
+  return Object.entries(headers ?? {}).flatMap(([name, values]) =>
+    [values]
+      .flat()
+      .filter((value) => value === null || value === undefined || Buffer.isBuffer(value))
+      .map((value): Header => [name, value ?? Buffer.alloc(0)]),
   )
 }

@@ -6,12 +6,8 @@ const PING_TIMEOUT_MS = 2900
 /** Whoever asks within this gets the answer that was given last. */
 const FRESH_MS = 1000
 
-export interface Ping {
-  ping(): Promise<void>
-  close(): void
-}
-
-export function createPing(connect: Connect): Ping {
+/** Asks the broker for its cluster: rejects within 3 s where no answer comes. */
+export function createPing(connect: Connect): () => Promise<void> {
   let current: { readonly client: Client; readonly admin: Promise<Admin> } | undefined
   let last: { readonly answer: Promise<void>; settledAtMs: number | undefined } | undefined
 
@@ -42,22 +38,16 @@ export function createPing(connect: Connect): Ping {
     current = undefined
   }
 
-  return {
-    ping() {
-      const known = last
-      if (known && (known.settledAtMs === undefined || performance.now() - known.settledAtMs < FRESH_MS))
-        return known.answer
-      const asked: { answer: Promise<void>; settledAtMs: number | undefined } = {
-        answer: ask(),
-        settledAtMs: undefined,
-      }
-      last = asked
-      const settle = () => {
-        asked.settledAtMs = performance.now()
-      }
-      asked.answer.then(settle, settle)
-      return asked.answer
-    },
-    close: drop,
+  return () => {
+    const known = last
+    if (known && (known.settledAtMs === undefined || performance.now() - known.settledAtMs < FRESH_MS))
+      return known.answer
+    const asked: { answer: Promise<void>; settledAtMs: number | undefined } = { answer: ask(), settledAtMs: undefined }
+    last = asked
+    const settle = () => {
+      asked.settledAtMs = performance.now()
+    }
+    asked.answer.then(settle, settle)
+    return asked.answer
   }
 }

@@ -2,8 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { IHeaders, Message, Producer } from 'kafkajs'
 import { type Topic, topicSettings } from '../../messages/topics.ts'
 import { type Header, MessageTooLarge, type Outgoing, type Placed, sizeBytes } from '../broker.ts'
-import type { Client, Connect } from './client.ts'
-import { retry } from './client.ts'
+import { type Client, type Connect, retry } from './client.ts'
 import { isRefusedLogin, protocolError } from './errors.ts'
 import { partitionOf } from './partition-of.ts'
 import { FRAMING_BYTES, TopicMismatch, type Topics } from './topics.ts'
@@ -14,7 +13,8 @@ const MAX_SEND_BYTES = 512 * 1024
 /** kafkajs' time for a send grows with the square of the messages of a partition. */
 const MAX_SEND_MESSAGES = 1000
 const PUBLISH_TIMEOUT_MS = 10_000
-const PUBLISH_ACK_TIMEOUT_MS = 4000
+/** How long the broker may wait for its replicas: it says that they were late before the client stops waiting for it. */
+const ACK_TIMEOUT_MS = 4000
 const FIRST_PAUSE_MS = 100
 const LONGEST_PAUSE_MS = 1000
 
@@ -105,6 +105,7 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
   const name = topics.nameOf(topic)
   let waiting: Entry[] = []
   let working: Promise<void> | undefined
+  const closing = new AbortController()
   let current: { readonly client: Client; readonly producer: Promise<Producer> } | undefined
 
   async function work(): Promise<void> {
@@ -141,14 +142,17 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
       const attempt = new AbortController()
       try {
         const leftMs = deadlineMs - performance.now()
-        return await within(send(entries, attempt.signal), leftMs, `Publishing to ${name}`)
+        const signal = AbortSignal.any([attempt.signal, closing.signal])
+        return await within(send(entries, signal), leftMs, `Publishing to ${name}`)
       } catch (error) {
         attempt.abort()
         discard()
         if (protocolError(error) === 'UNKNOWN_TOPIC_OR_PARTITION') topics.forget()
-        if (!mayPass(error) || performance.now() + pauseMs >= deadlineMs) throw error
+        if (!mayPass(error) || closing.signal.aborted) throw error
+        if (performance.now() + pauseMs >= deadlineMs)
+          throw new Error(`The broker did not take what was to go to ${name}, for 10 s.`, { cause: error })
       }
-      await sleep(pauseMs)
+      await sleep(pauseMs, undefined, { signal: closing.signal })
     }
   }
 
@@ -162,7 +166,7 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
     const messages = entries.map(({ message }) => message)
     const records = await producer.sendBatch({
       acks: -1,
-      timeout: PUBLISH_ACK_TIMEOUT_MS,
+      timeout: ACK_TIMEOUT_MS,
       topicMessages: [{ topic: name, messages }],
     })
     const baseOffsets = new Map(records.map(({ partition, baseOffset }) => [partition, Number(baseOffset)]))
@@ -207,9 +211,9 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
     },
     async close(graceMs) {
       await within(working ?? Promise.resolve(), graceMs, `Publishing to ${name}`).catch(() => {})
-      for (const { call } of waiting) call.reject(new Error('The broker was closed before this could be published.'))
-      waiting = []
+      closing.abort(new Error('The broker was closed before this could be published.'))
       discard()
+      await working
     },
   }
 }

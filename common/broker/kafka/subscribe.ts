@@ -8,7 +8,7 @@ import { type Member, startMember } from './member.ts'
 import { TopicMismatch, type Topics } from './topics.ts'
 
 const FIRST_PAUSE_MS = 250
-const LONGEST_PAUSE_MS = 5000
+const LONGEST_PAUSE_MS = 2000
 /** Without a heartbeat taken for so long, whatever the reason, the subscription gives up. */
 const GIVE_UP_MS = 5 * 60_000
 /** Heartbeats come every second. */
@@ -59,6 +59,8 @@ export async function subscribe(options: {
       const lasting = reason instanceof TopicMismatch || (isRefusedLogin(reason) && !joinedOnce)
       if (lasting || performance.now() - aliveAtMs > GIVE_UP_MS) throw reason
       log.warn({ err: reason, group, pauseMs }, 'the subscription was interrupted: trying again')
+      // It may have been because a topic is gone.
+      options.topics.forget()
       await sleep(pauseMs, undefined, { signal: closing.signal }).catch(() => {})
     }
   }
