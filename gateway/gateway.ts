@@ -55,7 +55,7 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
     registers: [metrics],
   })
   writer.onCommit((writes) => commitSize.observe(writes))
-  const broker = openBroker({
+  const broker = (deps.openBroker ?? openBroker)({
     url: config.brokerUrl,
     username: config.brokerUsername,
     password: config.brokerPassword,

@@ -28,7 +28,7 @@ export function createMonitor(config: MonitorConfig, deps: Deps, listener: Liste
 
   const store = openStore(config.storeUrl)
   const { events, deadLetters } = store
-  const broker = openBroker({
+  const broker = (deps.openBroker ?? openBroker)({
     url: config.brokerUrl,
     username: config.brokerUsername,
     password: config.brokerPassword,

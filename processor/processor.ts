@@ -22,7 +22,7 @@ export function createProcessor(config: ProcessorConfig, deps: Deps, listener: L
   const closing = new AbortController()
 
   const results = openResults(config.storeUrl)
-  const broker = openBroker({
+  const broker = (deps.openBroker ?? openBroker)({
     url: config.brokerUrl,
     username: config.brokerUsername,
     password: config.brokerPassword,
