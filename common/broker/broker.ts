@@ -103,8 +103,10 @@ export function sizeBytes(message: Pick<Outgoing, 'key' | 'value' | 'headers'>):
   return bytes
 }
 
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
+
 /** The last value of a header as text, as a reader of single-valued headers takes it. */
 export function headerText(message: { readonly headers: readonly Header[] }, name: string): string | undefined {
   const found = message.headers.findLast(([each]) => each === name)
-  return found && Buffer.from(found[1]).toString('utf8')
+  return found && utf8.decode(found[1])
 }

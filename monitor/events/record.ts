@@ -1,4 +1,3 @@
-import { isUtf8 } from 'node:buffer'
 import type { Delivered } from '@posta/common/broker/broker.ts'
 import { type Topic, topics } from '@posta/common/messages/topics.ts'
 import * as v from 'valibot'
@@ -132,9 +131,14 @@ function read(json: string): Message {
   return v.parse(Message, JSON.parse(json))
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
 function toBytes(bytes: Uint8Array): Bytes {
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  return isUtf8(buffer) ? buffer.toString('utf8') : { base64: buffer.toString('base64') }
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    return { base64: Buffer.from(bytes).toString('base64') }
+  }
 }
 
 function toText(bytes: Bytes): string {
