@@ -54,7 +54,7 @@ function isProblemCode(code: string): code is ProblemCode {
 }
 
 function page(title: string, body: ReturnType<typeof html>) {
-  return html`<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title><h1>${title}</h1>${body}</html>`
+  return html`<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><title>${title}</title><h1>${title}</h1>${body}</html>`
 }
 
 const bundle = (name: string) => Bun.file(new URL(import.meta.resolve(`swagger-ui-dist/${name}`)))
@@ -78,7 +78,7 @@ function docsPage(title: string): Hono {
     )
     .get('/', (c) =>
       c.html(
-        html`<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title><link rel="stylesheet" href="/docs/swagger-ui.css"><div id="docs"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/setup.js"></script></html>`,
+        html`<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><title>${title}</title><link rel="stylesheet" href="/docs/swagger-ui.css"><div id="docs"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/setup.js"></script></html>`,
       ),
     )
     .get('/swagger-ui.css', () => new Response(bundle('swagger-ui.css')))

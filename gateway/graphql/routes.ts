@@ -10,6 +10,14 @@ import { maskError, maskValidationErrors } from './errors.ts'
 import { limits } from './limits.ts'
 import type { RequestContext } from './schema.ts'
 
+const FIRST_QUERY = `# Log in, and put the token into Headers below: { "Authorization": "Bearer …" }
+mutation {
+  login(input: { email: "me@example.com", password: "a long sentence that only I know" }) {
+    accessToken
+  }
+}
+`
+
 /** `/graphql`: queries and mutations by POST, subscriptions as server-sent events, and GraphiQL unless in production. */
 export function graphqlRoutes(parts: {
   schema: GraphQLSchema
@@ -22,7 +30,7 @@ export function graphqlRoutes(parts: {
     schema,
     graphqlEndpoint: '/graphql',
     landingPage: false,
-    graphiql: config.production ? false : { title: 'Posta', subscriptionsProtocol: 'SSE' },
+    graphiql: config.production ? false : { title: 'Posta', subscriptionsProtocol: 'SSE', defaultQuery: FIRST_QUERY },
     renderGraphiQL,
     // The app around it does CORS for everything.
     cors: false,
