@@ -88,6 +88,9 @@ test('what is sent over the broker is there to be asked for, by its user', async
     items: [{ type: 'posta.operation.requested' }, { type: 'posta.operation.succeeded', sincePreviousMs: 40 }],
   })
   expect(await ask('/audit/verify', await tokenOf('olga', 'operator'))).toMatchObject({ ok: true, events: 4 })
+  const metrics = await (await fetch(`${url}/metrics`)).text()
+  expect(metrics).toMatch(/posta_messages_read_total\{topic="posta.events",kind="event",.*\} 2\n/)
+  expect(metrics).toMatch(/posta_consumer_lag\{.*topic="posta.events".*\} 0\n/)
 })
 
 test('an event that cannot be read becomes one dead letter, those behind it go on, and a redrive is an event', async () => {

@@ -71,12 +71,12 @@ export function createMonitor(config: MonitorConfig, deps: Deps, listener: Liste
     }),
   )
   const checks = [
-    // What is answered over HTTP is in the store, but health pages, docs and the dashboard are not: it may come back.
+    // Without its store it keeps nothing and loses nothing: the messages wait, and it comes back by itself.
     { name: 'store', required: false, check: () => store.ping() },
     { name: 'broker', required: false, check: () => broker.ping() },
     consumer,
   ]
-  app.route('/health', healthRoutes(checks, closing.signal))
+  app.route('/health', healthRoutes(checks, closing.signal, log))
   addDocs(app, {
     title: 'Posta monitor',
     description: 'Keeps what happened, and puts right what failed.',

@@ -4,6 +4,7 @@ import { type Consumer, consume } from '@posta/common/broker/consume.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
+import { Counter } from 'prom-client'
 import { toDeadLetter } from './dead-letters.ts'
 import type { Append } from './events/append.ts'
 import type { DeadLetters } from './events/events.ts'
@@ -56,12 +57,23 @@ export function receiveEvents(
     >,
 ): Subscription {
   const { broker, log, metrics, deps } = parts
+  const receive = createReceive(parts)
+  const read = new Counter({
+    name: 'posta_messages_read_total',
+    help: 'Messages that monitor has dealt with, by what they were to it. One that came again counts again.',
+    labelNames: ['topic', 'kind'],
+    registers: [metrics],
+  })
   return consume({
     broker,
     group: groups.monitor,
     topics: Object.values(topics),
     read: readMessage,
-    handle: createReceive(parts),
+    async handle(received, signal) {
+      const verdicts = await receive(received, signal)
+      for (const { item: kind, message } of received) read.inc({ topic: message.topic, kind })
+      return verdicts
+    },
     log,
     metrics,
     deps,
