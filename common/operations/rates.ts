@@ -3,7 +3,7 @@ import * as v from 'valibot'
 /** A currency as the external API names it, in any case; answered in upper case. */
 export const CurrencyCode = v.pipe(
   v.string(),
-  v.regex(/^[a-z0-9]{2,10}$/i, 'must be a currency code such as USD'),
+  v.regex(/^[A-Za-z0-9]{2,10}$/, 'must be a currency code such as USD'),
   v.toUpperCase(),
   v.metadata({ description: 'A currency code, in any case; answered in upper case.', examples: ['USD'] }),
 )
