@@ -107,7 +107,7 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
     { name: 'relay', required: false, check: relay.check },
     results,
   ]
-  app.route('/health', healthRoutes(checks, closing.signal))
+  app.route('/health', healthRoutes(checks, closing.signal, log))
   addDocs(app, {
     title: 'Posta gateway',
     description: 'Logs people in, takes their operations and answers them.',

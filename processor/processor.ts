@@ -48,7 +48,7 @@ export function createProcessor(config: ProcessorConfig, deps: Deps, listener: L
     { name: 'broker', required: false, check: () => broker.ping() },
     requests,
   ]
-  app.route('/health', healthRoutes(checks, closing.signal))
+  app.route('/health', healthRoutes(checks, closing.signal, log))
   addDocs(app, {
     title: 'Posta processor',
     description: 'Performs operations, keeps their results and the rate tables, and answers gateway over Kafka.',

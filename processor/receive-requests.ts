@@ -2,7 +2,7 @@
 import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
-import { Counter, Gauge, Histogram } from 'prom-client'
+import { Counter, Histogram } from 'prom-client'
 import { deadLettered, decide, type Effect, isPerformed, userDayKey } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, readRequest, reply } from './request.ts'
@@ -91,7 +91,7 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     for (const { type, status } of stored) performed.inc({ type, status })
   }
 
-  const subscription = consume<Request>({
+  return consume<Request>({
     ...options,
     group: groups.processor,
     topics: [topics.requests],
@@ -105,15 +105,4 @@ export function receiveRequests(options: RequestsOptions): Subscription {
       await broker.publish([reply(stored, request)])
     },
   })
-  new Gauge({
-    name: 'posta_consumer_lag',
-    help: "Messages that this member's partitions hold beyond the group's offset.",
-    labelNames: ['topic', 'partition'],
-    registers: [metrics],
-    collect() {
-      this.reset()
-      for (const { topic, partition, lag } of subscription.lag()) this.set({ topic, partition }, lag)
-    },
-  })
-  return subscription
 }

@@ -1,4 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { decodeDeadLetter } from '../messages/dead-letter.ts'
 import { decode } from '../messages/envelope.ts'
@@ -7,6 +10,7 @@ import { systemDeps } from '../service/deps.ts'
 import { createLog } from '../service/log.ts'
 import type { Batch, BatchHandler, Broker, Delivered, Outgoing } from './broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from './consume.ts'
+import { openEmbedded } from './embedded.ts'
 
 const done: Verdict = { done: true }
 
@@ -255,5 +259,53 @@ describe('consume', () => {
     expect(subscription.state()).toBe('recovering')
     await until(() => subscription.state() === 'running')
     expect(refusals).toBe(-1)
+  })
+
+  test('a handler that stands still shows as lag, and takes no more than one batch into memory', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'consume-'))
+    const broker = openEmbedded({ path: join(folder, 'broker.db') })
+    const metrics = new Registry()
+    const goOn = Promise.withResolvers<void>()
+    let taken = 0
+    const subscription = consume<string>({
+      broker,
+      group: groups.processor,
+      topics: [topics.requests],
+      read: () => ({ item: '' }),
+      async handle(received) {
+        taken += received.length
+        await goOn.promise
+        return received.map(() => done)
+      },
+      log: createLog('test', 'silent'),
+      metrics,
+      deps: systemDeps,
+    })
+    const shown = () => metrics.getSingleMetricAsString('posta_consumer_lag')
+    const line = 'posta_consumer_lag{topic="posta.requests",partition="0",group="posta.processor"}'
+    await until(() => subscription.lag().length > 0)
+    const outgoing = { topic: topics.requests, key: 'user', value: Buffer.from('m'), headers: [] }
+    for (let published = 0; published < 5000; published += 1000)
+      await broker.publish(Array.from({ length: 1000 }, () => outgoing))
+
+    await until(() => taken > 0)
+    expect(await shown()).toContain(`${line} 5000`)
+    expect(taken).toBeLessThanOrEqual(1000)
+
+    goOn.resolve()
+    await until(() => subscription.lag()[0]?.lag === 0)
+    expect(await shown()).toContain(`${line} 0`)
+    expect(taken).toBe(5000)
+    await broker.close()
+    rmSync(folder, { recursive: true })
+  })
+
+  test('what has not happened yet is shown as 0, so that its first time counts as an increase', async () => {
+    const metrics = new Registry()
+    start(async () => [], { metrics })
+    for (const name of ['posta_dead_letters_total', 'posta_message_retries_total'])
+      expect(await metrics.getSingleMetricAsString(name)).toContain(
+        `${name}{group="posta.processor",topic="posta.requests"} 0`,
+      )
   })
 })

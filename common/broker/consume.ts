@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Counter, type Registry } from 'prom-client'
+import { Counter, Gauge, type Registry } from 'prom-client'
 import { deadLetterId, encodeDeadLetter } from '../messages/dead-letter.ts'
 import { encode } from '../messages/envelope.ts'
 import { type Group, type Topic, topics } from '../messages/topics.ts'
@@ -82,6 +82,8 @@ export function consume<Item>(consumer: Consumer<Item>): Subscription {
     'posta_message_retries_total',
     'Attempts at a message after the first.',
   )
+  // A counter that begins with its first increment hides that one from whoever watches for increases.
+  for (const topic of consumer.topics) for (const counter of [deadLetters, retries]) counter.inc({ group, topic }, 0)
   const partitions = new Map<string, Partition<Item>>()
   let troubles = 0
 
@@ -216,11 +218,13 @@ export function consume<Item>(consumer: Consumer<Item>): Subscription {
     }
   }
 
-  return persistent(
+  const subscription = persistent(
     () => broker.subscribe(group, consumer.topics, handleBatch),
     () => troubles > 0,
     log.child({ group }),
   )
+  showLag(consumer.metrics, group, subscription)
+  return subscription
 }
 
 /** A subscription that does not need the broker to be there yet: it is made as soon as it can be. */
@@ -326,4 +330,25 @@ function consumerCounter(registry: Registry, name: string, help: string): Counte
   const known = registry.getSingleMetric(name)
   if (known instanceof Counter) return known
   return new Counter({ name, help, labelNames: ['group', 'topic'], registers: [registry] })
+}
+
+const shownLags = new WeakMap<Registry, [Group, Subscription][]>()
+
+/** A handler that is slow or stands still shows here: what it has not taken waits at the broker, not in memory. */
+function showLag(registry: Registry, group: Group, subscription: Subscription): void {
+  const shown = shownLags.get(registry) ?? []
+  shown.push([group, subscription])
+  if (shownLags.has(registry)) return
+  shownLags.set(registry, shown)
+  new Gauge({
+    name: 'posta_consumer_lag',
+    help: "Messages that this member's partitions hold beyond the group's offset.",
+    labelNames: ['topic', 'partition', 'group'],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const [group, subscription] of shown)
+        for (const { topic, partition, lag } of subscription.lag()) this.set({ topic, partition, group }, lag)
+    },
+  })
 }

@@ -14,6 +14,7 @@ import * as v from 'valibot'
 import type { CommonConfig } from './config.ts'
 import type { Deps } from './deps.ts'
 import type { Logger } from './log.ts'
+import { isOutage } from './outage.ts'
 import { checkInput, Problem, type ProblemCode, problems } from './problem.ts'
 import { continueTrace, withTrace } from './trace.ts'
 
@@ -102,7 +103,7 @@ export function createApp(options: {
   app.notFound((c) => problemResponse(c, new Problem('not-found', 'There is nothing at this path.')))
   app.onError((error, c) => {
     const problem = toProblem(error)
-    if (problem.code === 'internal') log.error({ err: error, route: routePath(c, -1) }, 'a request failed')
+    logFault(log, problem, { route: routePath(c, -1) })
     return problemResponse(c, problem)
   })
   return app
@@ -113,7 +114,15 @@ export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
   if (error instanceof HTTPException && error.status === 400)
     return new Problem('malformed-request', 'The body is not JSON.')
+  if (isOutage(error)) return new Problem('unavailable', undefined, { retryAfterS: 5, cause: error })
   return new Problem('internal', undefined, { cause: error })
+}
+
+/** A request that failed through no fault of the client's is in the log, with the cause that the client is not told. */
+export function logFault(log: Logger, problem: Problem, at: object): void {
+  const err = problem.cause ?? problem
+  if (problem.code === 'internal') log.error({ err, ...at }, 'a request failed')
+  if (problem.code === 'unavailable') log.warn({ err, ...at }, 'a request failed: a store does not answer')
 }
 
 /** Problem details, RFC 9457. `status` and `instance` are left to HTTP and the request id. */

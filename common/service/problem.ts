@@ -101,6 +101,11 @@ export const problems = {
     title: 'Tokens cannot be checked at the moment',
     help: 'The keys that tokens are signed with could not be fetched. Try again later.',
   },
+  unavailable: {
+    status: 503,
+    title: 'A part of the system cannot be reached at the moment',
+    help: 'A store or the broker does not answer. Try again after as many seconds as `Retry-After` says.',
+  },
   overloaded: {
     status: 503,
     title: 'Too busy at the moment',

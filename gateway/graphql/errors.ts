@@ -1,4 +1,4 @@
-import { toProblem } from '@posta/common/service/http.ts'
+import { logFault, toProblem } from '@posta/common/service/http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { inputFaults, Problem } from '@posta/common/service/problem.ts'
 import { GraphQLError } from 'graphql'
@@ -24,7 +24,7 @@ export function maskError(log: Logger): (error: unknown) => GraphQLError {
     }
     if (error.originalError && !(error.originalError instanceof GraphQLError)) {
       const problem = toProblem(error.originalError)
-      if (problem.code === 'internal') log.error({ err: error.originalError, path: error.path }, 'a request failed')
+      logFault(log, problem, { path: error.path })
       return problemError(problem, error)
     }
     return problemError(new Problem('malformed-request', withoutValues(error.message)), error)

@@ -1,0 +1,67 @@
+import { expect, test } from 'bun:test'
+import { healthRoutes } from './health.ts'
+
+/** The routes over parts that are as the test says, and what they log. */
+function start(required: boolean) {
+  let trouble: Error | undefined
+  const lines: string[] = []
+  const line = (level: string) => (facts: object, message?: string) => {
+    const { part, err }: { part?: string; err?: Error } = facts
+    lines.push([level, part, message, err?.message].filter(Boolean).join(': '))
+  }
+  const store = {
+    name: 'store',
+    required,
+    check() {
+      if (trouble) throw trouble
+    },
+  }
+  const works = { name: 'broker', required: true, async check() {} }
+  const closing = new AbortController()
+  const app = healthRoutes([store, works], closing.signal, { info: line('info'), warn: line('warn') })
+  return {
+    lines,
+    closing,
+    fail(reason: string | undefined) {
+      trouble = reason === undefined ? undefined : new Error(reason)
+    },
+    async ready() {
+      const response = await app.request('/ready')
+      return { status: response.status, text: await response.text() }
+    },
+  }
+}
+
+test('a part in trouble is logged with the reason once, and once when it works again; the page tells neither', async () => {
+  const { lines, fail, ready } = start(false)
+  expect(await ready()).toMatchObject({ status: 200 })
+  expect(lines).toEqual([])
+
+  fail('connect ECONNREFUSED db.internal:27017')
+  const answers = [...(await Promise.all([ready(), ready()])), await ready()]
+  for (const { status, text } of answers) {
+    expect(status).toBe(200)
+    expect(text).toContain('"status":"degraded"')
+    expect(text).not.toContain('db.internal')
+  }
+  expect(lines).toEqual(['warn: store: a part is in trouble: connect ECONNREFUSED db.internal:27017'])
+
+  fail(undefined)
+  expect((await ready()).text).toContain('"status":"ok"')
+  await ready()
+  expect(lines.slice(1)).toEqual(['info: store: a part works again'])
+
+  fail('again')
+  await ready()
+  expect(lines.slice(2)).toEqual(['warn: store: a part is in trouble: again'])
+})
+
+test('without a required part, and while it closes, a service is not ready', async () => {
+  const { fail, ready, closing } = start(true)
+  fail('away')
+  expect(await ready()).toMatchObject({ status: 503, text: expect.stringContaining('"status":"unavailable"') })
+  fail(undefined)
+  expect(await ready()).toMatchObject({ status: 200 })
+  closing.abort()
+  expect(await ready()).toMatchObject({ status: 503 })
+})
