@@ -1,0 +1,83 @@
+import { describe, expect, test } from 'bun:test'
+import { Hono } from 'hono'
+import { Registry } from 'prom-client'
+import * as v from 'valibot'
+import { commonEntries, readConfig, settle } from './config.ts'
+import { systemDeps } from './deps.ts'
+import { clientAddress, createApp, validate } from './http.ts'
+import { createLog } from './log.ts'
+import { Problem } from './problem.ts'
+
+function makeApp() {
+  const config = settle(readConfig(commonEntries, {}))
+  return createApp({ config, log: createLog('test', 'silent'), metrics: new Registry(), deps: systemDeps })
+    .get('/broken', () => {
+      throw new Error('a secret of the inside')
+    })
+    .get('/busy', () => {
+      throw new Problem('overloaded', 'Too many.', { retryAfterS: 1.2 })
+    })
+    .post('/things', validate('json', v.strictObject({ name: v.string() })), (c) => c.json(c.req.valid('json')))
+}
+
+describe('an app', () => {
+  test('tells nothing of what broke inside, and gives the request an id to find it by', async () => {
+    const response = await makeApp().request('/broken')
+    expect(response.status).toBe(500)
+    expect(response.headers.get('x-request-id')).toMatch(/^[\w-]{36}$/)
+    expect(await response.text()).not.toContain('secret')
+  })
+
+  test('keeps a request id that a client sends, unless it is unfit for a log', async () => {
+    const idOf = async (id: string) =>
+      (await makeApp().request('/busy', { headers: { 'x-request-id': id } })).headers.get('x-request-id')
+    expect(await idOf('mine-1')).toBe('mine-1')
+    expect(await idOf('x"} {"forged')).not.toContain('forged')
+  })
+
+  test('says when to come back, in whole seconds', async () => {
+    expect((await makeApp().request('/busy')).headers.get('retry-after')).toBe('2')
+  })
+
+  test('lets the pages of the three services call it, and no others', async () => {
+    const originOf = async (origin: string) =>
+      (await makeApp().request('/busy', { headers: { origin } })).headers.get('access-control-allow-origin')
+    expect(await originOf('http://127.0.0.1:3002')).toBe('http://127.0.0.1:3002')
+    expect(await originOf('https://evil.example.com')).toBeNull()
+  })
+
+  test('takes JSON alone, in any spelling of its type', async () => {
+    const post = (type: string, body = '{"name":"a"}') =>
+      makeApp().request('/things', { method: 'POST', headers: { 'content-type': type }, body })
+    expect((await post('application/json')).status).toBe(200)
+    expect((await post('Application/JSON; charset=utf-8')).status).toBe(200)
+    expect((await post('text/json')).status).toBe(415)
+    expect((await post('application/json', '{')).status).toBe(400)
+    expect((await post('application/json', '{"name":1}')).status).toBe(422)
+  })
+})
+
+describe('the address of a client', () => {
+  const addressOf = async (peer: string, trusted: string, forwarded?: string) => {
+    const { trustedProxies } = settle(readConfig(commonEntries, { TRUSTED_PROXIES: trusted }))
+    const app = new Hono().get('/', (c) => c.text(clientAddress(c, trustedProxies)))
+    const server = { requestIP: () => ({ address: peer, family: 'IPv4', port: 1 }) }
+    const response = await app.request(
+      '/',
+      { headers: forwarded === undefined ? {} : { 'x-forwarded-for': forwarded } },
+      { server },
+    )
+    return response.text()
+  }
+
+  test('is the peer, whatever X-Forwarded-For says, where no proxy is trusted', async () => {
+    expect(await addressOf('203.0.113.9', '', '198.51.100.1')).toBe('203.0.113.9')
+    expect(await addressOf('::ffff:203.0.113.9', '')).toBe('203.0.113.9')
+  })
+
+  test('is the last address in X-Forwarded-For that is no trusted proxy: what stands before it anyone may have written', async () => {
+    expect(await addressOf('10.0.0.1', '10.0.0.0/8', '1.1.1.1, 198.51.100.1, 10.0.0.2')).toBe('198.51.100.1')
+    expect(await addressOf('10.0.0.1', '10.0.0.0/8')).toBe('10.0.0.1')
+    expect(await addressOf('10.0.0.1', '10.0.0.0/8', 'nonsense')).toBe('nonsense')
+  })
+})
