@@ -44,15 +44,18 @@ export function createConnector(options: {
   const brokers = address.brokers.map(({ host, port }, index) => `${isIP(host) === 6 ? `ipv6-${index}` : host}:${port}`)
   const sasl = saslOptions(options)
   const clients = new Set<Client>()
+  let made = 0
   let closed = false
 
   function connect(): Client {
     if (closed) throw new Error('The broker has been closed.')
     const sockets = new Set<Socket>()
     let killed = false
+    // kafkajs tries the first few: by turns, so that a list that begins with dead ones is no obstacle.
+    const first = made++ % brokers.length
     const kafka = new Kafka({
       clientId,
-      brokers,
+      brokers: [...brokers.slice(first), ...brokers.slice(0, first)],
       ssl: address.tls,
       ...(sasl && { sasl }),
       connectionTimeout: CONNECTION_TIMEOUT_MS,

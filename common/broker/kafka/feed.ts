@@ -57,25 +57,32 @@ export function createFeed(options: {
   const stopping = new AbortController()
 
   async function work(): Promise<void> {
-    await after
-    while (!stopping.signal.aborted && next < kept.length) {
-      const { signal } = life
-      const messages = takeBatch(kept, next)
-      try {
-        const held = await handle({ topic, partition, messages, signal, commit: (to) => moveTo(to, signal) })
-        if (signal.aborted) continue
-        failures = 0
-        next += messages.length
-        const last = messages.at(-1)
-        void moveTo(held ? held.heldFrom : (last?.offset ?? -1) + 1, signal)
-      } catch (error) {
-        if (signal.aborted) continue
-        const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** failures, LONGEST_PAUSE_MS)
-        failures++
-        log.warn({ err: error, topic, partition, pauseMs }, 'a handler threw: its messages are delivered again')
-        await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {})
-        if (!signal.aborted) next = 0
-      }
+    try {
+      await after
+      while (!stopping.signal.aborted && next < kept.length) await deliver()
+    } finally {
+      // In the very step that finds nothing to deliver: what comes in the next one begins anew.
+      working = undefined
+    }
+  }
+
+  async function deliver(): Promise<void> {
+    const { signal } = life
+    const messages = takeBatch(kept, next)
+    try {
+      const held = await handle({ topic, partition, messages, signal, commit: (to) => moveTo(to, signal) })
+      if (signal.aborted) return
+      failures = 0
+      next += messages.length
+      const last = messages.at(-1)
+      void moveTo(held ? held.heldFrom : (last?.offset ?? -1) + 1, signal)
+    } catch (error) {
+      if (signal.aborted) return
+      const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** failures, LONGEST_PAUSE_MS)
+      failures++
+      log.warn({ err: error, topic, partition, pauseMs }, 'a handler threw: its messages are delivered again')
+      await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {})
+      if (!signal.aborted) next = 0
     }
   }
 
@@ -93,14 +100,6 @@ export function createFeed(options: {
 
   function full(): boolean {
     return keptBytes >= FULL_BYTES
-  }
-
-  function wake(): void {
-    working ??= work().finally(() => {
-      working = undefined
-      // Something may have come in the very turn in which the work ended.
-      if (!stopping.signal.aborted && next < kept.length) wake()
-    })
   }
 
   async function stop(): Promise<void> {
@@ -127,7 +126,7 @@ export function createFeed(options: {
       }
       for (const message of messages) keptBytes += memoryBytes(message)
       kept.push(...messages)
-      if (!stopping.signal.aborted) wake()
+      if (!stopping.signal.aborted) working ??= work()
     },
     full,
     busy: () => working !== undefined,

@@ -113,6 +113,8 @@ export function startMember(options: MemberOptions): Member {
     const finish = () => {
       state.isOver = true
       for (const feed of feeds) linger(feed)
+      // What could not be committed until now belongs to whoever has the partition next.
+      due.clear()
     }
     const stopped = Promise.all(feeds.map((feed) => feed.stop()))
     if (!committing && lingering.size === 0 && feeds.every((feed) => !feed.busy())) {
@@ -177,31 +179,35 @@ export function startMember(options: MemberOptions): Member {
   /** Resolves when the group's offset has moved, or never will. Commits of several partitions travel together. */
   function commit(topic: Topic, partition: number, offset: number): Promise<void> {
     due.set(partitionName({ topic, partition }), { topic: topics.nameOf(topic), partition, offset: String(offset) })
-    committing ??= commitDue().finally(() => {
-      committing = undefined
-    })
+    committing ??= commitDue()
     return committing
   }
 
   async function commitDue(): Promise<void> {
-    await Promise.resolve()
-    while (due.size > 0 && !isOver) {
-      const offsets = [...due]
-      due.clear()
-      try {
-        const byTopic = Map.groupBy(offsets, ([, { topic }]) => topic)
-        await commitOffsets?.({
-          topics: [...byTopic].map(([topic, each]) => ({ topic, partitions: each.map(([, offset]) => offset) })),
-        })
-      } catch (error) {
-        if (OUT_OF_THE_GROUP.includes(protocolError(error) ?? '')) {
-          due.clear()
-          return
-        }
-        log.debug({ err: error, group: groupId }, 'offsets could not be committed yet')
-        for (const [name, offset] of offsets) if (!due.has(name)) due.set(name, offset)
-        await sleep(COMMIT_PAUSE_MS)
-      }
+    try {
+      await Promise.resolve()
+      while (due.size > 0 && !isOver) await commitOnce()
+    } finally {
+      // In the very step that finds nothing due: what comes in the next one begins anew.
+      committing = undefined
+    }
+  }
+
+  async function commitOnce(): Promise<void> {
+    const offsets = [...due]
+    const assigned = entries
+    due.clear()
+    try {
+      const byTopic = Map.groupBy(offsets, ([, { topic }]) => topic)
+      await commitOffsets?.({
+        topics: [...byTopic].map(([topic, each]) => ({ topic, partitions: each.map(([, offset]) => offset) })),
+      })
+    } catch (error) {
+      const lost = revocation?.isOver || assigned !== entries
+      if (lost || OUT_OF_THE_GROUP.includes(protocolError(error) ?? '')) return
+      log.debug({ err: error, group: groupId }, 'offsets could not be committed yet')
+      for (const [name, offset] of offsets) if (!due.has(name)) due.set(name, offset)
+      await sleep(COMMIT_PAUSE_MS)
     }
   }
 

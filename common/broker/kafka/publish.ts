@@ -118,10 +118,13 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
         place(now, await deliver(now))
       } catch (error) {
         // Those behind would wait as long again, for a broker that has just been given all the time there is.
-        for (const { call } of [...now, ...waiting]) call.reject(error)
+        const reason = closing.signal.aborted ? closing.signal.reason : error
+        for (const { call } of [...now, ...waiting]) call.reject(reason)
         waiting = []
       }
     }
+    // In the very step that finds nothing waiting: what comes in the next one begins anew.
+    working = undefined
   }
 
   function place(sent: readonly Entry[], baseOffsets: ReadonlyMap<number, number>): void {
@@ -204,9 +207,7 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
       const { promise, resolve, reject } = Promise.withResolvers<readonly Placed[]>()
       const call: Call = { places: [], missing: messages.length, resolve, reject }
       for (const [index, message] of messages.entries()) waiting.push(entryOf(message, call, index))
-      working ??= work().finally(() => {
-        working = undefined
-      })
+      working ??= work()
       return promise
     },
     async close(graceMs) {
