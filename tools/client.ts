@@ -11,9 +11,9 @@ export interface Answer {
 export async function call(
   method: 'GET' | 'POST',
   url: string,
-  options: { token?: string; body?: unknown; headers?: Record<string, string> } = {},
+  options: { token?: string; body?: unknown; headers?: Record<string, string>; signal?: AbortSignal } = {},
 ): Promise<Answer> {
-  const { token, body, headers } = options
+  const { token, body, headers, signal } = options
   const response = await fetch(url, {
     method,
     headers: {
@@ -22,6 +22,7 @@ export async function call(
       ...headers,
     },
     ...(body !== undefined && { body: JSON.stringify(body) }),
+    ...(signal && { signal }),
   })
   const text = await response.text()
   const isJson = /\bjson\b/.test(response.headers.get('content-type') ?? '')

@@ -76,21 +76,20 @@ function start(plan: ServerPlan) {
   const log = openSync(plan.log, 'a')
   const server = Bun.spawn([...plan.command], { env: environmentFor(), stdin: 'ignore', stdout: log, stderr: log })
   closeSync(log)
-  // The watcher's standard input closes when this process ends in any way, kill -9 too: then nothing is left behind.
+  const watcher = endWithUs(server.pid, plan.temporary)
+  const exited = server.exited.then(() => watcher.kill('SIGKILL'))
+  return { pid: server.pid, exited, kill: (signal: NodeJS.Signals) => server.kill(signal) }
+}
+
+/** Kills a process, and removes what was temporary, when this process ends in any way, kill -9 too: nothing is left behind. */
+export function endWithUs(pid: number, temporary = ''): Bun.Subprocess {
+  // The watcher's standard input closes when this process ends.
   const watcher = Bun.spawn(
-    [
-      'sh',
-      '-c',
-      'cat >/dev/null; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"',
-      'sh',
-      `${server.pid}`,
-      plan.temporary ?? '',
-    ],
+    ['sh', '-c', 'cat >/dev/null; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"', 'sh', `${pid}`, temporary],
     { env: environmentFor(), stdin: 'pipe', stdout: 'ignore', stderr: 'ignore' },
   )
   watcher.unref()
-  const exited = server.exited.then(() => watcher.kill('SIGKILL'))
-  return { pid: server.pid, exited, kill: (signal: NodeJS.Signals) => server.kill(signal) }
+  return watcher
 }
 
 async function untilItAnswers({ name, url, log, answers }: ServerPlan, exited: Promise<void>) {
