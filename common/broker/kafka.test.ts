@@ -20,7 +20,7 @@ if (url) {
       return {
         open: () => openQuietly(options),
         child: { module: join(import.meta.dir, 'kafka.test.child.ts'), open: 'openQuietly', options },
-        dispose() {},
+        dispose: () => removeTopics(options),
       }
     },
     { takeoverMs: 10_000, membersShare: true },
@@ -29,19 +29,19 @@ if (url) {
 
 describe.skipIf(!url)('on Kafka', () => {
   let closing: (() => Promise<unknown>)[] = []
+  let cleaning: (() => Promise<unknown>)[] = []
 
   afterEach(async () => {
     await Promise.all(closing.map((close) => close()))
+    await Promise.all(cleaning.map((clean) => clean()))
     closing = []
+    cleaning = []
   }, TIMEOUT_MS)
 
   function scene() {
     const options = { url: url ?? '', namespace: `test-${Bun.randomUUIDv7()}` }
-    const foreign = new Kafka({
-      brokers: [options.url.replace(/^kafka:\/\/([^/?,]+).*$/, '$1')],
-      logLevel: logLevel.NOTHING,
-      retry: { retries: 10, initialRetryTime: 100, maxRetryTime: 1000 },
-    })
+    const foreign = foreignClient(options.url)
+    cleaning.push(() => removeTopics(options))
     return {
       foreign,
       name: (topic: string) => `${options.namespace}.${topic}`,
@@ -270,3 +270,21 @@ test.each([
   expect(open).toThrow(ConfigError)
   expect(open).toThrow(reason)
 })
+
+/** kafkajs without the driver: as another program would use the broker. */
+function foreignClient(brokerUrl: string): Kafka {
+  return new Kafka({
+    brokers: [brokerUrl.replace(/^kafka:\/\/([^/?,]+).*$/, '$1')],
+    logLevel: logLevel.NOTHING,
+    retry: { retries: 10, initialRetryTime: 100, maxRetryTime: 1000 },
+  })
+}
+
+/** A broker that serves many runs would otherwise fill up with topics. */
+async function removeTopics({ url: brokerUrl, namespace }: { url: string; namespace: string }): Promise<void> {
+  const admin = foreignClient(brokerUrl).admin()
+  await admin.connect()
+  const names = (await admin.listTopics()).filter((name) => name.startsWith(`${namespace}.`))
+  if (names.length > 0) await admin.deleteTopics({ topics: names })
+  await admin.disconnect()
+}

@@ -41,10 +41,14 @@ export async function subscribe(options: {
   async function keep(): Promise<void> {
     let aliveAtMs = performance.now()
     let joinedOnce = false
+    /** The trouble that the log already tells of. */
+    let told: string | undefined
     for (let pauseMs = FIRST_PAUSE_MS; !closing.signal.aborted; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
       const current = startMember({ ...options, lingering })
       member = current
       void current.joined.then(() => {
+        if (told !== undefined) log.info({ group }, 'the subscription runs again')
+        told = undefined
         joinedOnce = true
         firstJoin.resolve()
       })
@@ -58,7 +62,10 @@ export async function subscribe(options: {
       }
       const lasting = reason instanceof TopicMismatch || (isRefusedLogin(reason) && !joinedOnce)
       if (lasting || performance.now() - aliveAtMs > GIVE_UP_MS) throw reason
-      log.warn({ err: reason, group, pauseMs }, 'the subscription was interrupted: trying again')
+      // Once for each trouble: it may come every two seconds, for minutes.
+      const level = told === String(reason) ? 'debug' : 'warn'
+      told = String(reason)
+      log[level]({ err: reason, group }, 'the subscription was interrupted: trying again')
       // It may have been because a topic is gone.
       options.topics.forget()
       await sleep(pauseMs, undefined, { signal: closing.signal }).catch(() => {})
