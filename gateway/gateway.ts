@@ -9,7 +9,6 @@ import { type Listener, type Service, service } from '@posta/common/service/life
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
-import { Histogram } from 'prom-client'
 import { createGrant } from './accounts/access-tokens.ts'
 import { createChangePassword } from './accounts/change-password.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
@@ -19,42 +18,43 @@ import { createPasswords } from './accounts/passwords.ts'
 import { createRefreshSession } from './accounts/refresh.ts'
 import { createRegister } from './accounts/register.ts'
 import { createThrottle } from './accounts/throttle.ts'
-import { keepUp } from './accounts/upkeep.ts'
 import { createMe } from './accounts/user.ts'
 import type { GatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
 import { holdLease } from './database/lease.ts'
 import { openDatabase } from './database/open.ts'
+import { countOutbox } from './database/outbox.ts'
 import { graphqlRoutes } from './graphql/routes.ts'
 import { createSchema } from './graphql/schema.ts'
+import { createGatewayMetrics } from './metrics.ts'
 import { createRead } from './operations/read.ts'
-import { receiveResults } from './operations/receive-results.ts'
+import { type Completed, receiveResults } from './operations/receive-results.ts'
 import { startRelay } from './operations/relay.ts'
 import { createSubmit } from './operations/submit.ts'
 import { createWaiting } from './operations/until.ts'
 import { createRates } from './rates/rates.ts'
 import { accountRoutes } from './rest/accounts.ts'
 import { operationRoutes } from './rest/operations.ts'
+import { keepUp } from './upkeep.ts'
 
 export type Accounts = ReturnType<typeof createAccounts>
 
 /** Gateway, from its parts: read this to see how it hangs together. */
 export async function createGateway(config: GatewayConfig, deps: Deps, listener: Listener): Promise<Service> {
   const log = createLog('gateway', config.logLevel)
-  const metrics = createMetrics('gateway')
+  const registry = createMetrics('gateway')
   const closing = new AbortController()
 
   const { database, writer, ping, close } = await openDatabase({
     url: config.databaseUrl,
     authToken: config.databaseAuthToken,
   })
-  const commitSize = new Histogram({
-    name: 'posta_commit_size',
-    help: 'Writes that were committed together.',
-    buckets: [1, 2, 5, 10, 25, 50, 100, 256],
-    registers: [metrics],
+  const passwords = createPasswords()
+  const metrics = createGatewayMetrics(registry, {
+    outboxRows: () => countOutbox(database),
+    hashesWaiting: passwords.waiting,
   })
-  writer.onCommit((writes) => commitSize.observe(writes))
+  writer.onCommit(metrics.committed)
   const broker = (deps.openBroker ?? openBroker)({
     url: config.brokerUrl,
     username: config.brokerUsername,
@@ -70,22 +70,28 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
   const accounts = createAccounts({
     database,
     writer,
+    passwords,
     addEvent,
+    metrics,
     deps,
     grant: createGrant({ issuer: config.tokenIssuer, keys, deps }),
   })
 
   const rates = createRates({ url: config.ratesUrl }, deps, log)
-  const submit = createSubmit({ database, writer, rates, deps })
+  const submit = metrics.submissions(createSubmit({ database, writer, rates, onAccepted: metrics.accepted, deps }))
   const read = createRead(database)
   const waiting = createWaiting({ database, read, log })
+  const onCompleted = (operations: readonly Completed[]) => {
+    waiting.wake(operations.map(({ id }) => id))
+    metrics.completed(operations)
+  }
   const relay = startRelay({ database, writer, lease, broker, log, deps })
   const results = consumerPart('results', () =>
-    receiveResults({ broker, writer, onChanged: waiting.wake, log, metrics, deps }),
+    receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps }),
   )
   const upkeep = keepUp({ lease, writer, keys, deps, log })
 
-  const app = createApp({ config, log, metrics, deps })
+  const app = createApp({ config, log, metrics: registry, deps })
   app.route('/auth', accountRoutes({ accounts, verify, trustedProxies: config.trustedProxies }))
   app.route('/operations', operationRoutes({ submit, read, waiting, verify, closing: closing.signal }))
   app.route(
@@ -112,7 +118,7 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
     title: 'Posta gateway',
     description: 'Logs people in, takes their operations and answers them.',
     url: config.gatewayUrl,
-    metrics,
+    metrics: registry,
   })
 
   return service({
@@ -126,22 +132,26 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
       { name: 'database', close },
       { name: 'broker', close: () => broker.close() },
       { name: 'lease', close: lease.close },
-      { name: 'upkeep', close: upkeep.close },
+      upkeep,
       { name: 'relay', close: relay.close },
       results,
     ],
   })
 }
 
-function createAccounts(parts: Omit<Parameters<typeof createLogIn>[0], 'passwords' | 'throttle'> & { deps: Deps }) {
-  const passwords = createPasswords()
+function createAccounts(
+  parts: Omit<Parameters<typeof createLogIn>[0], 'throttle'> & {
+    metrics: Pick<ReturnType<typeof createGatewayMetrics>, 'logins'>
+    deps: Deps
+  },
+) {
   const throttle = createThrottle(parts.deps)
   return {
-    register: createRegister({ ...parts, passwords }),
-    logIn: createLogIn({ ...parts, passwords, throttle }),
+    register: createRegister(parts),
+    logIn: parts.metrics.logins(createLogIn({ ...parts, throttle })),
     refreshSession: createRefreshSession(parts),
     logOut: createLogOut(parts),
-    changePassword: createChangePassword({ ...parts, passwords, throttle }),
+    changePassword: createChangePassword({ ...parts, throttle }),
     me: createMe(parts.database),
   }
 }

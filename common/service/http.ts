@@ -182,9 +182,9 @@ export function jsonResponse(schema: v.GenericSchema, description: string) {
   return { description, content: { 'application/json': { schema: resolver(schema) } } }
 }
 
-/** The problems that a route may answer with, for `describeRoute`, by their status. */
+/** The problems that a route may answer with, for `describeRoute`, by their status. Any may find its store away. */
 export function problemResponses(...codes: readonly ProblemCode[]) {
-  const byStatus = Object.groupBy(codes, (code) => problems[code].status)
+  const byStatus = Object.groupBy([...codes, 'unavailable' as const], (code) => problems[code].status)
   return Object.fromEntries(
     Object.entries(byStatus).map(([status, same = []]) => [
       status,

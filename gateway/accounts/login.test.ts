@@ -119,3 +119,20 @@ test('a password that changes while it is being checked starts no session', asyn
   expect(events).toEqual([{ type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password' } }])
   expect(await database.$count(refreshTokens, eq(refreshTokens.userId, user.id))).toBe(0)
 })
+
+test('a user has at most 50 sessions: the next login ends the oldest, and none of another user', async () => {
+  const { refresh, enter } = accounts
+  const other = await enter('other-sessions@example.com')
+  const first = await enter('sessions@example.com')
+  const second = await logIn({ email: 'sessions@example.com', password: PASSWORD }, ADDRESS)
+  const refreshed = await refresh({ refreshToken: second.refreshToken })
+  for (let more = 0; more < 48; more++) await logIn({ email: 'sessions@example.com', password: PASSWORD }, ADDRESS)
+  const again = await refresh({ refreshToken: first.refreshToken })
+
+  await logIn({ email: 'sessions@example.com', password: PASSWORD }, ADDRESS)
+  await expect(refresh({ refreshToken: again.refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+  await refresh({ refreshToken: refreshed.refreshToken })
+  await refresh({ refreshToken: other.refreshToken })
+  const own = database.select().from(refreshTokens).where(eq(refreshTokens.userId, first.user.id))
+  expect(new Set((await own).map(({ sessionId }) => sessionId)).size).toBe(50)
+})

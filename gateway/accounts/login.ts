@@ -9,7 +9,7 @@ import { users } from '../database/schema.ts'
 import type { Grant } from './access-tokens.ts'
 import { GivenPassword, type Tokens } from './credentials.ts'
 import type { Passwords } from './passwords.ts'
-import { randomSecret, sessionExists, startSession } from './sessions.ts'
+import { endOldestSessionsOf, randomSecret, sessionExists, startSession } from './sessions.ts'
 import type { Throttle } from './throttle.ts'
 import type { UserRow } from './user.ts'
 
@@ -48,6 +48,7 @@ export function createLogIn(parts: {
         { token, sessionId, userId: user.id, nowMs: deps.now() },
         sql`EXISTS (SELECT 1 FROM ${users} WHERE ${isSame})`,
       ),
+      endOldestSessionsOf(user.id),
       addEvent('posta.user.logged-in', { user: user.id, session: sessionId }, sessionExists(sessionId)),
       ...(passwordHash ? [database.update(users).set({ passwordHash }).where(isSame)] : []),
     ])

@@ -12,6 +12,8 @@ export interface Passwords {
   verify(password: string, hash: string | undefined): Promise<boolean>
   /** Whether the hash was made with other parameters than today's. */
   isOutdated(hash: string): boolean
+  /** How many wait for their turn. */
+  waiting(): number
 }
 
 /** How the work is done; tests count it. */
@@ -21,7 +23,7 @@ export type Hasher = Pick<typeof Bun.password, 'hash' | 'verify'>
 const MAX_WAITING_PER_CORE = 32
 
 export function createPasswords(hasher: Hasher = Bun.password, cores = availableParallelism()): Passwords {
-  const enqueue = createQueue(cores, cores * MAX_WAITING_PER_CORE)
+  const { enqueue, waiting } = createQueue(cores, cores * MAX_WAITING_PER_CORE)
   // Of a password that nobody has.
   const dummy = hasher.hash(Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64'), PARAMETERS)
   return {
@@ -32,6 +34,7 @@ export function createPasswords(hasher: Hasher = Bun.password, cores = available
         return matches && hash !== undefined
       }),
     isOutdated: (hash) => !hash.startsWith(PREFIX),
+    waiting,
   }
 }
 
@@ -39,7 +42,7 @@ export function createPasswords(hasher: Hasher = Bun.password, cores = available
 function createQueue(concurrency: number, maxWaiting: number) {
   const waiting: (() => void)[] = []
   let running = 0
-  return async <Result>(task: () => Promise<Result>): Promise<Result> => {
+  async function enqueue<Result>(task: () => Promise<Result>): Promise<Result> {
     if (running >= concurrency) {
       if (waiting.length >= maxWaiting) throw new Problem('overloaded', undefined, { retryAfterS: 2 })
       // Whoever ends hands its place on, so `running` stays as it is.
@@ -53,4 +56,5 @@ function createQueue(concurrency: number, maxWaiting: number) {
       else running -= 1
     }
   }
+  return { enqueue, waiting: () => waiting.length }
 }

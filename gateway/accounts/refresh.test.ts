@@ -52,6 +52,25 @@ test('reuse by many at once is detected once, and the other sessions of the user
   expect(await next(other.refreshToken)).toMatch(/^[\w-]{43}$/)
 })
 
+test('a session is refreshed 20,000 times at most: its rows are bounded', async () => {
+  const { user, refreshToken } = await enter('often@example.com')
+  const second = await next(refreshToken)
+  const own = eq(refreshTokens.userId, user.id)
+  expect(await database.select({ refreshes: refreshTokens.refreshes }).from(refreshTokens).where(own)).toEqual([
+    { refreshes: 0 },
+    { refreshes: 1 },
+  ])
+  await writer.write([
+    database
+      .update(refreshTokens)
+      .set({ refreshes: 19_999 })
+      .where(and(own, eq(refreshTokens.refreshes, 1))),
+  ])
+  const last = await next(second)
+  expect(last).toMatch(/^[\w-]{43}$/)
+  expect(await next(last)).toBe('invalid-credentials')
+})
+
 test('a disabled user refreshes nothing', async () => {
   const { user, refreshToken } = await enter('disabled@example.com')
   await writer.write([database.update(users).set({ disabledAt: 1 }).where(eq(users.id, user.id))])

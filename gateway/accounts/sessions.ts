@@ -8,6 +8,13 @@ export type RefreshTokenRow = typeof refreshTokens.$inferSelect
 const DAY_MS = 24 * 60 * 60 * 1000
 const IDLE_MS = 30 * DAY_MS
 const SESSION_MS = 90 * DAY_MS
+/** Whoever logs in beyond this ends their oldest session. */
+export const MAX_SESSIONS_PER_USER = 50
+/**
+ * One refresh every six minutes for 90 days; a session that needs more ends. Each leaves a row until it expires, which
+ * shows the reuse of its token.
+ */
+export const MAX_REFRESHES_PER_SESSION = 20_000
 /** How long a lost answer may be asked for again. */
 const REPEAT_MS = 30 * 1000
 
@@ -29,12 +36,12 @@ export type Decision = 'rotate' | 'repeat' | 'reuse' | 'invalid'
  * @param successor the row of the token that replaced it
  */
 export function decideRefresh(
-  row: Pick<RefreshTokenRow, 'expiresAt' | 'usedAt'>,
+  row: Pick<RefreshTokenRow, 'expiresAt' | 'usedAt' | 'refreshes'>,
   successor: Pick<RefreshTokenRow, 'usedAt'> | undefined,
   nowMs: number,
 ): Decision {
   if (row.expiresAt <= nowMs) return 'invalid'
-  if (row.usedAt === null) return 'rotate'
+  if (row.usedAt === null) return row.refreshes < MAX_REFRESHES_PER_SESSION ? 'rotate' : 'invalid'
   const isRepeat = nowMs - row.usedAt <= REPEAT_MS && successor?.usedAt === null
   return isRepeat ? 'repeat' : 'reuse'
 }
@@ -45,24 +52,24 @@ export function startSession(
   condition: SQL,
 ): Statement {
   const sessionExpiresAt = nowMs + SESSION_MS
-  return insertToken({ hash: hashToken(token), sessionId, userId, sessionExpiresAt }, nowMs, condition)
+  return insertToken({ hash: hashToken(token), sessionId, userId, sessionExpiresAt, refreshes: 0 }, nowMs, condition)
 }
 
 /** Stores the token that follows `row`'s, if `condition` holds when it runs. */
 export function continueSession(row: RefreshTokenRow, token: string, nowMs: number, condition: SQL): Statement {
-  return insertToken({ ...row, hash: hashToken(token) }, nowMs, condition)
+  return insertToken({ ...row, hash: hashToken(token), refreshes: row.refreshes + 1 }, nowMs, condition)
 }
 
 function insertToken(
-  row: Pick<RefreshTokenRow, 'hash' | 'sessionId' | 'userId' | 'sessionExpiresAt'>,
+  row: Pick<RefreshTokenRow, 'hash' | 'sessionId' | 'userId' | 'sessionExpiresAt' | 'refreshes'>,
   nowMs: number,
   condition: SQL,
 ): Statement {
-  const { hash, sessionId, userId, sessionExpiresAt } = row
+  const { hash, sessionId, userId, sessionExpiresAt, refreshes } = row
   const expiresAt = Math.min(nowMs + IDLE_MS, sessionExpiresAt)
   return sql`
-    INSERT INTO ${refreshTokens} (hash, session_id, user_id, created_at, expires_at, session_expires_at)
-    SELECT ${hash}, ${sessionId}, ${userId}, ${nowMs}, ${expiresAt}, ${sessionExpiresAt} WHERE ${condition}`
+    INSERT INTO ${refreshTokens} (hash, session_id, user_id, created_at, expires_at, session_expires_at, refreshes)
+    SELECT ${hash}, ${sessionId}, ${userId}, ${nowMs}, ${expiresAt}, ${sessionExpiresAt}, ${refreshes} WHERE ${condition}`
 }
 
 export const sessionExists = (sessionId: string) =>
@@ -71,6 +78,12 @@ export const sessionExists = (sessionId: string) =>
 /** A session is its rows: without them no token of it is known any more. */
 export const endSession = (sessionId: string): Statement =>
   sql`DELETE FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId}`
+
+/** Ends the user's oldest sessions beyond the newest 50. Each has one unused token, and ids of sessions sort by time. */
+export const endOldestSessionsOf = (userId: string): Statement => sql`
+  DELETE FROM ${refreshTokens} WHERE session_id IN (
+    SELECT session_id FROM ${refreshTokens} WHERE user_id = ${userId} AND used_at IS NULL
+    ORDER BY session_id DESC LIMIT -1 OFFSET ${MAX_SESSIONS_PER_USER})`
 
 /** Ends every session of the user, except the one that `keptToken` is of, if `condition` holds when it runs. */
 export function endSessionsOf(userId: string, keptToken: string | undefined, condition: SQL): Statement {

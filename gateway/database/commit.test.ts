@@ -20,8 +20,8 @@ const insertUser: Bulk<{ id: string; email: string }, boolean> = {
 }
 
 const note = (id: string) => sql`INSERT INTO ${outbox} (operation_id) VALUES (${id})`
-/** Breaks the table's check. */
-const fault = sql`INSERT INTO ${outbox} (operation_id, event) VALUES ('a', '{}')`
+/** Breaks the table's primary key. */
+const fault = sql`INSERT INTO ${outbox} (id, operation_id) VALUES (1, 'a'), (1, 'b')`
 
 async function open() {
   const opened = await openTemporary()

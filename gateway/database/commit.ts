@@ -2,6 +2,7 @@ import { type Client, type InValue, LibsqlError, type ResultSet } from '@libsql/
 import { Problem } from '@posta/common/service/problem.ts'
 import type { SQLWrapper } from 'drizzle-orm'
 import { SQLiteAsyncDialect } from 'drizzle-orm/sqlite-core'
+import { isOutboxFull } from './outbox.ts'
 
 /** What `sql` or a query builder of drizzle makes, not yet run. */
 export type Statement = SQLWrapper
@@ -23,7 +24,8 @@ export interface Bulk<Row, Outcome> {
  * it is committed and synced. If a transaction fails for the fault of one in it, each is run again by itself, and only
  * the faulty one rejects.
  *
- * Rejects with Problem `overloaded`, and nothing is written, where the queue is full or the database stays locked for 5 s.
+ * Rejects with Problem `overloaded`, and nothing is written, where the queue is full, the database stays locked for 5 s,
+ * or the outbox has no room for an event.
  */
 export interface Writer {
   /** Runs the statements as part of one transaction: all of them or none. Resolves to a result per statement. */
@@ -58,7 +60,7 @@ export function createWriter(
     let waiting: Submission<Row, Outcome>[] = []
     return (row: Row) =>
       new Promise<Outcome>((resolve, reject) => {
-        if (closed) return reject(new Error('The database is closing.'))
+        if (closed) return reject(new Problem('unavailable', 'The database is closing.', { retryAfterS: 1 }))
         if (queued >= maxQueued) return reject(new Problem('overloaded', undefined, { retryAfterS: 1 }))
         queued += 1
         if (!last?.isWaiting || waiting.length >= maxTogether) {
@@ -119,7 +121,8 @@ export function createWriter(
         for (const single of group.flatMap((entry) => entry.split())) await commit([single])
         return
       }
-      for (const entry of group) entry.reject(error)
+      const reason = isOutboxFull(error) ? outboxFull(error) : error
+      for (const entry of group) entry.reject(reason)
       return
     }
     for (const settle of settles) settle()
@@ -194,6 +197,10 @@ function createEntry<Row, Outcome>(kind: Bulk<Row, Outcome>, submissions: readon
     },
     split: () => submissions.map((submission) => createEntry(kind, [submission])),
   }
+}
+
+function outboxFull(cause: unknown): Problem {
+  return new Problem('overloaded', 'Too much waits to be sent already.', { retryAfterS: 10, cause })
 }
 
 const dialect = new SQLiteAsyncDialect()

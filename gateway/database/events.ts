@@ -4,9 +4,13 @@ import type { Deps } from '@posta/common/service/deps.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
 import { type SQL, sql } from 'drizzle-orm'
 import type { Statement } from './commit.ts'
+import { eventIfRoom } from './outbox.ts'
 import { outbox } from './schema.ts'
 
-/** A statement that puts an event of now into the outbox, if `condition` holds when it runs. */
+/**
+ * A statement that puts an event of now into the outbox, if `condition` holds when it runs. Where the outbox is full its
+ * transaction fails, with Problem `overloaded`: nothing that should leave a trace happens without one.
+ */
 export type AddEvent = <Type extends MessageType>(type: Type, data: MessageData<Type>, condition?: SQL) => Statement
 
 export function eventAdder(deps: Pick<Deps, 'now' | 'newId'>): AddEvent {
@@ -15,6 +19,6 @@ export function eventAdder(deps: Pick<Deps, 'now' | 'newId'>): AddEvent {
     const envelope: Envelope<Type> = { id: deps.newId(), type, time, traceparent: traceparent(), data }
     // What cannot become a message must not enter.
     encode(envelope)
-    return sql`INSERT INTO ${outbox} (event) SELECT ${JSON.stringify(envelope)} WHERE ${condition}`
+    return sql`INSERT INTO ${outbox} (event) SELECT ${eventIfRoom(JSON.stringify(envelope))} WHERE ${condition}`
   }
 }

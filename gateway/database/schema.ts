@@ -36,9 +36,12 @@ export const refreshTokens = sqliteTable(
     successorSalt: text('successor_salt'),
     expiresAt: integer('expires_at').notNull(),
     sessionExpiresAt: integer('session_expires_at').notNull(),
+    /** How often its session had been refreshed when it was made. */
+    refreshes: integer('refreshes').notNull().default(0),
   },
   (table) => [
     index('refresh_tokens_by_session').on(table.sessionId),
+    index('refresh_tokens_unused').on(table.userId, table.sessionId).where(sql`"used_at" IS NULL`),
     index('refresh_tokens_by_user').on(table.userId),
     index('refresh_tokens_by_expiry').on(table.expiresAt),
   ],

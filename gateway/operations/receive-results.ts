@@ -3,7 +3,7 @@ import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
 import { consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
 import { type Decoded, decode, type Envelope } from '@posta/common/messages/envelope.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
-import { catalog } from '@posta/common/operations/catalog.ts'
+import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
@@ -18,6 +18,7 @@ type ResultEnvelope = Envelope<'posta.operation.succeeded'> | Envelope<'posta.op
 interface Change {
   readonly id: string
   readonly userId: string
+  readonly type: OperationType
   readonly status: 'succeeded' | 'failed'
   readonly output: Record<string, unknown> | null
   readonly errorCode: string | null
@@ -27,16 +28,18 @@ interface Change {
   readonly redriven: boolean
 }
 
-/** @param onChanged is called with the ids of operations that have become terminal, once that is durable. */
+export type Completed = Pick<Change, 'id' | 'type' | 'status'>
+
+/** @param options.onCompleted is called with the operations that have become terminal, once that is durable. */
 export function receiveResults(options: {
   broker: Broker
   writer: Writer
-  onChanged: (ids: readonly string[]) => void
+  onCompleted: (completed: readonly Completed[]) => void
   log: Logger
   metrics: Registry
   deps: Pick<Deps, 'monotonicMs' | 'now'>
 }): Subscription {
-  const { broker, writer, onChanged, log, metrics, deps } = options
+  const { broker, writer, onCompleted, log, metrics, deps } = options
   const apply = writer.bulk(applyChanges)
 
   return consume<Change>({
@@ -49,7 +52,7 @@ export function receiveResults(options: {
     read: (message) => readResult(decode(message)),
     async handle(received) {
       const outcomes = await Promise.all(received.map(({ item }) => apply(item)))
-      onChanged(received.flatMap(({ item }, index) => (outcomes[index] === 'changed' ? [item.id] : [])))
+      onCompleted(received.flatMap(({ item }, index) => (outcomes[index] === 'changed' ? [item] : [])))
       return outcomes.map((outcome, index) => verdict(outcome, received[index]))
     },
   })
@@ -72,10 +75,11 @@ function readResult(decoded: Decoded): { item: Change } | { unreadable: string }
 }
 
 function changeOf(envelope: ResultEnvelope): { item: Change } | { unreadable: string } {
-  const { user, operation, completedAt } = envelope.data
+  const { user, operation, operationType, completedAt } = envelope.data
   const common = {
     id: operation,
     userId: user,
+    type: operationType,
     completedAt: Date.parse(completedAt),
     redriven: envelope.redrive !== undefined,
   }
@@ -83,7 +87,7 @@ function changeOf(envelope: ResultEnvelope): { item: Change } | { unreadable: st
     const { code, message } = envelope.data.error
     return { item: { ...common, status: 'failed', output: null, errorCode: code, errorMessage: message } }
   }
-  const contract: Contract = catalog[envelope.data.operationType]
+  const contract: Contract = catalog[operationType]
   const output = v.safeParse(contract.output, envelope.data.output)
   if (!output.success) return { unreadable: `The output does not fit the schema of ${contract.type}.` }
   return { item: { ...common, status: 'succeeded', output: output.output, errorCode: null, errorMessage: null } }

@@ -4,7 +4,7 @@ import type { Broker, Outgoing } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { and, asc, eq, gt, lte, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, lte, max, sql } from 'drizzle-orm'
 import type { Writer } from '../database/commit.ts'
 import type { Held, Lease } from '../database/lease.ts'
 import type { Database } from '../database/open.ts'
@@ -25,6 +25,14 @@ export interface Relay {
   check(): void
   /** Sends what is committed already, if the broker takes it within `graceMs`, and stops. */
   close(graceMs: number): Promise<void>
+}
+
+/** What waited when the broker took messages again, after trouble. */
+interface Backlog {
+  readonly toId: number
+  readonly sinceMs: number
+  /** How many went with the first batch, which began the clock. */
+  readonly first: number
 }
 
 /**
@@ -72,23 +80,41 @@ export function startRelay(options: {
     let sent = 0
     let afterId = 0
     let removed = Promise.resolve()
+    let backlog: Backlog | undefined
     try {
       while (lease.current()?.epoch === held.epoch) {
         const rows = await readBatch(afterId)
         const last = rows.at(-1)
         if (!last) break
         await broker.publish(rows.flatMap(({ message }) => message ?? []))
+        sent += rows.length
+        if (trouble) backlog = { toId: await newestId(), sinceMs: deps.monotonicMs(), first: sent }
+        trouble = undefined
+        if (backlog && last.id >= backlog.toId) {
+          tell(backlog, sent)
+          backlog = undefined
+        }
         await removed
         removed = remove(last.id, held)
         // Its rejection is waited for below; it must not count as unhandled until then.
         removed.catch(() => {})
         afterId = last.id
-        sent += rows.length
       }
     } finally {
       await removed
     }
     return sent
+  }
+
+  async function newestId(): Promise<number> {
+    const [newest] = await database.select({ id: max(outbox.id) }).from(outbox)
+    return newest?.id ?? 0
+  }
+
+  function tell({ sinceMs, first }: Backlog, messages: number): void {
+    const tookMs = Math.round(deps.monotonicMs() - sinceMs)
+    const perSecond = Math.round((1000 * (messages - first)) / tookMs)
+    log.info({ messages, tookMs, ...(tookMs > 0 && { perSecond }) }, 'what had waited in the outbox is sent')
   }
 
   async function readBatch(afterId: number): Promise<{ id: number; message: Outgoing | undefined }[]> {

@@ -10,6 +10,7 @@ import { and, eq, sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import type { Bulk, Writer } from '../database/commit.ts'
 import type { Database } from '../database/open.ts'
+import { MAX_ROWS_WITH_OPERATIONS, outboxRows } from '../database/outbox.ts'
 import { operations } from '../database/schema.ts'
 import type { Rates } from '../rates/rates.ts'
 import { type Operation, type OperationRow, toOperation } from './operation.ts'
@@ -44,10 +45,13 @@ export function createSubmit(options: {
   database: Database
   writer: Writer
   rates: Rates
+  /** Called once an operation is durably accepted; not for a key that answers with an earlier one. */
+  onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
+  maxOutboxRows?: number
 }): Submit {
-  const { database, writer, rates, deps } = options
-  const insert = writer.bulk(insertOperations)
+  const { database, writer, rates, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const insert = writer.bulk(insertOperations(maxOutboxRows))
 
   async function withKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
     if (key === undefined) return undefined
@@ -82,10 +86,17 @@ export function createSubmit(options: {
     }
     // Too large a message must not enter the outbox.
     encode(requestOf(row))
-    if (await insert(row)) return toOperation({ ...row, ...untouched })
-
+    const outcome = await insert(row)
+    if (outcome === 'stored') {
+      onAccepted(type)
+      return toOperation({ ...row, ...untouched })
+    }
     const winner = await withKey(user, idempotencyKey)
     if (winner) return replay(winner, type, input)
+    if (outcome === 'outbox full')
+      throw new Problem('overloaded', 'So many operations wait to be sent that no more are accepted.', {
+        retryAfterS: 10,
+      })
     throw new Problem(
       'too-many-pending',
       `You have ${MAX_PENDING_PER_USER} operations pending; wait until some are done.`,
@@ -149,17 +160,20 @@ type NewRow = Pick<
   'id' | 'userId' | 'type' | 'input' | 'rates' | 'traceparent' | 'idempotencyKey' | 'createdAt' | 'resendAt'
 >
 
-/** True for each row that was stored; false where its key is taken or its user has too many pending. */
-const insertOperations: Bulk<NewRow, boolean> = {
+type Outcome = 'stored' | 'outbox full' | 'refused'
+
+/** `refused`: its key is taken or its user has too many pending. One transaction, so no replica exceeds a bound. */
+const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
   statements(rows) {
     const json = JSON.stringify(rows)
     return [
+      sql`SELECT ${outboxRows} AS waiting`,
       sql`
         INSERT INTO operations (id, user_id, type, input, rates, traceparent, idempotency_key, created_at, resend_at)
         SELECT value->>'id', value->>'userId', value->>'type', value->'input', value->'rates', value->>'traceparent',
           value->>'idempotencyKey', value->>'createdAt', value->>'resendAt'
         FROM (SELECT key, value, row_number() OVER (PARTITION BY value->>'userId' ORDER BY key) AS nth FROM json_each(${json})) AS new
-        WHERE nth + (
+        WHERE key + ${outboxRows} < ${maxOutboxRows} AND nth + (
           SELECT count(*) FROM operations AS other WHERE other.user_id = new.value->>'userId' AND other.status = 'pending'
         ) <= ${MAX_PENDING_PER_USER}
         ORDER BY key
@@ -171,8 +185,9 @@ const insertOperations: Bulk<NewRow, boolean> = {
         ORDER BY new.key`,
     ]
   },
-  outcomes([inserted], rows) {
+  outcomes([before, inserted], rows) {
+    const room = maxOutboxRows - Number(before?.rows[0]?.waiting)
     const ids = new Set(inserted?.rows.map((row) => row.id))
-    return rows.map(({ id }) => ids.has(id))
+    return rows.map(({ id }, index) => (ids.has(id) ? 'stored' : index >= room ? 'outbox full' : 'refused'))
   },
-}
+})

@@ -1,0 +1,78 @@
+import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
+import type { Deps } from '@posta/common/service/deps.ts'
+import type { Part } from '@posta/common/service/lifecycle.ts'
+import type { Logger } from '@posta/common/service/log.ts'
+import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
+import { type SQL, sql } from 'drizzle-orm'
+import type { Keys } from './accounts/keys.ts'
+import type { Writer } from './database/commit.ts'
+import type { Lease } from './database/lease.ts'
+import { operations, refreshTokens } from './database/schema.ts'
+
+const EVERY_MS = 60 * 1000
+
+/**
+ * What time alone brings about, done every minute by whoever holds the lease: keys rotate; refresh tokens that have
+ * expired go, and operations that have been terminal and kept for long enough.
+ */
+export function keepUp(parts: {
+  lease: Pick<Lease, 'current'>
+  writer: Writer
+  keys: Pick<Keys, 'rotateIfDue'>
+  deps: Pick<Deps, 'now'>
+  log: Pick<Logger, 'info' | 'warn'>
+  everyMs?: number
+}): Part {
+  const { lease, writer, keys, deps, log, everyMs = EVERY_MS } = parts
+
+  async function remove(what: string, statement: (atOnce: number) => SQL, signal: AbortSignal): Promise<void> {
+    const deleteSome = async (atOnce: number) => {
+      const [result] = await writer.write([statement(atOnce)])
+      return result?.rowsAffected ?? 0
+    }
+    const deleted = await deleteAll(deleteSome, signal)
+    if (deleted > 0) log.info({ deleted }, `${what} were deleted`)
+  }
+
+  const tasks = [
+    { name: 'rotate keys', run: () => keys.rotateIfDue() },
+    {
+      name: 'delete expired refresh tokens',
+      run: (signal: AbortSignal) => remove('expired refresh tokens', expiredTokens(deps.now()), signal),
+    },
+    {
+      name: 'delete old operations',
+      run: (signal: AbortSignal) =>
+        remove('old operations', operationsBefore(deps.now() - OPERATION_RETENTION_MS), signal),
+    },
+  ]
+  return repeat({
+    name: 'upkeep',
+    everyMs,
+    tasks: tasks.map(({ name, run }) => ({
+      name,
+      run: async (signal) => {
+        if (lease.current()) await run(signal)
+      },
+    })),
+    log,
+  })
+}
+
+const expiredTokens = (nowMs: number) => (atOnce: number) =>
+  sql`
+  DELETE FROM ${refreshTokens} WHERE hash IN (
+    SELECT hash FROM ${refreshTokens} WHERE expires_at <= ${nowMs} LIMIT ${atOnce})`
+
+/** Ids sort by time: those of old operations are a range of the primary key, so that no index is kept for this alone. */
+export const operationsBefore = (timeMs: number) => (atOnce: number) =>
+  sql`
+  DELETE FROM ${operations} WHERE id IN (
+    SELECT id FROM ${operations}
+    WHERE id < ${firstIdOf(timeMs)} AND created_at < ${timeMs} AND status <> 'pending' ORDER BY id LIMIT ${atOnce})`
+
+/** What sorts before every UUID of version 7 from `timeMs` on, and after those before it. */
+function firstIdOf(timeMs: number): string {
+  const hex = Math.max(0, timeMs).toString(16).padStart(12, '0')
+  return `${hex.slice(0, 8)}-${hex.slice(8)}`
+}
