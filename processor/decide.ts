@@ -2,6 +2,7 @@ import type { Outgoing } from '@posta/common/broker/broker.ts'
 import type { Verdict } from '@posta/common/broker/consume.ts'
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Performer } from '@posta/common/operations/contract.ts'
+import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Performers } from './performers/performers.ts'
@@ -54,6 +55,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
     if (held.has(request.user)) return { retry: 'An earlier operation of the same user is tried again first.' }
     const before = stored.get(request.id)
     if (before && !isPerformed(request, before)) return answer(request, before)
+    if (isTooOld(request, known.completedAt)) return before ? answer(request, before) : { dead: TOO_OLD }
     const counted = countedUsdE8.get(userDayKey(request)) ?? 0
     const attempt = perform(request, counted, known)
     if ('dead' in attempt) return attempt
@@ -84,6 +86,14 @@ export function decide(requests: readonly Request[], known: Known): Decision {
 
   const verdicts = requests.map(verdictOn)
   return { verdicts, effects, replies: [...replies.values()] }
+}
+
+const DAY_MS = 24 * 60 * 60 * 1000
+const TOO_OLD = 'It is so old that its result may have been deleted: nothing tells whether it was performed before.'
+
+/** A result is deleted no sooner than so long after its request; the day is for clocks that differ. */
+function isTooOld({ createdAt }: Request, now: string): boolean {
+  return Date.parse(now) - Date.parse(createdAt) > OPERATION_RETENTION_MS - DAY_MS
 }
 
 const MAX_REASON_CHARACTERS = 500

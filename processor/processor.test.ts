@@ -96,7 +96,8 @@ test('the store in trouble is told by readiness and holds requests up, until it 
   const folder = temporary()
   // A file where the store's folder should be.
   await Bun.write(join(folder, 'store'), '')
-  const { url } = await start(folder)
+  const { fetch: fetchKeys, token } = await keys()
+  const { url } = await start(folder, { fetch: fetchKeys })
   const broker = openEmbedded({ path: join(folder, 'broker.db') })
   cleanups.push(() => broker.close())
   const replies: Delivered[] = []
@@ -115,6 +116,9 @@ test('the store in trouble is told by readiness and holds requests up, until it 
     parts: { store: { status: 'in trouble' }, broker: { status: 'ok' } },
   })
   expect(replies).toEqual([])
+  const refused = await fetch(`${url}/results/op-1`, { headers: { Authorization: `Bearer ${token}` } })
+  expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '5'])
+  expect(await refused.json()).toMatchObject({ type: '/problems/unavailable', code: 'unavailable' })
 
   rmSync(join(folder, 'store'))
   await eventually(() => replies[0])

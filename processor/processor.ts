@@ -13,6 +13,7 @@ import { performers } from './performers/performers.ts'
 import { receiveRequests } from './receive-requests.ts'
 import { rateRoutes, resultRoutes } from './rest.ts'
 import { openResults } from './results/open.ts'
+import { keepUp } from './upkeep.ts'
 
 /** Processor, from its parts: read this to see how it hangs together. */
 export function createProcessor(config: ProcessorConfig, deps: Deps, listener: Listener): Service {
@@ -63,6 +64,11 @@ export function createProcessor(config: ProcessorConfig, deps: Deps, listener: L
     log,
     closing,
     // Closed from the last to the first: no more requests, then what they stand on.
-    parts: [{ name: 'store', close: results.close }, { name: 'broker', close: () => broker.close() }, requests],
+    parts: [
+      { name: 'store', close: results.close },
+      { name: 'broker', close: () => broker.close() },
+      keepUp({ results, deps, log }),
+      requests,
+    ],
   })
 }

@@ -478,6 +478,25 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       ])
     })
 
+    test('of a request so old that its result may have been deleted performs nothing: it could have its effect twice', async () => {
+      const store = newStore()
+      const first = await member(store)
+      await first.deliver([requested('a')])
+      const day = 86_400_000
+      const late = await member(store, { deps: { ...systemDeps, now: () => NOON_MS + 399 * day + 1 } })
+      await late.deliver([requested('a'), requested('b'), requested('c', { redrive: 'r1' })])
+      await late.deliver([requested('b', { redrive: 'r2' })])
+      expect(outcomes(late.replies()).sort()).toEqual([
+        'a succeeded',
+        'b dead-lettered',
+        'b dead-lettered',
+        'c dead-lettered',
+      ])
+      const justInTime = await member(newStore(), { deps: { ...systemDeps, now: () => NOON_MS + 399 * day } })
+      await justInTime.deliver([requested('b')])
+      expect(outcomes(justInTime.replies())).toEqual(['b succeeded'])
+    })
+
     test("in another user's name changes nothing", async () => {
       const store = newStore()
       await deadLetteredIn(store, '1')

@@ -52,6 +52,10 @@ export const queries = {
   newestRates: `
     SELECT rates, completed_at AS completedAt FROM results WHERE stored_base = ?1
     ORDER BY stored_date DESC, completed_at DESC LIMIT 1`,
+  deleteBefore: `
+    DELETE FROM results WHERE id IN (
+      SELECT id FROM results WHERE completed_at < ?1 ORDER BY completed_at, id LIMIT ?2
+    )`,
 }
 
 /** Sorts after every time. */
@@ -100,7 +104,7 @@ export function openEmbeddedResults(path: string): Results {
 
   const all = <Row>(sql: string, ...values: (string | number)[]) =>
     patiently((database) => database.query<Row, typeof values>(sql).all(...values))
-  const write = (sql: string, ...values: string[]) =>
+  const write = (sql: string, ...values: (string | number)[]) =>
     patiently((database) => database.query(sql).run(...values).changes)
 
   return {
@@ -139,6 +143,7 @@ export function openEmbeddedResults(path: string): Results {
       const [row] = await all<{ rates: string; completedAt: string }>(queries.newestRates, base)
       return row && { table: v.parse(RateTable, JSON.parse(row.rates)), completedAt: row.completedAt }
     },
+    deleteBefore: (completedAt, atMost) => write(queries.deleteBefore, completedAt, atMost),
     async ping() {
       await all(queries.get, '')
     },

@@ -120,6 +120,19 @@ export function openMongoResults(url: string): Results {
       return { table, completedAt }
     },
 
+    async deleteBefore(completedAt, atMost) {
+      const collection = await results()
+      const oldest = await collection
+        .find({ completedAt: { $lt: completedAt } }, { projection: { _id: 1 } })
+        .sort({ completedAt: 1, _id: 1 })
+        .limit(atMost)
+        .toArray()
+      if (oldest.length === 0) return 0
+      // Another member may have deleted some of them meanwhile: what was found tells whether there may be more.
+      await collection.deleteMany({ _id: { $in: oldest.map(({ _id }) => _id) }, completedAt: { $lt: completedAt } })
+      return oldest.length
+    },
+
     async ping() {
       await results()
       await client.db().command({ ping: 1 })

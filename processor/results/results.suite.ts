@@ -199,6 +199,19 @@ export function describeResults(name: string, fresh: () => Fresh): void {
       expect(await results.newestRates('GBP')).toBeUndefined()
     })
 
+    test('the oldest results are deleted, so many at a time, and by two members at once no others', async () => {
+      const stored = Array.from({ length: 10 }, (_, index) => conversion(`op-${index}`, { completedAt: at(index) }))
+      await results.append(stored.toReversed())
+      expect(await results.deleteBefore(at(7), 3)).toBe(3)
+      expect((await results.page({ limit: 20 })).map(({ id }) => id).at(-1)).toBe('op-3')
+      await Promise.all([results.deleteBefore(at(7), 3), open().deleteBefore(at(7), 3)])
+      await results.deleteBefore(at(7), 3)
+      expect((await results.page({ limit: 20 })).map(({ id }) => id)).toEqual(['op-9', 'op-8', 'op-7'])
+      expect(await results.deleteBefore(at(7), 3)).toBe(0)
+      expect(await results.get('op-6')).toBeUndefined()
+      expect(await results.countedUsdE8([{ user: 'ana', day }])).toEqual([300_000_000])
+    })
+
     test('a store that answers says so', async () => {
       expect(await results.ping()).toBeUndefined()
     })

@@ -60,7 +60,7 @@ export type Position = Pick<Result, 'completedAt' | 'id'>
  * Keeps the result of every operation: the one effect that an operation has.
  *
  * - What a call of `append` or `replaceDeadLettered` answered is durable, and every later read sees it.
- * - A result stays as it is, except by `replaceDeadLettered`.
+ * - A result stays as it is, except by `replaceDeadLettered` and `deleteBefore`.
  * - Opening needs no server: a call rejects, within seconds, while the store cannot be reached, and works once it can.
  *   Then it is unknown whether a write went in.
  */
@@ -81,6 +81,11 @@ export interface Results {
   page(query: { user?: string; limit: number; before?: Position }): Promise<readonly ResultSummary[]>
   /** The table of `base` with the latest date, and of those the one stored last. */
   newestRates(base: string): Promise<StoredRates | undefined>
+  /**
+   * Deletes at most `atMost` of the oldest results from before `completedAt`. Resolves to how many it did, fewer where
+   * there are no more. Several may do so at the same time.
+   */
+  deleteBefore(completedAt: string, atMost: number): Promise<number>
   /** Rejects with the reason where the store does not answer. */
   ping(): Promise<void>
   close(): Promise<void>
