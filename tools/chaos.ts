@@ -1,0 +1,47 @@
+// `bun run chaos`: hurts every process and connection while clients submit, and then looks whether a promise was broken.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { safeguards } from './chaos/broken-broker.ts'
+import { check } from './chaos/check/check.ts'
+import { createPlan, describePlan } from './chaos/plan.ts'
+import { describeRun, toJson } from './chaos/report.ts'
+import { runPlan } from './chaos/run.ts'
+
+const usage = `bun run chaos [--minutes N] [--seed S] [--parts embedded|real] [--json FILE] [--keep] [--plan]
+  --without idempotency|offset-order|outbox|lease   take a safeguard out, to see that its absence is found
+  --plan   print what the seed gives, and do nothing
+  --keep   leave the run's folder: histories, logs, databases`
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '1' },
+    seed: { type: 'string', default: '1' },
+    parts: { type: 'string', default: 'embedded' },
+    json: { type: 'string' },
+    without: { type: 'string' },
+    plan: { type: 'boolean', default: false },
+    keep: { type: 'boolean', default: false },
+  },
+})
+const minutes = Number(values.minutes)
+const without = safeguards.find((name) => name === values.without)
+const { parts, seed } = values
+if (!(minutes > 0 && minutes <= 24 * 60) || (parts !== 'embedded' && parts !== 'real') || without !== values.without) {
+  console.error(usage)
+  process.exit(2)
+}
+
+const plan = createPlan({ parts, seed, lengthMs: minutes * 60_000 })
+console.log(describePlan(plan))
+if (values.plan) process.exit(0)
+
+const dir = mkdtempSync(join(tmpdir(), 'posta-chaos-'))
+const run = await runPlan(plan, { dir, without, log: console.log })
+const violations = check(run.snapshot)
+console.log(describeRun(plan, run, violations))
+if (values.json !== undefined) await Bun.write(values.json, toJson(plan, run, violations))
+if (values.keep) console.log(`Everything is in ${dir}.`)
+else rmSync(dir, { recursive: true, force: true })
+process.exit(violations.length === 0 ? 0 : 1)

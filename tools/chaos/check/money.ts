@@ -1,0 +1,92 @@
+import { topics } from '../../../common/messages/topics.ts'
+import type { Message, ResultRow } from '../snapshot.ts'
+import { decimal, isEqual, roundedHalfEven, roundedUp, times } from './decimal.ts'
+import { type Facts, isBefore } from './facts.ts'
+import type { Violation } from './violation.ts'
+
+/** Of the currencies that the clients ask for. */
+const MINOR_DIGITS: Readonly<Record<string, number>> = { ARS: 2, EUR: 2, USD: 2, JPY: 0, KWD: 3, BTC: 8 }
+
+/** Every amount, count and limit, computed anew from what was asked and from the rates that the sources have. */
+export function* checkMoney(facts: Facts): Generator<Violation> {
+  for (const result of facts.results) {
+    yield* checkRates(facts, result)
+    yield* checkResult(facts, result)
+  }
+  for (const [userDay, results] of Map.groupBy(facts.results, ({ user, day }) => `${user} on ${day}`)) {
+    const sum = results.reduce((total, { countedUsdE8 }) => total + countedUsdE8, 0)
+    if (sum > facts.limitUsdE8) yield { rule: 'over the limit', subject: userDay, detail: `${sum} e-8 USD` }
+    yield* checkDay(facts, results)
+  }
+}
+
+function* checkRates(facts: Facts, { id, rates }: ResultRow): Generator<Violation> {
+  const expected = (rates.source === 'bundled' ? facts.rates.bundled : facts.rates.live)[rates.base]
+  for (const { code, rate } of rates.rates) {
+    const known = code === rates.base ? '1' : expected?.[code]
+    if (known === undefined || !isEqual(decimal(known), decimal(rate))) {
+      yield { rule: 'untrue rate', subject: id, detail: `${rates.source}: ${code} at ${rate}, it was ${known}` }
+      return
+    }
+  }
+}
+
+function* checkResult(facts: Facts, result: ResultRow): Generator<Violation> {
+  const { id, type, status, output, rates, countedUsdE8 } = result
+  const operation = facts.operationOf.get(id)
+  if (operation && new Date(operation.createdAtMs).toISOString().slice(0, 10) !== result.day)
+    yield { rule: 'wrong count', subject: id, detail: `on ${result.day}` }
+  const counts = status === 'succeeded' ? countsUsdE8(result) : 0n
+  if (BigInt(countedUsdE8) !== counts)
+    yield { rule: 'wrong count', subject: id, detail: `${countedUsdE8} and not ${counts} e-8 USD` }
+  if (status !== 'succeeded') return
+  if (type === 'store-rates') {
+    if (output?.currencies !== rates.rates.length || output.base !== rates.base)
+      yield { rule: 'wrong amount', subject: id, detail: `${output?.currencies} currencies of ${rates.rates.length}` }
+    return
+  }
+  const { to = '', amount = '' } = result.input ?? {}
+  const rate = rateOf(result, to)
+  const expected = roundedHalfEven(times(decimal(amount), decimal(rate)), MINOR_DIGITS[to] ?? 8)
+  if (output?.amount !== expected || output.rate !== rate || output.currency !== to)
+    yield { rule: 'wrong amount', subject: id, detail: `${amount} at ${rate} is ${expected}, not ${output?.amount}` }
+}
+
+/** One user's day, in the order in which it was performed: what fitted was granted, what did not was refused. */
+function* checkDay(facts: Facts, results: readonly ResultRow[]): Generator<Violation> {
+  const performed: { result: ResultRow; reply: Message }[] = []
+  for (const result of results) {
+    if (result.type !== 'convert' || result.error?.code === 'dead-lettered') continue
+    const reply = facts.replies.get(result.id)?.find(({ redrive }) => redrive === (result.redrive ?? undefined))
+    // Where a topic took a reply with it, the order is not known any more.
+    const operation = facts.operationOf.get(result.id)
+    if (!reply || (operation && facts.lostWith(topics.results, operation.createdAtMs))) return
+    performed.push({ result, reply })
+  }
+  performed.sort((a, b) => (isBefore(a.reply, b.reply) ? -1 : 1))
+  let counted = 0n
+  for (const { result } of performed) {
+    const counts = countsUsdE8(result)
+    const fits = counted + counts <= BigInt(facts.limitUsdE8)
+    if (fits !== (result.status === 'succeeded'))
+      yield {
+        rule: 'wrong outcome',
+        subject: result.id,
+        detail: `${counts} e-8 USD after ${counted}: ${result.status}`,
+      }
+    if (result.status === 'succeeded') counted += counts
+  }
+}
+
+/** What the operation is worth, rounded up to 1e-8 USD. */
+function countsUsdE8(result: ResultRow): bigint {
+  if (result.type !== 'convert') return 0n
+  return roundedUp(times(decimal(result.input?.amount ?? ''), decimal(rateOf(result, 'USD'))), 8)
+}
+
+function rateOf({ id, rates }: ResultRow, code: string): string {
+  if (code === rates.base) return '1'
+  const found = rates.rates.find((each) => each.code === code)
+  if (!found) throw new Error(`The rates of ${id} lack ${code}.`)
+  return found.rate
+}

@@ -1,0 +1,38 @@
+import type { Header, Outgoing } from '../../common/broker/broker.ts'
+import { topics } from '../../common/messages/topics.ts'
+import type { ChaosParts } from './parts.ts'
+import type { Random } from './random.ts'
+
+/** What the foreign client put somewhere, by the mark in its value. */
+export interface Poison {
+  readonly mark: string
+  readonly topic: string
+}
+
+/** Puts on every topic what nobody there can read. Each must become one dead letter, and hold up nothing. */
+export async function poisonAll(parts: ChaosParts, known: Poison[], random: Random): Promise<void> {
+  const messages: Outgoing[] = []
+  for (const topic of Object.values(topics)) {
+    const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
+    messages.push({ topic, key: mark, value: Buffer.from(valueOf(mark, random)), headers: headersFor(topic, random) })
+    known.push({ mark, topic })
+  }
+  await parts.publishForeign(messages)
+}
+
+function valueOf(mark: string, random: Random): string {
+  return random.pick([mark, `{"mark": "${mark}"`, JSON.stringify({ mark }), JSON.stringify([mark])])
+}
+
+/** None at all, or those of a message whose value does not fit them. */
+function headersFor(topic: string, random: Random): Header[] {
+  if (random.chance(0.5)) return []
+  const type = { [topics.requests]: 'posta.operation.requested', [topics.results]: 'posta.operation.succeeded' }[topic]
+  return Object.entries({
+    ce_specversion: '1.0',
+    ce_id: 'poison',
+    ce_source: '/foreign',
+    ce_type: type ?? 'posta.user.registered',
+    ce_time: '2026-01-01T00:00:00Z',
+  }).map(([name, text]): Header => [name, Buffer.from(text)])
+}

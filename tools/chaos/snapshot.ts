@@ -1,0 +1,128 @@
+import * as v from 'valibot'
+import type { Entry } from './history.ts'
+import type { PartsKind } from './plan.ts'
+
+const Members = v.record(v.string(), v.unknown())
+const Text = v.nullish(v.string())
+
+/** A row of gateway's database. */
+export const OperationRow = v.object({
+  id: v.string(),
+  user: v.string(),
+  type: v.string(),
+  status: v.picklist(['pending', 'succeeded', 'failed']),
+  input: v.record(v.string(), v.string()),
+  output: v.nullish(Members),
+  errorCode: Text,
+  key: Text,
+  createdAtMs: v.number(),
+})
+export type OperationRow = v.InferOutput<typeof OperationRow>
+
+export const RateTable = v.object({
+  base: v.string(),
+  date: v.string(),
+  source: v.string(),
+  rates: v.array(v.object({ code: v.string(), rate: v.string() })),
+})
+export type RateTable = v.InferOutput<typeof RateTable>
+
+/** What processor stored. */
+export const ResultRow = v.object({
+  id: v.string(),
+  user: v.string(),
+  type: v.string(),
+  status: v.picklist(['succeeded', 'failed']),
+  input: v.nullish(v.record(v.string(), v.string())),
+  output: v.nullish(Members),
+  error: v.nullish(v.object({ code: v.string() })),
+  day: v.string(),
+  countedUsdE8: v.number(),
+  redrive: Text,
+  rates: RateTable,
+})
+export type ResultRow = v.InferOutput<typeof ResultRow>
+
+/** What monitor stored. */
+export const EventRow = v.object({
+  id: v.string(),
+  type: v.string(),
+  operation: Text,
+  chain: v.string(),
+  seq: v.number(),
+  previousHash: v.string(),
+  hash: v.string(),
+  text: v.string(),
+})
+export type EventRow = v.InferOutput<typeof EventRow>
+
+export const DeadLetterRow = v.object({
+  id: v.string(),
+  status: v.string(),
+  topic: v.string(),
+  operation: Text,
+  /** The first bytes of the message's value, as text. */
+  preview: v.string(),
+})
+export type DeadLetterRow = v.InferOutput<typeof DeadLetterRow>
+
+/** A message as it lies on a topic. What cannot be read of it is undefined: a foreign client may have written it. */
+export interface Message {
+  readonly topic: string
+  /** 0 for the first topic of the name; one more for each time that it was made anew. */
+  readonly generation: number
+  readonly partition: number
+  readonly offset: number
+  readonly key: string
+  readonly type: string | undefined
+  readonly id: string | undefined
+  readonly operation: string | undefined
+  readonly redrive: string | undefined
+  readonly value: string
+}
+
+/** A process that the run started, over all its lives. */
+export interface ProcessUse {
+  readonly name: string
+  readonly maxRssBytes: number
+  /** How it ended when it was asked to, at the end: 0 where it drained. */
+  readonly endedBy: number | string | null
+}
+
+/** Everything that the checker looks at, from wherever it came. */
+export interface Snapshot {
+  readonly parts: PartsKind
+  readonly limitUsdE8: number
+  /** By the clients' clock: when faults ended, and since when there had been none for long enough to be calm. */
+  readonly faultsEndedAtMs: number
+  readonly history: readonly Entry[]
+  readonly operations: readonly OperationRow[]
+  /** How many rows gateway's outbox still has. */
+  readonly outbox: number
+  readonly results: readonly ResultRow[]
+  readonly events: readonly EventRow[]
+  readonly deadLetters: readonly DeadLetterRow[]
+  /** Of every topic, in the order of generation, partition and offset. */
+  readonly messages: readonly Message[]
+  /** When topics were made anew: what was on them and unread is lost. */
+  readonly remade: readonly { readonly topic: string; readonly atMs: number }[]
+  /** A mark in each message of the foreign client that no one can read or perform. */
+  readonly poison: readonly string[]
+  /** Operations whose requests processor once read wrongly. */
+  readonly misread: readonly string[]
+  /** What the rates must have been. By source (`live`, `bundled`), base and code. */
+  readonly rates: { readonly live: RatesByBase; readonly bundled: RatesByBase }
+  /** What the services themselves say at the end. */
+  readonly shown: {
+    /** Every result that processor lists, by id. */
+    readonly results: ReadonlyMap<string, { readonly status: string }>
+    /** Of some operations: the types of monitor's timeline. */
+    readonly timelines: ReadonlyMap<string, readonly string[]>
+    /** What `GET /audit/verify` of each monitor said. */
+    readonly audits: readonly { readonly ok: boolean; readonly events: number }[]
+  }
+  readonly processes: readonly ProcessUse[]
+  readonly files: readonly { readonly name: string; readonly bytes: number }[]
+}
+
+export type RatesByBase = Readonly<Record<string, Readonly<Record<string, string>>>>
