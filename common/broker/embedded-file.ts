@@ -8,6 +8,8 @@ import { type Messages, openMessages } from './embedded-messages.ts'
 export interface EmbeddedFile {
   readonly db: Database
   messages(topic: Topic): Messages
+  /** What it holds, without the room that deleted messages have left. */
+  usedBytes(): number
   /**
    * Runs `work` in the next transaction, together with what others in this process write, in the order of the calls.
    * Resolves when that transaction is synced to the disk; a fault of one rejects all that joined it. `lazily`: nobody
@@ -78,6 +80,10 @@ function createFile(db: Database): EmbeddedFile {
   const commit = db.prepare('COMMIT')
   const rollback = db.prepare('ROLLBACK')
   const dataVersion = db.prepare<{ data_version: number }, []>('PRAGMA data_version')
+  const used = db.prepare<{ bytes: number }, []>(
+    `SELECT (page_count - freelist_count) * page_size AS bytes
+     FROM pragma_page_count, pragma_freelist_count, pragma_page_size`,
+  )
 
   const messages = new Map<Topic, Messages>()
   const listeners = new Set<Listener>()
@@ -186,6 +192,7 @@ function createFile(db: Database): EmbeddedFile {
       messages.set(topic, opened)
       return opened
     },
+    usedBytes: () => used.get()?.bytes ?? 0,
     write<Result>(work: () => Result, { bytes = 0, lazily = false } = {}): Promise<Result> {
       if (queuedBytes + bytes > MAX_QUEUED_BYTES && queuedBytes > 0)
         return Promise.reject(new Error("Too much waits to be written to the broker's file. Try again later."))

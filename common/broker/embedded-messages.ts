@@ -17,9 +17,9 @@ export interface Messages {
   end(): number
   /**
    * Deletes messages from before `beforeMs` that every group which ever read the topic has done, from the oldest up to
-   * the first that must stay. True if there may be more.
+   * the first that must stay. Where no group ever did, all count as done if they are `unread`. True if there may be more.
    */
-  deleteSome(beforeMs: number): boolean
+  deleteSome(which: { readonly beforeMs: number; readonly unread: boolean }): boolean
 }
 
 export interface NewRow {
@@ -50,9 +50,9 @@ export function openMessages(db: Database, topic: Topic): Messages {
   )
   const selectOldest = db.prepare<{ oldest: number | null }, []>(`SELECT min(offset) AS oldest FROM "${topic}"`)
   const selectEnd = db.prepare<{ next: number }, [Topic]>('SELECT next FROM topic WHERE name = ?')
-  const selectDone = db.prepare<Pick<Row, 'offset' | 'timestamp'>, [Topic]>(
+  const selectDone = db.prepare<Pick<Row, 'offset' | 'timestamp'>, [Topic, number]>(
     `SELECT offset, timestamp FROM "${topic}"
-     WHERE offset < coalesce((SELECT min(next) FROM consumer WHERE topic = ?), ${Number.MAX_SAFE_INTEGER})
+     WHERE offset < coalesce((SELECT min(next) FROM consumer WHERE topic = ?), ?)
      ORDER BY offset LIMIT ${DELETE_AT_ONCE}`,
   )
   const deleteTo = db.prepare<null, [number]>(`DELETE FROM "${topic}" WHERE offset <= ?`)
@@ -81,8 +81,8 @@ export function openMessages(db: Database, topic: Topic): Messages {
     },
     oldest: () => selectOldest.get()?.oldest ?? end(selectEnd.get(topic)),
     end: () => end(selectEnd.get(topic)),
-    deleteSome(beforeMs) {
-      const done = selectDone.all(topic)
+    deleteSome({ beforeMs, unread }) {
+      const done = selectDone.all(topic, unread ? Number.MAX_SAFE_INTEGER : 0)
       // Clocks of several processes wrote the times, so they need not ascend: the first that must stay is the end.
       const kept = done.findIndex(({ timestamp }) => timestamp >= beforeMs)
       const last = done.at(kept === -1 ? -1 : kept - 1)

@@ -203,6 +203,67 @@ describe('old messages', () => {
   })
 })
 
+describe('a file that is full', () => {
+  const maxBytes = 1024 * 1024
+  const large = (topic: Topic) => ({ ...message('', topic), value: new Uint8Array(20_000) })
+
+  async function fill(here: ReturnType<typeof place>) {
+    const broker = openEmbedded({ path: here.path, maxBytes })
+    here.cleanups.push(broker.close)
+    const away = await broker.subscribe(groups.monitor, [topics.requests], async () => ({ heldFrom: 10 }))
+    const first = await collect(broker, topics.requests)
+    let published = 0
+    const refused = await (async () => {
+      for (; ; published++) await broker.publish([large(topics.requests)])
+    })().catch((error: unknown) => error)
+    await eventually(() => first.texts.length === published, 'the other group is done')
+    await eventually(() => away.lag()[0]?.lag === published - 10, 'the group that goes away has done 10')
+    await away.close()
+    return { broker, refused, published }
+  }
+
+  test('takes no new work, and still what follows from the work that it holds', async () => {
+    await using here = place()
+    const { broker, refused, published } = await fill(here)
+    expect(String(refused)).toContain("The broker's file is full")
+    expect(published).toBeGreaterThan(40)
+    await expect(broker.publish([large(topics.events)])).rejects.toThrow('full')
+    await expect(broker.publish([message('', topics.events), message('', topics.requests)])).rejects.toThrow('full')
+    await broker.publish([large(topics.results)])
+    await broker.publish([large(topics.deadLetters), message('', topics.events)])
+  })
+
+  test('has room again once the last group has caught up: from half on what all have done goes, whatever its age', async () => {
+    await using here = place()
+    const { broker, published } = await fill(here)
+    const file = here.file()
+    const oldest = () => file.messages(topics.requests).oldest()
+    await deleteOld(file, Date.now(), maxBytes)
+    expect(oldest()).toBe(10)
+
+    const offsets: number[] = []
+    await broker.subscribe(groups.monitor, [topics.requests], async ({ messages }) => {
+      offsets.push(...messages.map(({ offset }) => offset))
+    })
+    await eventually(() => offsets.at(-1) === published - 1, 'the group that was away catches up')
+    expect(offsets[0]).toBe(10)
+    const next = () => file.db.query('SELECT min(next) AS next FROM consumer').get()
+    await eventually(() => Bun.deepEquals(next(), { next: published }), 'it is past everything')
+    await deleteOld(file, Date.now(), maxBytes)
+    expect(file.usedBytes()).toBeLessThan(maxBytes)
+    expect(oldest()).toBeGreaterThan(10)
+    await broker.publish([large(topics.requests)])
+  })
+
+  test('keeps what no group ever read, for as long as its topic says', async () => {
+    await using here = place()
+    const { broker } = await fill(here)
+    await broker.publish([large(topics.results)])
+    await deleteOld(here.file(), Date.now(), maxBytes)
+    expect(here.file().messages(topics.results).oldest()).toBe(0)
+  })
+})
+
 describe('a holder is dead', () => {
   const nowMs = { value: 0 }
   const look = (isSilent: (mark: string) => boolean, mark: string, forMs: number) => {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { topicSettings, topics } from '../messages/topics.ts'
+import { type Topic, topicSettings, topics } from '../messages/topics.ts'
 import { type Deps, systemDeps } from '../service/deps.ts'
 import type { Logger } from '../service/log.ts'
 import { type Broker, MessageTooLarge, type Outgoing, type Placed, type Subscription, sizeBytes } from './broker.ts'
@@ -12,6 +12,7 @@ const GRACE_MS = 5000
 /** About what a small message takes while it waits to be written, beyond its own bytes. */
 const OVERHEAD_BYTES = 500
 const DELETE_EVERY_MS = 60_000
+const MAX_BYTES = 8 * 1024 ** 3
 
 /**
  * A broker in one SQLite file, for the processes of one machine: nothing to install, as durable as the disk.
@@ -19,7 +20,13 @@ const DELETE_EVERY_MS = 60_000
  * Each topic has one partition, and each of a group's topics one member that works on it while the others stand by: they
  * follow at once when it closes, and within 5 s when it dies. What several callers of one process publish at the same
  * time is one transaction, synced before they resolve. Members in the same process hear of it at once, others within
- * 10 ms. A message is kept for its topic's `retentionMs`, and longer until every group that ever read the topic is past it.
+ * 10 ms.
+ *
+ * A message is kept for its topic's `retentionMs`, and longer until every group that ever read the topic is past it: a group
+ * that stays away keeps what it has not read. What bounds the file is `maxBytes`, 8 GiB. Beyond half of it a message goes
+ * as soon as every group that ever read its topic is past it. At all of it no new work is taken: requests, and events of
+ * their own, are refused until a group has caught up. What follows from messages that are here, results and dead letters,
+ * still enters, or nothing would get done any more.
  *
  * @throws where the file cannot be opened, or is no broker's.
  */
@@ -27,13 +34,14 @@ export function openEmbedded(options: {
   readonly path: string
   readonly deps?: Pick<Deps, 'now' | 'monotonicMs'>
   readonly log?: Logger
+  readonly maxBytes?: number
 }): Broker {
-  const { path, deps = systemDeps, log } = options
+  const { path, deps = systemDeps, log, maxBytes = MAX_BYTES } = options
   const file = openFile(path)
   const subscriptions = new Set<Subscription>()
   const publishing = new Set<Promise<unknown>>()
   const deleting = setInterval(() => {
-    deleteOld(file, deps.now()).catch((error: unknown) =>
+    deleteOld(file, deps.now(), maxBytes).catch((error: unknown) =>
       log?.warn({ err: error }, 'old messages could not be deleted'),
     )
   }, DELETE_EVERY_MS)
@@ -61,6 +69,8 @@ export function openEmbedded(options: {
         if (bytes > limitBytes) throw new MessageTooLarge(message.topic, bytes, limitBytes)
       }
       if (messages.length === 0) return []
+      if (isNewWork(messages) && file.usedBytes() >= maxBytes)
+        throw new Error("The broker's file is full: a group has not read what it holds, or there is more than it can.")
       const published = append(file, messages, deps.now())
       publishing.add(published)
       return published.finally(() => publishing.delete(published))
@@ -118,6 +128,12 @@ export function openEmbedded(options: {
   }
 }
 
+/** Results, and dead letters with their event, follow from what the broker has delivered. */
+function isNewWork(messages: readonly Outgoing[]): boolean {
+  const isOn = (topic: Topic) => (message: Outgoing) => message.topic === topic
+  return messages.some(isOn(topics.requests)) || messages.every(isOn(topics.events))
+}
+
 /** Appends within the next transaction; what one process publishes keeps the order of the calls. */
 async function append(file: EmbeddedFile, messages: readonly Outgoing[], nowMs: number): Promise<readonly Placed[]> {
   const bytes = messages.reduce((sum, message) => sum + sizeBytes(message) + OVERHEAD_BYTES, 0)
@@ -139,13 +155,14 @@ async function append(file: EmbeddedFile, messages: readonly Outgoing[], nowMs: 
 }
 
 /**
- * Deletes what is older than its topic's retention and done by every group that ever read the topic, in small
- * transactions.
+ * Deletes, in small transactions, what every group that ever read its topic has done, if it is older than the topic's
+ * retention, or, while the file holds more than half of `maxBytes`, whatever its age.
  */
-export async function deleteOld(file: EmbeddedFile, nowMs: number): Promise<void> {
+export async function deleteOld(file: EmbeddedFile, nowMs: number, maxBytes = MAX_BYTES): Promise<void> {
   for (const topic of Object.values(topics)) {
-    const beforeMs = nowMs - topicSettings[topic].retentionMs
-    let more = true
-    while (more) more = await file.write(() => file.messages(topic).deleteSome(beforeMs))
+    const old = { beforeMs: nowMs - topicSettings[topic].retentionMs, unread: true }
+    const any = { beforeMs: Number.POSITIVE_INFINITY, unread: false }
+    const deleteSome = () => file.messages(topic).deleteSome(file.usedBytes() > maxBytes / 2 ? any : old)
+    while (await file.write(deleteSome));
   }
 }
