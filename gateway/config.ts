@@ -18,6 +18,8 @@ export interface GatewayConfig extends CommonConfig {
   /** Undefined: the public API, its mirror, the snapshot. `bundled:`: the snapshot alone. */
   readonly ratesUrl: string | undefined
   readonly tokenKeys: PrivateKeySet | undefined
+  /** Where monitor tells of its audit chains and takes checkpoints of them. */
+  readonly auditUrl: string
 }
 
 const entries = {
@@ -28,17 +30,20 @@ const entries = {
     v.union([v.literal('bundled:'), HttpUrl], 'must be bundled: or a URL that begins with http:// or https://'),
   ),
   TOKEN_KEYS: v.optional(v.pipe(v.string(), v.parseJson(undefined, 'must be JSON: a private JWK set'), PrivateKeySet)),
+  AUDIT_URL: v.optional(HttpUrl),
 }
 
 /** @throws ConfigError with every fault. */
 export function readGatewayConfig(environment: Environment): GatewayConfig {
   const values = readConfig(entries, environment)
+  const common = settle(values)
   return {
-    ...settle(values),
+    ...common,
     port: values.GATEWAY_PORT,
     databaseUrl: values.DATABASE_URL ?? dataFile(values.DATA_DIR, 'gateway.db'),
     databaseAuthToken: values.DATABASE_AUTH_TOKEN,
     ratesUrl: values.RATES_URL,
     tokenKeys: values.TOKEN_KEYS,
+    auditUrl: values.AUDIT_URL ?? `${common.monitorUrl}/audit`,
   }
 }

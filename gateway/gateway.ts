@@ -19,6 +19,7 @@ import { createRefreshSession } from './accounts/refresh.ts'
 import { createRegister } from './accounts/register.ts'
 import { createThrottle } from './accounts/throttle.ts'
 import { createMe } from './accounts/user.ts'
+import { keepCheckpoints } from './checkpoints.ts'
 import type { GatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
 import { holdLease } from './database/lease.ts'
@@ -90,6 +91,16 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
     receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps }),
   )
   const upkeep = keepUp({ lease, writer, keys, deps, log })
+  const checkpoints = keepCheckpoints({
+    url: config.auditUrl,
+    issuer: config.tokenIssuer,
+    database,
+    writer,
+    lease,
+    keys,
+    deps,
+    log,
+  })
 
   const app = createApp({ config, log, metrics: registry, deps })
   app.route('/auth', accountRoutes({ accounts, verify, trustedProxies: config.trustedProxies }))
@@ -111,6 +122,7 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
     { name: 'keys', required: true, check: async () => void (await keys.current()) },
     { name: 'broker', required: false, check: () => broker.ping() },
     { name: 'relay', required: false, check: relay.check },
+    { name: 'audit', required: false, check: checkpoints.check },
     results,
   ]
   app.route('/health', healthRoutes(checks, closing.signal, log))
@@ -133,6 +145,7 @@ export async function createGateway(config: GatewayConfig, deps: Deps, listener:
       { name: 'broker', close: () => broker.close() },
       { name: 'lease', close: lease.close },
       upkeep,
+      checkpoints,
       { name: 'relay', close: relay.close },
       results,
     ],

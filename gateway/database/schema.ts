@@ -120,3 +120,13 @@ export const leases = sqliteTable('leases', {
   epoch: integer('epoch').notNull(),
   beat: integer('beat').notNull(),
 })
+
+/** The last checkpoint that was signed and that monitor took: see checkpoints.ts. One row at most. */
+export const checkpoints = sqliteTable(
+  'checkpoints',
+  {
+    id: integer('id').primaryKey(),
+    jwt: text('jwt').notNull(),
+  },
+  () => [check('checkpoints_one', sql`"id" = 1`)],
+)

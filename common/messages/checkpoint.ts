@@ -1,0 +1,86 @@
+import { createPrivateKey, sign } from 'node:crypto'
+import { decode, verify } from 'hono/utils/jwt/jwt'
+import * as v from 'valibot'
+import { NAME } from '../name.ts'
+import { type FindKey, PublicKey } from '../service/tokens.ts'
+
+/** An event of an audit chain by its number and its hash, which stands for it and for all before it. */
+export const Place = v.object({
+  chain: v.pipe(v.string(), v.minLength(1), v.maxLength(256)),
+  seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  hash: v.pipe(v.string(), v.regex(/^[\da-f]{64}$/)),
+})
+export type Place = v.InferOutput<typeof Place>
+
+/** Where the audit chains were at a time, in gateway's word. */
+export interface Checkpoint {
+  readonly issuer: string
+  /** By gateway's clock, in whole seconds. */
+  readonly atMs: number
+  readonly heads: readonly Place[]
+  /** Every key that gateway has signed checkpoints with, so that the newest vouches for the signatures of the old ones. */
+  readonly keys: readonly PublicKey[]
+}
+
+const Claims = v.object({
+  iss: v.string(),
+  iat: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  heads: v.pipe(v.array(Place), v.minLength(1), v.maxLength(1000)),
+  keys: v.pipe(v.array(PublicKey), v.maxLength(100)),
+})
+
+/** No access token has this type, and no verifier of access tokens takes it: neither passes for the other. */
+const TYPE = `${NAME}-checkpoint+jwt`
+export const MAX_CHECKPOINT_CHARACTERS = 60_000
+
+/** A checkpoint as a signed JWT (RFC 7519), EdDSA. */
+export function signCheckpoint(checkpoint: Checkpoint, key: PublicKey & { readonly d: string }): string {
+  const { issuer, atMs, heads, keys } = checkpoint
+  const claims: v.InferInput<typeof Claims> = {
+    iss: issuer,
+    iat: Math.floor(atMs / 1000),
+    heads: [...heads],
+    keys: [...keys],
+  }
+  const part = (content: object) => Buffer.from(JSON.stringify(content)).toString('base64url')
+  const signed = `${part({ alg: 'EdDSA', typ: TYPE, kid: key.kid })}.${part(claims)}`
+  const signature = sign(null, Buffer.from(signed), createPrivateKey({ key: { ...key }, format: 'jwk' }))
+  return `${signed}.${signature.toString('base64url')}`
+}
+
+/** What a checkpoint says; undefined where no key that `findKey` has signed it. Rejects only where `findKey` does. */
+export async function readCheckpoint(jwt: string, findKey: FindKey): Promise<Checkpoint | undefined> {
+  if (jwt.length > MAX_CHECKPOINT_CHARACTERS) return undefined
+  const kid = partsOf(jwt)?.header.kid
+  const key = typeof kid === 'string' ? await findKey(kid) : undefined
+  if (!key) return undefined
+  try {
+    const imported = await crypto.subtle.importKey('jwk', key, { name: 'Ed25519' }, false, ['verify'])
+    // Whose clock is ahead is judged by who has a clock to compare.
+    const { iss, iat, heads, keys } = v.parse(
+      Claims,
+      await verify(jwt, imported, { alg: 'EdDSA', typ: TYPE, iat: false }),
+    )
+    return { issuer: iss, atMs: iat * 1000, heads, keys }
+  } catch {
+    return undefined
+  }
+}
+
+export function among(keys: readonly PublicKey[]): FindKey {
+  return async (kid) => keys.find((key) => key.kid === kid)
+}
+
+/** The keys that a checkpoint brings itself. Whoever trusts them trusts the checkpoint already: it was kept in a safe place. */
+export function ownKeys(jwt: string): readonly PublicKey[] {
+  const claims = v.safeParse(Claims, partsOf(jwt)?.payload)
+  return claims.success ? claims.output.keys : []
+}
+
+function partsOf(jwt: string): ReturnType<typeof decode> | undefined {
+  try {
+    return decode(jwt)
+  } catch {
+    return undefined
+  }
+}
