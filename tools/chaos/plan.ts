@@ -79,77 +79,85 @@ export interface Plan {
 
 const HOUR_MS = 60 * 60 * 1000
 
-/** Every kind of fault, by lane, with how long one lasts. Each round of a lane has every kind of it once. */
-function faultsOf(parts: PartsKind, lengthMs: number, random: Random): Record<string, (() => [number, Fault])[]> {
-  const target = (...services: ServiceName[]): Target => ({
+const REPLICAS = 2
+
+/** How long a fault lasts, and what it is. */
+type Make = () => readonly [lastsMs: number, fault: Fault]
+type Lane = Readonly<Partial<Record<FaultKind, Make>>>
+
+/** Every kind of fault that the parts allow, by lane. */
+function lanesOf(parts: PartsKind, lengthMs: number, random: Random): Readonly<Record<string, Lane>> {
+  const target = (...services: readonly ServiceName[]): Target => ({
     service: random.pick(services),
-    index: random.integer(0, replicasOf(parts) - 1),
+    index: random.integer(0, REPLICAS - 1),
   })
   const anyone = () => target(...serviceNames)
   const any = () => random.pick(serviceNames)
   /** Half a minute where the run has room for it. */
   const awayMs = Math.min(30_000, lengthMs / 6)
-  const at = (service: ServiceName, point: Point) => (): [number, Fault] => [
-    4000,
-    { kind: `kill ${service} ${point}`, service, point },
-  ]
-  const net = (kind: 'latency' | 'resets' | 'half-open' | 'partition', lastsMs: number) => (): [number, Fault] => [
-    lastsMs,
-    { kind, link: random.pick(links) },
-  ]
+  const at = (service: ServiceName, point: Point): Lane => {
+    const kind = `kill ${service} ${point}` as const
+    return { [kind]: () => [4000, { kind, service, point }] }
+  }
+  const net = (kind: 'latency' | 'resets' | 'half-open' | 'partition', lastsMs: number): Lane => ({
+    [kind]: () => [lastsMs, { kind, link: random.pick(links) }],
+  })
+  const onEmbedded: Record<string, Lane> = {
+    parts: {
+      'broker frozen': () => [7000, { kind: 'broker frozen' }],
+      'store away': () => [awayMs, { kind: 'store away', service: random.pick(['processor', 'monitor']) }],
+      'database locked': () => [7000, { kind: 'database locked' }],
+    },
+  }
+  const onReal: Record<string, Lane> = {
+    parts: {
+      'broker killed': () => [4000, { kind: 'broker killed' }],
+      'broker restarted': () => [2000, { kind: 'broker restarted' }],
+      'broker frozen': () => [random.integer(7000, 12_000), { kind: 'broker frozen' }],
+      'store away': () => [awayMs, { kind: 'store away', service: random.pick(['processor', 'monitor']) }],
+      'topic made anew': () => [8000, { kind: 'topic made anew', topic: random.pick(['requests', 'results']) }],
+    },
+    connections: {
+      ...net('latency', 6000),
+      ...net('resets', 4000),
+      ...net('half-open', 9000),
+      ...net('partition', 8000),
+    },
+  }
   return {
-    crashes: [
-      () => [2000, { kind: 'kill', target: anyone() }],
-      at('gateway', 'before-publish'),
-      at('gateway', 'after-publish'),
-      at('gateway', 'before-offset'),
-      at('processor', 'before-publish'),
-      at('processor', 'before-offset'),
-      at('monitor', 'handling'),
-      at('monitor', 'before-offset'),
-      () => [3000, { kind: 'restart', target: anyone() }],
-    ],
-    stalls: [
-      () => [random.integer(8000, Math.min(25_000, 6000 + awayMs)), { kind: 'pause', target: anyone() }],
-      () => [5000, { kind: 'clock', target: anyone(), shiftMs: random.pick([HOUR_MS, -HOUR_MS]) }],
-      () => [4000, { kind: 'disk full', target: parts === 'real' ? target('gateway') : anyone() }],
-      () => [9000, { kind: 'replicas come and go', service: any() }],
-    ],
-    parts:
-      parts === 'embedded'
-        ? [
-            () => [7000, { kind: 'broker frozen' }],
-            () => [awayMs, { kind: 'store away', service: 'processor' }],
-            () => [awayMs, { kind: 'store away', service: 'monitor' }],
-            () => [7000, { kind: 'database locked' }],
-          ]
-        : [
-            () => [4000, { kind: 'broker killed' }],
-            () => [2000, { kind: 'broker restarted' }],
-            () => [random.integer(7000, 12_000), { kind: 'broker frozen' }],
-            () => [awayMs, { kind: 'store away', service: random.pick(['processor', 'monitor']) }],
-            () => [8000, { kind: 'topic made anew', topic: random.pick(['requests', 'results']) }],
-          ],
-    connections:
-      parts === 'embedded'
-        ? []
-        : [net('latency', 6000), net('resets', 4000), net('half-open', 9000), net('partition', 8000)],
-    messages: [
-      () => [6000, { kind: 'rates fail' }],
-      () => [6000, { kind: 'rates lie' }],
-      () => [5000, { kind: 'duplicates', service: any() }],
-      () => [5000, { kind: 'other order', service: any() }],
-      () => [1000, { kind: 'poison' }],
-      () => [4000, { kind: 'misread' }],
-    ],
+    crashes: {
+      kill: () => [2000, { kind: 'kill', target: anyone() }],
+      ...at('gateway', 'before-publish'),
+      ...at('gateway', 'after-publish'),
+      ...at('gateway', 'before-offset'),
+      ...at('processor', 'before-publish'),
+      ...at('processor', 'before-offset'),
+      ...at('monitor', 'handling'),
+      ...at('monitor', 'before-offset'),
+      restart: () => [3000, { kind: 'restart', target: anyone() }],
+    },
+    stalls: {
+      pause: () => [random.integer(8000, Math.min(25_000, 6000 + awayMs)), { kind: 'pause', target: anyone() }],
+      clock: () => [5000, { kind: 'clock', target: anyone(), shiftMs: random.pick([HOUR_MS, -HOUR_MS]) }],
+      'disk full': () => [4000, { kind: 'disk full', target: parts === 'real' ? target('gateway') : anyone() }],
+      'replicas come and go': () => [9000, { kind: 'replicas come and go', service: any() }],
+    },
+    ...(parts === 'embedded' ? onEmbedded : onReal),
+    messages: {
+      'rates fail': () => [6000, { kind: 'rates fail' }],
+      'rates lie': () => [6000, { kind: 'rates lie' }],
+      duplicates: () => [5000, { kind: 'duplicates', service: any() }],
+      'other order': () => [5000, { kind: 'other order', service: any() }],
+      poison: () => [1000, { kind: 'poison' }],
+      misread: () => [4000, { kind: 'misread' }],
+    },
   }
 }
 
-function replicasOf(parts: PartsKind): number {
-  return parts === 'real' ? 2 : 2
-}
-
-/** All that a run will do, from its seed alone. @param only leaves out every other kind of fault. */
+/**
+ * All that a run will do, from its seed alone. Each lane goes round and round: every kind of fault once in each round, in
+ * an order of chance. `only`: no other kinds than these.
+ */
 export function createPlan(options: {
   parts: PartsKind
   seed: string
@@ -157,30 +165,30 @@ export function createPlan(options: {
   only?: readonly FaultKind[] | undefined
 }): Plan {
   const { parts, seed, lengthMs, only } = options
-  const random = createRandom(`${seed}/${parts}/plan`)
+  const random = createRandom(`${seed}/${parts}`)
   const injections: Injection[] = []
-  for (const [lane, faults] of Object.entries(faultsOf(parts, lengthMs, random.fork('faults')))) {
-    const order = random.fork(lane)
-    let atMs = order.integer(500, 1500)
-    let round: (() => [number, Fault])[] = []
-    while (faults.length > 0) {
-      if (round.length === 0) round = order.shuffle(faults)
-      const make = round.shift()
-      if (!make) break
-      const [lastsMs, fault] = make()
+  for (const [lane, makes] of Object.entries(lanesOf(parts, lengthMs, random.fork('faults')))) {
+    const chance = random.fork(lane)
+    const kinds = Object.entries(makes).flatMap(([kind, make]) =>
+      make && (!only || only.some((each) => each === kind)) ? [make] : [],
+    )
+    let atMs = chance.integer(500, 1500)
+    let round: Make[] = []
+    for (;;) {
+      if (round.length === 0) round = chance.shuffle(kinds)
+      const next = round.shift()?.()
+      if (!next) break
+      const [lastsMs, fault] = next
       if (atMs + lastsMs > lengthMs) break
-      if (!only || only.includes(fault.kind)) {
-        injections.push({ lane, atMs, lastsMs, fault })
-        atMs += lastsMs + order.integer(300, 1500)
-      } else if (!faults.some((each) => only.includes(each()[1].kind))) break
+      injections.push({ lane, atMs, lastsMs, fault })
+      atMs += lastsMs + chance.integer(300, 1500)
     }
   }
-  const replicas = replicasOf(parts)
   return {
     parts,
     seed,
     lengthMs,
-    replicas: { gateway: replicas, processor: replicas, monitor: replicas },
+    replicas: { gateway: REPLICAS, processor: REPLICAS, monitor: REPLICAS },
     injections: injections.sort((a, b) => a.atMs - b.atMs),
   }
 }

@@ -14,13 +14,13 @@ export async function poisonAll(parts: ChaosParts, known: Poison[], random: Rand
   const messages: Outgoing[] = []
   for (const topic of Object.values(topics)) {
     const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
-    messages.push({ topic, key: mark, value: Buffer.from(valueOf(mark, random)), headers: headersFor(topic, random) })
+    messages.push({ topic, key: mark, value: Buffer.from(textOf(mark, random)), headers: headersFor(topic, random) })
     known.push({ mark, topic })
   }
   await parts.publishForeign(messages)
 }
 
-function valueOf(mark: string, random: Random): string {
+function textOf(mark: string, random: Random): string {
   return random.pick([mark, `{"mark": "${mark}"`, JSON.stringify({ mark }), JSON.stringify([mark])])
 }
 
