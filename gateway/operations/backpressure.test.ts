@@ -129,6 +129,28 @@ test('on return of the broker what waited is sent in the order of acceptance, a 
   expect(lines).toHaveLength(1)
 })
 
+test('a relay whose publish hangs is closed in the time that it is given, and leaves its rows to the next', async () => {
+  const { database, writer, submit } = await open(10)
+  const asked = Promise.withResolvers<void>()
+  const relay = startRelay({
+    database,
+    writer,
+    lease,
+    broker: {
+      publish() {
+        asked.resolve()
+        return new Promise(() => {})
+      },
+    },
+    log: createLog('test', 'silent'),
+    deps: systemDeps,
+  })
+  await submit()
+  await asked.promise
+  await relay.close(20)
+  expect(await countOutbox(database)).toBe(1)
+})
+
 test('logins go on beyond the bound of operations, and end with the outbox: nobody gets in whose event cannot be kept', async () => {
   const { database, writer, close, register, logIn, ...accounts } = await openAccounts()
   cleanups.push(close)

@@ -165,8 +165,13 @@ export function startRelay(options: {
     async close(graceMs) {
       closing = true
       commits.wake()
-      const timer = setTimeout(() => stopping.abort(), graceMs)
-      await running
+      const late = Promise.withResolvers<void>()
+      const timer = setTimeout(() => {
+        stopping.abort()
+        // A publish under way cannot be called back: its rows stay in the outbox, and are sent again by whoever is next.
+        late.resolve()
+      }, graceMs)
+      await Promise.race([running, late.promise])
       clearTimeout(timer)
     },
   }
