@@ -9,13 +9,19 @@ import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
 import { createAudit } from './audit.ts'
+import { checkpointRoutes } from './checkpoints/rest.ts'
+import { createWitnesses } from './checkpoints/witness.ts'
 import type { MonitorConfig } from './config.ts'
 import { dashboard } from './dashboard/dashboard.ts'
-import { createRedrive } from './dead-letters.ts'
+import { createDecisions } from './dead-letters/decide.ts'
+import { createDecideMany } from './dead-letters/decide-many.ts'
+import { finishDecisions } from './dead-letters/finish.ts'
+import { deadLetterRoutes } from './dead-letters/rest.ts'
 import { createAppend } from './events/append.ts'
 import { openStore } from './events/open.ts'
 import { receiveEvents } from './receive-events.ts'
 import { routes } from './rest.ts'
+import { keepRetention } from './retention.ts'
 import { createStats } from './stats.ts'
 import { createStream } from './stream.ts'
 import { createTimeline } from './timeline.ts'
@@ -36,11 +42,9 @@ export function createMonitor(config: MonitorConfig, deps: Deps, listener: Liste
     log,
     deps,
   })
-  const verify = createTokenVerifier({
-    issuer: config.tokenIssuer,
-    findKey: remoteKeys({ url: config.jwksUrl, deps }),
-    deps,
-  })
+  const findKey = remoteKeys({ url: config.jwksUrl, deps })
+  const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, deps })
+  const witnesses = createWitnesses({ store, findKey, deps })
 
   const stream = createStream({ events, deps, log })
   const consumer = consumerPart('events', () =>
@@ -55,21 +59,25 @@ export function createMonitor(config: MonitorConfig, deps: Deps, listener: Liste
     }),
   )
 
+  const decisions = createDecisions({ deadLetters, broker, deps })
+
   const app = createApp({ config, log, metrics, deps })
   app.route('/', dashboard(config))
   app.route(
     '/',
     routes({
-      store,
+      events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
-      audit: createAudit(events, deps),
+      audit: createAudit({ events, witnesses, deps }),
       stream,
-      redrive: createRedrive({ deadLetters, broker, deps }),
       verify,
       closing: closing.signal,
     }),
   )
+  app.route('/audit', checkpointRoutes({ checkpoints: store.checkpoints, witnesses, verify }))
+  const decideMany = createDecideMany({ deadLetters, decisions, deps })
+  app.route('/dead-letters', deadLetterRoutes({ deadLetters, decisions, decideMany, verify }))
   const checks = [
     // Without its store it keeps nothing and loses nothing: the messages wait, and it comes back by itself.
     { name: 'store', required: false, check: () => store.ping() },
@@ -91,6 +99,12 @@ export function createMonitor(config: MonitorConfig, deps: Deps, listener: Liste
     log,
     closing,
     // Closed from the last to the first: no more messages, then what they go through.
-    parts: [{ name: 'store', close: () => store.close() }, { name: 'broker', close: () => broker.close() }, consumer],
+    parts: [
+      { name: 'store', close: () => store.close() },
+      { name: 'broker', close: () => broker.close() },
+      finishDecisions({ deadLetters, decisions, log }),
+      keepRetention({ store, witnesses, deps, log }),
+      consumer,
+    ],
   })
 }

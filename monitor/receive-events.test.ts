@@ -1,7 +1,8 @@
 import { expect, test } from 'bun:test'
 import type { Delivered } from '@posta/common/broker/broker.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
-import type { NewEvent, StoredDeadLetter } from './events/events.ts'
+import type { StoredDeadLetter } from './dead-letters/dead-letters.ts'
+import type { NewEvent } from './events/events.ts'
 import { createReceive, readMessage } from './receive-events.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from './samples.ts'
 

@@ -2,8 +2,6 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Broker, Outgoing } from '@posta/common/broker/broker.ts'
-import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { createApp } from '@posta/common/service/http.ts'
@@ -13,7 +11,6 @@ import { Problem } from '@posta/common/service/problem.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
 import { createAudit } from './audit.ts'
-import { createRedrive, toDeadLetter } from './dead-letters.ts'
 import { createAppend } from './events/append.ts'
 import { openEmbedded } from './events/embedded.ts'
 import type { Store } from './events/events.ts'
@@ -36,35 +33,21 @@ let folder: string
 let store: Store
 let app: Hono
 let closing: AbortController
-let published: Outgoing[]
-const unreadable = `posta.dead-letters.0.9.${NOON_MS}`
-const letter = `posta.requests.3.7.${NOON_MS}`
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'posta-rest-'))
   store = openEmbedded(join(folder, 'monitor.db'))
   closing = new AbortController()
-  published = []
-  const broker: Broker = {
-    publish: async (messages) => {
-      published.push(...messages)
-      return messages.map(({ topic }) => ({ topic, partition: 0, offset: 0 }))
-    },
-    subscribe: () => Promise.reject(new Error('not here')),
-    ping: async () => {},
-    close: async () => {},
-  }
-  const { events, deadLetters } = store
+  const { events } = store
   app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
   app.route(
     '/',
     routes({
-      store,
+      events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
-      audit: createAudit(events, deps),
+      audit: createAudit({ events, witnesses: { current: async () => ({ heads: [], starts: [] }) }, deps }),
       stream: createStream({ events, deps, log }),
-      redrive: createRedrive({ deadLetters, broker, deps }),
       verify: async (token) => {
         const caller = callers[token]
         if (!caller) throw new Problem('invalid-token')
@@ -81,19 +64,6 @@ beforeEach(async () => {
       loggedIn('login-bob', 'bob', 2000),
     ].map((message, offset) => toEvent(deliver(message, offset), NOON_MS)),
   )
-  await deadLetters.add([
-    toDeadLetter(
-      deliver(
-        encodeDeadLetter(
-          { ...deliver(requested('op-2'), 7, 3), value: Buffer.from('{') },
-          'posta.processor',
-          'Not JSON.',
-        ),
-      ),
-      NOON_MS,
-    ),
-    toDeadLetter({ ...deliver(loggedIn('x'), 9), topic: 'posta.dead-letters' }, NOON_MS + 1),
-  ])
 })
 
 afterEach(async () => {
@@ -234,65 +204,6 @@ test('an event whose text was made unreadable is shown as that, and ends no list
   expect(items[0]).toMatchObject({ id: 'op-1.succeeded', altered: true, data: null })
 })
 
-test('GET /dead-letters lists them, newest first, by topic, group and status', async () => {
-  expect(pageOf(await ask('/dead-letters', 'olga')).items).toEqual([
-    {
-      id: unreadable,
-      status: 'open',
-      reason: 'It cannot be read as a dead letter: another program wrote it.',
-      topic: 'posta.dead-letters',
-      partition: 0,
-      offset: 9,
-      time: at(0),
-      receivedAt: at(1),
-      redrivable: false,
-      type: 'posta.user.logged-in',
-      user: 'ana',
-      preview: expect.stringContaining('"ana"'),
-    },
-    {
-      id: letter,
-      status: 'open',
-      reason: 'Not JSON.',
-      group: 'posta.processor',
-      topic: 'posta.requests',
-      partition: 3,
-      offset: 7,
-      time: at(0),
-      receivedAt: at(0),
-      redrivable: true,
-      type: 'posta.operation.requested',
-      user: 'ana',
-      operation: 'op-2',
-      preview: '{',
-    },
-  ])
-  expect(idsOf(await ask('/dead-letters?topic=posta.requests', 'olga'))).toEqual([letter])
-  expect(idsOf(await ask('/dead-letters?group=posta.gateway', 'olga'))).toEqual([])
-  expect(idsOf(await ask('/dead-letters?status=open&limit=1', 'olga'))).toEqual([unreadable])
-  const { next } = pageOf(await ask('/dead-letters?limit=1', 'olga'))
-  expect(idsOf(await ask(`/dead-letters?limit=1&cursor=${next}`, 'olga'))).toEqual([letter])
-  expect((await ask('/dead-letters?status=lost', 'olga')).status).toBe(422)
-})
-
-test('POST /dead-letters/{id}/redrive sends the message again, once, and says who asked', async () => {
-  const redrive = () => ask(`/dead-letters/${letter}/redrive`, 'olga', { method: 'POST' })
-  const first = await redrive()
-  expect(first.status).toBe(200)
-  expect(first.body).toMatchObject({
-    id: letter,
-    status: 'redriven',
-    redrive: { event: `${letter}.redriven`, by: 'olga', at: at(0) },
-  })
-  expect(await redrive()).toMatchObject({ status: 200, body: first.body })
-  expect(published.map(({ topic }) => topic)).toEqual(['posta.events', 'posta.requests'])
-  expect(idsOf(await ask('/dead-letters?status=redriven', 'olga'))).toEqual([letter])
-  expect((await ask(`/dead-letters/${unreadable}/redrive`, 'olga', { method: 'POST' })).body).toMatchObject({
-    code: 'conflict',
-  })
-  expect((await ask('/dead-letters/unknown/redrive', 'olga', { method: 'POST' })).status).toBe(404)
-})
-
 test('GET /events/stream sends what is stored, as server-sent events', async () => {
   const response = await app.request('/events/stream?user=ana', { headers: { Authorization: 'Bearer olga' } })
   expect(response.status).toBe(200)
@@ -322,8 +233,6 @@ const operatorRoutes = [
   ['GET', '/events/stream'],
   ['GET', '/stats'],
   ['GET', '/audit/verify'],
-  ['GET', '/dead-letters'],
-  ['POST', `/dead-letters/${letter}/redrive`],
 ] as const
 const userRoutes = [
   ['GET', '/events'],
@@ -334,7 +243,6 @@ const userRoutes = [
 test.each(operatorRoutes)('%s %s is for operators alone', async (method, path) => {
   const { status, body } = await ask(path, 'ana', { method })
   expect({ status, body }).toMatchObject({ status: 403, body: { code: 'forbidden' } })
-  expect(published).toEqual([])
 })
 
 test.each([...operatorRoutes, ...userRoutes])('%s %s needs a valid token', async (method, path) => {

@@ -1,5 +1,4 @@
 import { messages } from '@posta/common/messages/events.ts'
-import { groups, type Topic, topics } from '@posta/common/messages/topics.ts'
 import {
   type Authenticated,
   bearer,
@@ -15,22 +14,12 @@ import { Hono } from 'hono'
 import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
 import { Audit, type createAudit } from './audit.ts'
-import type { Redrive } from './dead-letters.ts'
-import { type DeadLetterSummary, deadLetterStatuses, type Store } from './events/events.ts'
+import type { Events } from './events/events.ts'
 import { ShownEvent, show } from './events/record.ts'
+import { described, Id, security, Time } from './query.ts'
 import { type createStats, Stats } from './stats.ts'
 import type { EventStream } from './stream.ts'
 import { type createTimeline, Timeline } from './timeline.ts'
-
-const Id = v.pipe(v.string(), v.minLength(1), v.maxLength(256))
-const Time = v.pipe(
-  v.string(),
-  v.isoTimestamp('must be a time such as 2026-11-23T12:00:00Z'),
-  v.transform((text) => Date.parse(text)),
-  v.check((ms) => !Number.isNaN(ms), 'must be a time that exists'),
-)
-const described = <Schema extends v.GenericSchema>(schema: Schema, description: string) =>
-  v.pipe(schema, v.metadata({ description }))
 
 const filters = {
   type: v.optional(v.picklist(Object.keys(messages))),
@@ -50,33 +39,6 @@ const AuditQuery = v.strictObject({
   cursor: v.optional(described(v.string(), '`next` of an answer before.')),
 })
 
-const DeadLettersQuery = v.strictObject({
-  ...pageQuery,
-  topic: v.optional(v.picklist(Object.values<Topic>(topics))),
-  group: v.optional(v.picklist(Object.values<string>(groups))),
-  status: v.optional(v.picklist(deadLetterStatuses)),
-})
-const DeadLetterPosition = v.object({ receivedAtMs: v.number(), id: v.string() })
-
-const DeadLetter = v.object({
-  id: v.string(),
-  status: described(v.picklist(deadLetterStatuses), '`redriven` once the broker holds its message again.'),
-  reason: v.string(),
-  group: v.optional(described(v.string(), 'Who set it aside. Absent: it cannot be read as a dead letter.')),
-  topic: v.string(),
-  partition: v.number(),
-  offset: v.number(),
-  time: described(v.string(), 'When the message was written.'),
-  receivedAt: v.string(),
-  redrivable: v.boolean(),
-  type: v.optional(v.string()),
-  user: v.optional(v.string()),
-  operation: v.optional(v.string()),
-  preview: described(v.string(), "The beginning of the message's value."),
-  redrive: v.optional(v.object({ event: v.string(), by: v.string(), at: v.string() })),
-})
-
-const security = [{ bearer: [] }]
 const eventStream = {
   description: 'Events.',
   content: { 'text/event-stream': { schema: { type: 'string' as const } } },
@@ -84,17 +46,15 @@ const eventStream = {
 
 /** @param parts.closing ends the streams when the service closes. */
 export function routes(parts: {
-  store: Pick<Store, 'events' | 'deadLetters'>
+  events: Pick<Events, 'list' | 'get'>
   timeline: ReturnType<typeof createTimeline>
   stats: ReturnType<typeof createStats>
   audit: ReturnType<typeof createAudit>
   stream: EventStream
-  redrive: Redrive
   verify: TokenVerifier
   closing: AbortSignal
 }): Hono<Authenticated> {
-  const { store, timeline, stats, audit, stream, redrive, verify, closing } = parts
-  const { events, deadLetters } = store
+  const { events, timeline, stats, audit, stream, verify, closing } = parts
   const signedIn = bearer(verify)
 
   return new Hono<Authenticated>()
@@ -213,70 +173,9 @@ export function routes(parts: {
       validate('query', AuditQuery),
       async (c) => c.json(await audit(c.req.valid('query').cursor, c.req.raw.signal)),
     )
-    .get(
-      '/dead-letters',
-      describeRoute({
-        tags: ['operating'],
-        security,
-        summary: 'Messages that were set aside, newest first',
-        responses: {
-          200: jsonResponse(pageOf(DeadLetter), 'A page of them.'),
-          ...problemResponses('malformed-request', 'invalid-token', 'forbidden', 'invalid-input'),
-        },
-      }),
-      signedIn,
-      operatorsOnly,
-      noStore,
-      validate('query', DeadLettersQuery),
-      async (c) => {
-        const { limit, cursor, ...filter } = c.req.valid('query')
-        const before = decodeCursor(DeadLetterPosition, cursor)
-        const found = await deadLetters.list(filter, { limit: limit + 1, ...(before && { before }) })
-        return c.json(toPage(found, limit, showDeadLetter, ({ receivedAtMs, id }) => ({ receivedAtMs, id })))
-      },
-    )
-    .post(
-      '/dead-letters/:id/redrive',
-      describeRoute({
-        tags: ['operating'],
-        security,
-        summary: "Send a dead letter's message again",
-        description: 'Has its effect once, however often it is asked for. It is an event, with who asked.',
-        responses: {
-          200: jsonResponse(DeadLetter, 'The dead letter as it is now.'),
-          ...problemResponses('invalid-token', 'forbidden', 'not-found', 'conflict', 'overloaded'),
-        },
-      }),
-      signedIn,
-      operatorsOnly,
-      noStore,
-      async (c) => c.json(showDeadLetter(await redrive({ id: c.req.param('id'), by: c.var.caller.user }))),
-    )
 }
 
 /** The user whose events a caller may see; undefined: everyone's. */
 function ownOf({ user, role }: Caller): string | undefined {
   return role === 'operator' ? undefined : user
-}
-
-function showDeadLetter(deadLetter: DeadLetterSummary): v.InferOutput<typeof DeadLetter> {
-  const { id, status, reason, topic, partition, offset, timestampMs, receivedAtMs, redrivable, preview } = deadLetter
-  const { group, type, user, operation, redrive } = deadLetter
-  return {
-    id,
-    status,
-    reason,
-    ...(group !== undefined && { group }),
-    topic,
-    partition,
-    offset,
-    time: new Date(timestampMs).toISOString(),
-    receivedAt: new Date(receivedAtMs).toISOString(),
-    redrivable,
-    ...(type !== undefined && { type }),
-    ...(user !== undefined && { user }),
-    ...(operation !== undefined && { operation }),
-    preview,
-    ...(redrive && { redrive }),
-  }
 }

@@ -2,17 +2,9 @@ import { Database, SQLiteError } from 'bun:sqlite'
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { messages } from '@posta/common/messages/events.ts'
-import type {
-  DeadLetterFilter,
-  DeadLetterSummary,
-  EventFilter,
-  MinuteCount,
-  Redrive,
-  Store,
-  StoredDeadLetter,
-  StoredEvent,
-  Tail,
-} from './events.ts'
+import { schema as checkpointsSchema, embeddedCheckpoints } from '../checkpoints/embedded.ts'
+import { schema as deadLettersSchema, embeddedDeadLetters } from '../dead-letters/embedded.ts'
+import type { EventFilter, MinuteCount, Store, StoredEvent, Tail } from './events.ts'
 import { minuteOf } from './record.ts'
 
 /** Each index ends in what its list is ordered by. That of types also answers the counts, without a look at the rows. */
@@ -36,26 +28,10 @@ const schema = `
   CREATE INDEX IF NOT EXISTS events_type ON events (type, time_ms, id, duration_ms);
   CREATE INDEX IF NOT EXISTS events_user ON events (user, time_ms, id) WHERE user IS NOT NULL;
   CREATE INDEX IF NOT EXISTS events_operation ON events (operation, time_ms, id) WHERE operation IS NOT NULL;
-
-  CREATE TABLE IF NOT EXISTS dead_letters (
-    id TEXT PRIMARY KEY NOT NULL,
-    status TEXT NOT NULL,
-    received_at_ms INTEGER NOT NULL,
-    topic TEXT NOT NULL,
-    "group" TEXT,
-    redrive TEXT,
-    summary TEXT NOT NULL,
-    original TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX IF NOT EXISTS dead_letters_time ON dead_letters (received_at_ms, id);
-  CREATE INDEX IF NOT EXISTS dead_letters_status ON dead_letters (status, received_at_ms, id);
-  CREATE INDEX IF NOT EXISTS dead_letters_topic ON dead_letters (topic, received_at_ms, id);
-  CREATE INDEX IF NOT EXISTS dead_letters_group ON dead_letters ("group", received_at_ms, id);
 `
 
 const EVENT = `
   id, type, time_ms AS timeMs, user, operation, duration_ms AS durationMs, chain, seq, previous_hash AS previousHash, hash, text`
-const DEAD_LETTER = 'id, status, received_at_ms AS receivedAtMs, topic, "group", redrive, summary'
 
 const where = (conditions: readonly (string | false | undefined)[]) => conditions.filter(Boolean).join(' AND ')
 
@@ -75,6 +51,8 @@ export const statements = {
     ])} ORDER BY time_ms DESC, id DESC LIMIT $limit`,
   after: `SELECT ${EVENT} FROM events WHERE chain = ? AND seq > ? ORDER BY seq LIMIT ?`,
   inChainOrder: `SELECT ${EVENT} FROM events WHERE (chain, seq) > (?, ?) ORDER BY chain, seq LIMIT ?`,
+  prune: `
+    DELETE FROM events WHERE chain = ?1 AND seq < min(?2, (SELECT min(seq) FROM events WHERE chain = ?1) + ?3)`,
   countByMinute: `
     SELECT minutes.value AS minute, types.value AS type, (
       SELECT count(*) FROM events
@@ -84,19 +62,6 @@ export const statements = {
   durations: `
     SELECT coalesce(sum(duration_ms), 0) AS totalMs, coalesce(max(duration_ms), 0) AS longestMs FROM events
     WHERE type IN (SELECT value FROM json_each(?)) AND time_ms >= ? AND time_ms < ?`,
-  addDeadLetter: `
-    INSERT INTO dead_letters VALUES ($id, $status, $receivedAtMs, $topic, $group, $redrive, $summary, $original)
-    ON CONFLICT (id) DO NOTHING`,
-  getDeadLetter: `SELECT ${DEAD_LETTER}, original FROM dead_letters WHERE id = ?`,
-  listDeadLetters: ({ topic, group, status }: DeadLetterFilter) => `
-    SELECT ${DEAD_LETTER} FROM dead_letters WHERE ${where([
-      topic !== undefined && 'topic = $topic',
-      group !== undefined && '"group" = $group',
-      status !== undefined && 'status = $status',
-      '(received_at_ms, id) < ($untilMs, $untilId)',
-    ])} ORDER BY received_at_ms DESC, id DESC LIMIT $limit`,
-  recordRedrive: 'UPDATE dead_letters SET redrive = ?2 WHERE id = ?1 AND redrive IS NULL',
-  confirmRedrive: `UPDATE dead_letters SET status = 'redriven' WHERE id = ?1 AND status = 'open' AND redrive IS NOT NULL`,
   ping: 'SELECT 1 FROM sqlite_schema LIMIT 1',
 }
 
@@ -121,6 +86,8 @@ export function openEmbedded(path: string): Store {
       fresh.run('PRAGMA synchronous = FULL')
       fresh.run('PRAGMA journal_size_limit = 67108864')
       fresh.run(schema)
+      fresh.run(deadLettersSchema)
+      fresh.run(checkpointsSchema)
     } catch (error) {
       fresh.close()
       throw error
@@ -147,12 +114,6 @@ export function openEmbedded(path: string): Store {
   const all = <Row>(sql: string, ...values: Value[]) => patiently((db) => db.query<Row, Value[]>(sql).all(...values))
   const allNamed = <Row>(sql: string, values: Record<string, Value>) =>
     patiently((db) => db.query<Row, Record<string, Value>>(sql).all(values))
-  const write = (sql: string, ...values: Value[]) => patiently((db) => db.query(sql).run(...values))
-
-  async function getDeadLetter(id: string): Promise<StoredDeadLetter | undefined> {
-    const [row] = await all<DeadLetterRow & { original: string }>(statements.getDeadLetter, id)
-    return row && { ...toSummary(row), original: JSON.parse(row.original) }
-  }
 
   return {
     events: {
@@ -241,6 +202,9 @@ export function openEmbedded(path: string): Store {
         }
       },
 
+      prune: (chain, beforeSeq, atMost) =>
+        patiently((db) => db.query(statements.prune).run(chain, beforeSeq, atMost).changes),
+
       async countByMinute({ first, last }) {
         const minutes = Array.from({ length: last - first + 1 }, (_, index) => first + index)
         const rows = await all<MinuteCount>(statements.countByMinute, JSON.stringify(TYPES), JSON.stringify(minutes))
@@ -258,41 +222,8 @@ export function openEmbedded(path: string): Store {
       },
     },
 
-    deadLetters: {
-      async add(deadLetters) {
-        await patiently((db) => {
-          const add = db.query(statements.addDeadLetter)
-          db.transaction(() => {
-            for (const deadLetter of deadLetters) add.run(toRow(deadLetter))
-          }).immediate()
-        })
-      },
-
-      get: getDeadLetter,
-
-      async list(filter, { limit, before }) {
-        const { topic, group, status } = filter
-        const rows = await allNamed<DeadLetterRow>(statements.listDeadLetters(filter), {
-          ...(topic !== undefined && { topic }),
-          ...(group !== undefined && { group }),
-          ...(status !== undefined && { status }),
-          untilMs: before?.receivedAtMs ?? Number.MAX_SAFE_INTEGER,
-          untilId: before?.id ?? '',
-          limit,
-        })
-        return rows.map(toSummary)
-      },
-
-      async recordRedrive(id, redrive) {
-        await write(statements.recordRedrive, id, JSON.stringify(redrive))
-        return getDeadLetter(id)
-      },
-
-      async confirmRedrive(id) {
-        await write(statements.confirmRedrive, id)
-        return getDeadLetter(id)
-      },
-    },
+    deadLetters: embeddedDeadLetters({ patiently, all, allNamed }),
+    checkpoints: embeddedCheckpoints({ all }),
 
     async ping() {
       await all(statements.ping)
@@ -318,30 +249,4 @@ function toEvent(row: EventRow): StoredEvent {
     operation: row.operation ?? undefined,
     durationMs: row.durationMs ?? undefined,
   }
-}
-
-type Columns = 'id' | 'status' | 'receivedAtMs' | 'topic' | 'group'
-type DeadLetterRow = Nullable<Pick<DeadLetterSummary, Columns>> & {
-  readonly redrive: string | null
-  readonly summary: string
-}
-
-function toRow({ original, ...deadLetter }: StoredDeadLetter) {
-  const { id, status, receivedAtMs, topic, group, redrive, ...summary } = deadLetter
-  return {
-    id,
-    status,
-    receivedAtMs,
-    topic,
-    group: group ?? null,
-    redrive: redrive ? JSON.stringify(redrive) : null,
-    summary: JSON.stringify(summary),
-    original: JSON.stringify(original),
-  }
-}
-
-function toSummary({ id, status, receivedAtMs, topic, group, redrive, summary }: DeadLetterRow): DeadLetterSummary {
-  const rest: Omit<DeadLetterSummary, Columns | 'redrive'> = JSON.parse(summary)
-  const parsed: Redrive | undefined = redrive === null ? undefined : JSON.parse(redrive)
-  return { ...rest, id, status, receivedAtMs, topic, group: group ?? undefined, redrive: parsed }
 }

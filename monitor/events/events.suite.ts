@@ -2,44 +2,15 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { link, START, verify } from '../chain.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../samples.ts'
 import { createAppend } from './append.ts'
-import type { DeadLetterSummary, NewEvent, Store, StoredDeadLetter, StoredEvent } from './events.ts'
+import type { NewEvent, Store, StoredEvent } from './events.ts'
+import type { Fresh } from './fresh.ts'
 import { minuteOf, toEvent } from './record.ts'
-
-/** A store with nothing in it yet. */
-export interface Fresh {
-  /** As each replica opens it. */
-  open(): Store
-  /** After every opening is closed. */
-  dispose(): Promise<void> | void
-}
 
 const logins = (count: number, partition = 0, prefix = 'e'): NewEvent[] =>
   Array.from({ length: count }, (_, n) => toEvent(deliver(loggedIn(`${prefix}-${n}`, 'ana', n), n, partition), NOON_MS))
 
 const linked = (...events: NewEvent[]) => link(START, events)
 const ids = (found: readonly { readonly id: string }[]) => found.map(({ id }) => id)
-
-function deadLetter(id: string, more: Partial<StoredDeadLetter> = {}): StoredDeadLetter {
-  return {
-    id,
-    status: 'open',
-    receivedAtMs: NOON_MS,
-    reason: 'The value is not JSON in UTF-8.',
-    group: 'posta.processor',
-    topic: 'posta.requests',
-    partition: 0,
-    offset: 7,
-    timestampMs: NOON_MS,
-    redrivable: true,
-    type: 'posta.operation.requested',
-    user: 'ana',
-    operation: undefined,
-    preview: '{',
-    redrive: undefined,
-    original: { key: 'YW5h', value: 'ew==', headers: [{ name: 'ce_id', value: 'eA==' }] },
-    ...more,
-  }
-}
 
 /** Every promise of the port (events.ts), as tests. `fresh` is called for each. */
 export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh): void {
@@ -229,50 +200,6 @@ export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh)
       expect(chains).toMatchObject([{ chain: 'posta.events/0', events: 120, head: { seq: 120 } }])
       expect(chains[0]).not.toHaveProperty('firstBad')
       expect(await store.events.existing(ids(events))).toEqual(new Set(ids(events)))
-    })
-
-    test('a dead letter is kept once, as it was first', async () => {
-      const stored = deadLetter('dl-1', { operation: 'op-1' })
-      await store.deadLetters.add([stored])
-      await store.deadLetters.add([deadLetter('dl-1', { reason: 'another' }), deadLetter('dl-2', { group: undefined })])
-      expect(await store.deadLetters.get('dl-1')).toEqual(stored)
-      expect(await open().deadLetters.get('dl-2')).toEqual(deadLetter('dl-2', { group: undefined }))
-      expect(await store.deadLetters.get('unknown')).toBeUndefined()
-    })
-
-    test('dead letters are listed newest first, by topic, group and status, page by page, without their bytes', async () => {
-      await store.deadLetters.add([
-        deadLetter('a', { receivedAtMs: 1 }),
-        deadLetter('b', { receivedAtMs: 2, topic: 'posta.results', group: 'posta.gateway' }),
-        deadLetter('c', { receivedAtMs: 2, status: 'redriven' }),
-        deadLetter('d', { receivedAtMs: 3, topic: 'posta.results', group: 'posta.gateway' }),
-      ])
-      const { list } = store.deadLetters
-      expect(ids(await list({}, { limit: 9 }))).toEqual(['d', 'c', 'b', 'a'])
-      expect(ids(await list({ topic: 'posta.results' }, { limit: 9 }))).toEqual(['d', 'b'])
-      expect(ids(await list({ group: 'posta.processor' }, { limit: 9 }))).toEqual(['c', 'a'])
-      expect(ids(await list({ status: 'redriven' }, { limit: 9 }))).toEqual(['c'])
-      expect(ids(await list({ status: 'open', topic: 'posta.requests' }, { limit: 9 }))).toEqual(['a'])
-      expect(ids(await list({}, { limit: 2 }))).toEqual(['d', 'c'])
-      expect(ids(await list({}, { limit: 2, before: { receivedAtMs: 2, id: 'c' } }))).toEqual(['b', 'a'])
-      const [newest] = await list({}, { limit: 1 })
-      const { original, ...summary } = deadLetter('d', {
-        receivedAtMs: 3,
-        topic: 'posta.results',
-        group: 'posta.gateway',
-      })
-      expect(newest).toEqual(summary satisfies DeadLetterSummary)
-    })
-
-    test('the first redrive that is recorded stays, and its confirmation changes the status', async () => {
-      await store.deadLetters.add([deadLetter('dl-1')])
-      expect(await store.deadLetters.confirmRedrive('dl-1')).toMatchObject({ status: 'open' })
-      const redrive = { event: 'dl-1.redriven', by: 'olga', at: '2026-11-23T12:00:00.000Z' }
-      expect(await store.deadLetters.recordRedrive('dl-1', redrive)).toMatchObject({ status: 'open', redrive })
-      expect(await store.deadLetters.recordRedrive('dl-1', { ...redrive, by: 'oscar' })).toMatchObject({ redrive })
-      expect(await store.deadLetters.confirmRedrive('dl-1')).toMatchObject({ status: 'redriven', redrive })
-      expect(await store.deadLetters.get('dl-1')).toMatchObject({ status: 'redriven', redrive })
-      expect(await store.deadLetters.recordRedrive('unknown', redrive)).toBeUndefined()
     })
 
     test('it answers a ping', async () => {

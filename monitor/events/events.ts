@@ -1,4 +1,5 @@
-import type { Topic } from '@posta/common/messages/topics.ts'
+import type { Checkpoints } from '../checkpoints/checkpoints.ts'
+import type { DeadLetters } from '../dead-letters/dead-letters.ts'
 
 /** What an event is looked up and counted by. All of it follows from the event's `text`; `verify` compares. */
 export interface EventFields {
@@ -81,88 +82,18 @@ export interface Events {
   after(seqs: ReadonlyMap<string, number>, limit: number): Promise<StoredEvent[]>
   /** Everything, in the order of (chain, seq), in pages, beginning after the given place. Sees what is there when it gets there. */
   inChainOrder(after?: { readonly chain: string; readonly seq: number }): AsyncIterable<readonly StoredEvent[]>
+  /** Deletes the first events of a chain, before the place `beforeSeq`, at most so many. Resolves with how many. */
+  prune(chain: string, beforeSeq: number, atMost: number): Promise<number>
   countByMinute(minutes: Minutes): Promise<MinuteCount[]>
   /** Over those that have a `durationMs`; `longestMs` is 0 where there are none. */
   durations(minutes: Minutes): Promise<{ readonly totalMs: number; readonly longestMs: number }>
-}
-
-/** A message that was set aside: what is known of it. */
-export interface DeadLetterSummary {
-  readonly id: string
-  readonly status: DeadLetterStatus
-  readonly receivedAtMs: number
-  readonly reason: string
-  /** Who set it aside. Undefined: what lay among the dead letters could not be read as one. */
-  readonly group: string | undefined
-  /** Where the original was. */
-  readonly topic: Topic
-  readonly partition: number
-  readonly offset: number
-  readonly timestampMs: number
-  readonly redrivable: boolean
-  /** What the original says of itself, as far as that can be read. */
-  readonly type: string | undefined
-  readonly user: string | undefined
-  readonly operation: string | undefined
-  /** The beginning of its value, for people. */
-  readonly preview: string
-  /** Written before anything is published; `status` changes when the broker holds it. */
-  readonly redrive: Redrive | undefined
-}
-
-export const deadLetterStatuses = ['open', 'redriven', 'discarded'] as const
-export type DeadLetterStatus = (typeof deadLetterStatuses)[number]
-
-/** With the original's bytes, in base64. */
-export interface StoredDeadLetter extends DeadLetterSummary {
-  readonly original: {
-    readonly key: string | null
-    readonly value: string | null
-    readonly headers: readonly { readonly name: string; readonly value: string }[]
-  }
-}
-
-export interface Redrive {
-  /** The id of the redrive's event, and of `ce_redrive` on the message. */
-  readonly event: string
-  /** The operator's user id. */
-  readonly by: string
-  /** RFC 3339. */
-  readonly at: string
-}
-
-export interface DeadLetterFilter {
-  readonly topic?: Topic | undefined
-  readonly group?: string | undefined
-  readonly status?: DeadLetterStatus | undefined
-}
-
-/** Where a list of dead letters goes on: after this one. */
-export interface DeadLetterPosition {
-  readonly receivedAtMs: number
-  readonly id: string
-}
-
-/** Keeps every dead letter once. */
-export interface DeadLetters {
-  /** Durable when it resolves. One that is there already stays as it is. */
-  add(deadLetters: readonly StoredDeadLetter[]): Promise<void>
-  get(id: string): Promise<StoredDeadLetter | undefined>
-  /** The newest first, by when they were received and then id. */
-  list(
-    filter: DeadLetterFilter,
-    page: { readonly limit: number; readonly before?: DeadLetterPosition },
-  ): Promise<DeadLetterSummary[]>
-  /** Records the redrive unless there is one. Resolves with the dead letter as it is then. */
-  recordRedrive(id: string, redrive: Redrive): Promise<StoredDeadLetter | undefined>
-  /** The redrive has been published: from open to redriven. Resolves with the dead letter as it is then. */
-  confirmRedrive(id: string): Promise<StoredDeadLetter | undefined>
 }
 
 /** Opening needs no server: what is down is met, as a rejection, by whoever asks, and again and again until it is up. */
 export interface Store {
   readonly events: Events
   readonly deadLetters: DeadLetters
+  readonly checkpoints: Checkpoints
   /** Resolves if the store answers; rejects with the reason within 3 s or so if not. */
   ping(): Promise<void>
   close(): Promise<void>

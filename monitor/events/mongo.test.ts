@@ -1,31 +1,16 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Socket } from 'node:net'
-import { MongoClient } from 'mongodb'
 import { deliver, loggedIn, NOON_MS } from '../samples.ts'
 import { createAppend } from './append.ts'
 import { describeStore } from './events.suite.ts'
+import { databaseUrl, dropDatabase, freshMongo } from './fresh.ts'
 import { openMongo } from './mongo.ts'
 import { toEvent } from './record.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 
-function databaseUrl(server: string): string {
-  const url = new URL(server)
-  url.pathname = `/posta-monitor-${Bun.randomUUIDv7()}`
-  return url.href
-}
-
-async function drop(url: string): Promise<void> {
-  const client = new MongoClient(url)
-  await client.db().dropDatabase()
-  await client.close()
-}
-
 if (serverUrl) {
-  describeStore('the MongoDB store', () => {
-    const url = databaseUrl(serverUrl)
-    return { open: () => openMongo(url), dispose: () => drop(url) }
-  })
+  describeStore('the MongoDB store', () => freshMongo(serverUrl))
 
   test('a store whose server comes up later works from then on', async () => {
     const url = new URL(databaseUrl(serverUrl))
@@ -63,7 +48,7 @@ if (serverUrl) {
       await store.close()
       for (const socket of sockets) socket.destroy()
       way.close()
-      await drop(url.href)
+      await dropDatabase(url.href)
     }
   }, 30_000)
 }

@@ -1,9 +1,16 @@
 import { type Collection, type Filter, type IndexDescription, MongoBulkWriteError, MongoClient } from 'mongodb'
-import type { MinuteCount, Store, StoredDeadLetter, StoredEvent } from './events.ts'
+import { type CheckpointDocument, checkpointIndexes, mongoCheckpoints } from '../checkpoints/mongo.ts'
+import {
+  type DeadLetterDocument,
+  type DecisionDocument,
+  deadLetterIndexes,
+  decisionIndexes,
+  mongoDeadLetters,
+} from '../dead-letters/mongo.ts'
+import type { MinuteCount, Store, StoredEvent } from './events.ts'
 
 type Document<Item extends { readonly id: string }> = Omit<Item, 'id'> & { readonly _id: string }
 type EventDocument = Document<StoredEvent>
-type DeadLetterDocument = Document<StoredDeadLetter>
 
 /** One for each query of the port; `_id` has its own. The unique one decides who goes on in a chain. */
 const eventIndexes: readonly IndexDescription[] = [
@@ -14,12 +21,6 @@ const eventIndexes: readonly IndexDescription[] = [
   { key: { operation: 1, timeMs: -1, _id: -1 } },
   { key: { minute: 1, type: 1, durationMs: 1 } },
 ]
-const deadLetterIndexes: readonly IndexDescription[] = [
-  { key: { receivedAtMs: -1, _id: -1 } },
-  { key: { status: 1, receivedAtMs: -1, _id: -1 } },
-  { key: { topic: 1, receivedAtMs: -1, _id: -1 } },
-  { key: { group: 1, receivedAtMs: -1, _id: -1 } },
-]
 
 const DUPLICATE_KEY = 11000
 const WALK_PAGE = 500
@@ -27,6 +28,8 @@ const WALK_PAGE = 500
 interface Collections {
   readonly events: Collection<EventDocument>
   readonly deadLetters: Collection<DeadLetterDocument>
+  readonly decisions: Collection<DecisionDocument>
+  readonly checkpoints: Collection<CheckpointDocument>
 }
 
 /** Events and dead letters in the database that a `mongodb://…/name` URL names. */
@@ -48,10 +51,14 @@ export function openMongo(url: string): Store {
     await client.connect()
     const events = client.db().collection<EventDocument>('events')
     const deadLetters = client.db().collection<DeadLetterDocument>('deadLetters')
+    const decisions = client.db().collection<DecisionDocument>('deadLetterDecisions')
+    const checkpoints = client.db().collection<CheckpointDocument>('checkpoints')
     // One at a time: FerretDB 1.24 breaks on several of which two exist.
     for (const index of eventIndexes) await events.createIndexes([index])
     for (const index of deadLetterIndexes) await deadLetters.createIndexes([index])
-    return { events, deadLetters }
+    for (const index of decisionIndexes) await decisions.createIndexes([index])
+    for (const index of checkpointIndexes) await checkpoints.createIndexes([index])
+    return { events, deadLetters, decisions, checkpoints }
   }
 
   /** The collections with their indexes. Where those could not be made the next call tries again. */
@@ -61,12 +68,6 @@ export function openMongo(url: string): Store {
       throw error
     })
     return prepared
-  }
-
-  async function getDeadLetter(id: string): Promise<StoredDeadLetter | undefined> {
-    const { deadLetters } = await collections()
-    const found = await deadLetters.findOne({ _id: id })
-    return found ? withId(found) : undefined
   }
 
   return {
@@ -146,6 +147,21 @@ export function openMongo(url: string): Store {
         }
       },
 
+      async prune(chain, beforeSeq, atMost) {
+        const { events } = await collections()
+        const [first] = await events
+          .find({ chain }, { projection: { seq: 1 } })
+          .sort({ seq: 1 })
+          .limit(1)
+          .toArray()
+        if (!first) return 0
+        const { deletedCount } = await events.deleteMany({
+          chain,
+          seq: { $lt: Math.min(beforeSeq, first.seq + atMost) },
+        })
+        return deletedCount
+      },
+
       async countByMinute({ first, last }) {
         const { events } = await collections()
         const counts = await events
@@ -179,54 +195,8 @@ export function openMongo(url: string): Store {
       },
     },
 
-    deadLetters: {
-      async add(letters) {
-        const { deadLetters } = await collections()
-        try {
-          await deadLetters.insertMany(letters.map(toDocument), { ordered: false })
-        } catch (error) {
-          const known =
-            error instanceof MongoBulkWriteError &&
-            !error.result.getWriteConcernError() &&
-            error.result.getWriteErrors().every(({ code }) => code === DUPLICATE_KEY)
-          if (!known) throw error
-        }
-      },
-
-      get: getDeadLetter,
-
-      async list(equal, { limit, before }) {
-        const { deadLetters } = await collections()
-        const filter: Filter<DeadLetterDocument> = {
-          ...given({ ...equal }),
-          ...(before && {
-            receivedAtMs: { $lte: before.receivedAtMs },
-            $or: [{ receivedAtMs: { $lt: before.receivedAtMs } }, { _id: { $lt: before.id } }],
-          }),
-        }
-        const found = await deadLetters
-          .find(filter, { projection: { original: 0 } })
-          .sort({ receivedAtMs: -1, _id: -1 })
-          .limit(limit)
-          .toArray()
-        return found.map(withId)
-      },
-
-      async recordRedrive(id, redrive) {
-        const { deadLetters } = await collections()
-        await deadLetters.updateOne({ _id: id, redrive: { $exists: false } }, { $set: { redrive } })
-        return getDeadLetter(id)
-      },
-
-      async confirmRedrive(id) {
-        const { deadLetters } = await collections()
-        await deadLetters.updateOne(
-          { _id: id, status: 'open', redrive: { $exists: true } },
-          { $set: { status: 'redriven' } },
-        )
-        return getDeadLetter(id)
-      },
-    },
+    deadLetters: mongoDeadLetters(collections),
+    checkpoints: mongoCheckpoints(async () => (await collections()).checkpoints),
 
     async ping() {
       await collections()
