@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { createAudit } from './audit.ts'
 import { link, START } from './chain.ts'
+import type { CurrentWitness } from './checkpoints/witness.ts'
 import type { Events } from './events/events.ts'
 import { toEvent } from './events/record.ts'
 import { deliver, loggedIn, NOON_MS } from './samples.ts'
@@ -13,7 +14,7 @@ const stored = [0, 1].flatMap((partition) =>
 )
 
 /** Pages of two; each takes a second of the clock. */
-function setUp(secondsPerPage = 1) {
+function setUp(secondsPerPage = 1, witness: CurrentWitness = { heads: [], starts: [] }) {
   let nowMs = 0
   const inChainOrder: Events['inChainOrder'] = async function* (after) {
     const start = after ? stored.findIndex(({ chain, seq }) => chain === after.chain && seq === after.seq) + 1 : 0
@@ -22,7 +23,11 @@ function setUp(secondsPerPage = 1) {
       yield stored.slice(next, next + 2)
     }
   }
-  return createAudit({ inChainOrder }, { monotonicMs: () => nowMs })
+  return createAudit({
+    events: { inChainOrder },
+    witnesses: { current: async () => witness },
+    deps: { monotonicMs: () => nowMs },
+  })
 }
 
 const staying = new AbortController().signal
@@ -68,4 +73,30 @@ test('a third at once is refused, and welcome later', async () => {
 
 test('a cursor that it did not give is refused', async () => {
   await expect(setUp()('x', staying)).rejects.toMatchObject({ code: 'malformed-request' })
+})
+
+test('a checkpoint that cannot be used is a fault of its own', async () => {
+  const witness = { heads: [], starts: [], fault: 'Nobody has signed it.' }
+  expect(await setUp(1, witness)(undefined, staying)).toMatchObject({
+    ok: false,
+    fault: 'Nobody has signed it.',
+    chains: [{ events: 5 }, { events: 5 }],
+  })
+})
+
+test('what a checkpoint names is looked for, also where the answer comes in parts', async () => {
+  const heads = [0, 1].map((partition) => ({ chain: `posta.events/${partition}`, seq: 6, hash: 'a'.repeat(64) }))
+  for (const secondsPerPage of [1, 15]) {
+    const audit = setUp(secondsPerPage, { heads, starts: [], atMs: NOON_MS })
+    const found: unknown[] = []
+    let next: string | undefined
+    do {
+      const part = await audit(next, staying)
+      expect(part.checkpoint).toBe(new Date(NOON_MS).toISOString())
+      found.push(...part.chains.flatMap(({ chain, firstBad }) => (firstBad ? { chain, ...firstBad } : [])))
+      next = part.next
+    } while (next)
+    const fault = 'It is missing, as are all behind it: a checkpoint names number 6 of this chain.'
+    expect(found).toEqual(heads.map(({ chain }) => ({ chain, seq: 6, fault })))
+  }
 })

@@ -3,24 +3,27 @@ import { decodeCursor, encodeCursor } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import { verify } from './chain.ts'
+import type { Witnesses } from './checkpoints/witness.ts'
 import type { Events } from './events/events.ts'
 
 const Head = v.object({ seq: v.number(), hash: v.string() })
 
 export const Audit = v.object({
-  ok: v.pipe(v.boolean(), v.metadata({ description: 'No chain that was looked at has a fault.' })),
+  ok: v.pipe(v.boolean(), v.metadata({ description: 'No chain that was looked at has a fault, and no checkpoint.' })),
   events: v.number(),
+  checkpoint: v.optional(
+    v.pipe(
+      v.string(),
+      v.metadata({ description: 'Of when the newest checkpoint is: what it names must be in the chains.' }),
+    ),
+  ),
+  fault: v.optional(v.pipe(v.string(), v.metadata({ description: 'Why a checkpoint cannot be used.' }))),
   chains: v.array(
     v.object({
       chain: v.string(),
       events: v.number(),
-      head: v.pipe(
-        Head,
-        v.metadata({
-          description: 'The end of the chain. Kept elsewhere, it later shows whether the end was cut off.',
-        }),
-      ),
-      firstBad: v.optional(v.object({ seq: v.number(), id: v.string(), fault: v.string() })),
+      head: v.pipe(Head, v.metadata({ description: 'The end of the chain.' })),
+      firstBad: v.optional(v.object({ seq: v.number(), id: v.optional(v.string()), fault: v.string() })),
     }),
   ),
   next: v.optional(
@@ -37,10 +40,15 @@ const MAX_MS = 20_000
 const MAX_AT_ONCE = 2
 
 /**
- * Verifies every chain; where that takes more than 20 s, a part of them, to be gone on with at `next`.
+ * Verifies every chain, also against the store's own checkpoints; where that takes more than 20 s, a part of them, to be gone on with at `next`.
  * @throws Problem `malformed-request`, or `overloaded` while two others are under way.
  */
-export function createAudit(events: Pick<Events, 'inChainOrder'>, deps: Pick<Deps, 'monotonicMs'>) {
+export function createAudit(parts: {
+  events: Pick<Events, 'inChainOrder'>
+  witnesses: Pick<Witnesses, 'current'>
+  deps: Pick<Deps, 'monotonicMs'>
+}) {
+  const { events, witnesses, deps } = parts
   let underWay = 0
   return async (cursor: string | undefined, left: AbortSignal): Promise<Audit> => {
     const after = decodeCursor(Position, cursor)
@@ -50,10 +58,13 @@ export function createAudit(events: Pick<Events, 'inChainOrder'>, deps: Pick<Dep
     const enough = () => left.aborted || deps.monotonicMs() - startedMs > MAX_MS
     underWay++
     try {
-      const { chains, stoppedAt } = await verify(events.inChainOrder(after), { after, enough })
+      const { atMs, fault, ...witness } = await witnesses.current()
+      const { chains, stoppedAt } = await verify(events.inChainOrder(after), { after, enough, witness })
       return {
-        ok: chains.every(({ firstBad }) => !firstBad),
+        ok: fault === undefined && chains.every(({ firstBad }) => !firstBad),
         events: chains.reduce((sum, chain) => sum + chain.events, 0),
+        ...(atMs !== undefined && { checkpoint: new Date(atMs).toISOString() }),
+        ...(fault !== undefined && { fault }),
         chains: [...chains],
         ...(stoppedAt && { next: encodeCursor(stoppedAt) }),
       }

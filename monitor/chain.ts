@@ -1,5 +1,12 @@
+import type { Place } from '@posta/common/messages/checkpoint.ts'
+import { topicSettings, topics } from '@posta/common/messages/topics.ts'
 import type { NewEvent, StoredEvent, Tail } from './events/events.ts'
 import { fieldsOfText } from './events/record.ts'
+
+/** Every chain there is: one for each partition of each topic that events come from. */
+export const CHAINS: readonly string[] = [topics.requests, topics.results, topics.events].flatMap((topic) =>
+  Array.from({ length: topicSettings[topic].partitions }, (_, partition) => `${topic}/${partition}`),
+)
 
 /** What the first event of a chain follows. */
 export const START: Tail = { seq: 0, hash: '0'.repeat(64) }
@@ -34,50 +41,85 @@ export interface ChainReport {
   /** How many were looked at. */
   readonly events: number
   readonly head: Tail
-  readonly firstBad?: { readonly seq: number; readonly id: string; readonly fault: string }
+  /** `id` is absent where the event is. */
+  readonly firstBad?: { readonly seq: number; readonly id?: string; readonly fault: string }
+}
+
+/** What is known of the chains from outside the store. */
+export interface Witness {
+  /** What must be there: of each place the event with this hash. */
+  readonly heads: readonly Place[]
+  /** Where chains begin since what was before was pruned. What is still there of that is passed over. */
+  readonly starts: readonly Place[]
 }
 
 export interface Verified {
   readonly chains: readonly ChainReport[]
   /** Where the rest begins, if it stopped before the end. */
-  readonly stoppedAt?: Tail & { readonly chain: string }
+  readonly stoppedAt?: Place
 }
 
 /** Far more than there are, so that a store which someone filled with foreign chains cannot fill the memory. */
 const MAX_CHAINS = 1000
 
 /**
- * Goes through events in the order of (chain, seq) and says of each chain whether it is whole: every link, every hash, and
- * every field against the text that it follows from. It holds one page at a time, and stops early, at the end of a page,
- * once `enough` says so; `after` is where an earlier one stopped.
+ * Goes through events in the order of (chain, seq) and says of each chain whether it is whole: every link, every hash,
+ * every field against the text that it follows from, and what `witness` knows. It holds one page at a time, and stops
+ * early, at the end of a page, once `enough` says so; `after` is where an earlier one stopped.
  */
 export async function verify(
   pages: AsyncIterable<readonly StoredEvent[]>,
-  options: { after?: (Tail & { readonly chain: string }) | undefined; enough?: () => boolean } = {},
+  options: { after?: Place | undefined; enough?: () => boolean; witness?: Witness } = {},
 ): Promise<Verified> {
-  const { after, enough } = options
+  const { after, enough, witness = { heads: [], starts: [] } } = options
   const chains = new Map<string, ChainReport>()
+  const starts = new Map(witness.starts.map((place) => [place.chain, place]))
+  const known = Map.groupBy([...witness.heads, ...witness.starts], ({ chain }) => chain)
   let before = after
+  let stoppedAt: Place | undefined
   for await (const page of pages) {
     for (const event of page) {
-      const tail = before?.chain === event.chain ? before : START
-      const report = chains.get(event.chain)
-      const fault = report?.firstBad ? undefined : faultOf(tail, event)
-      chains.set(event.chain, {
-        chain: event.chain,
+      const { chain, seq, hash, previousHash } = event
+      const startSeq = starts.get(chain)?.seq ?? 0
+      const tail = seq === startSeq ? { seq: seq - 1, hash: previousHash } : before?.chain === chain ? before : START
+      before = { chain, seq, hash }
+      if (seq < startSeq) continue
+      const report = chains.get(chain)
+      const firstBad = report?.firstBad ?? firstBadOf(event, faultOf(tail, event) ?? unlike(known.get(chain), event))
+      chains.set(chain, {
+        chain,
         events: (report?.events ?? 0) + 1,
-        head: { seq: event.seq, hash: event.hash },
-        ...(report?.firstBad && { firstBad: report.firstBad }),
-        ...(fault && { firstBad: { seq: event.seq, id: event.id, fault } }),
+        head: { seq, hash },
+        ...(firstBad && { firstBad }),
       })
-      before = event
     }
     if (before && (enough?.() || chains.size > MAX_CHAINS)) {
-      const { chain, seq, hash } = before
-      return { chains: [...chains.values()], stoppedAt: { chain, seq, hash } }
+      stoppedAt = before
+      break
     }
   }
-  return { chains: [...chains.values()] }
+  for (const [chain, places] of known) {
+    // Of a chain before these an earlier one has seen the end; of one behind them a later one will.
+    if ((after && chain < after.chain) || (stoppedAt && chain >= stoppedAt.chain)) continue
+    const report = chains.get(chain) ?? { chain, events: 0, head: after?.chain === chain ? after : START }
+    const lastSeq = Math.max(...places.map(({ seq }) => seq))
+    if (report.firstBad || lastSeq <= report.head.seq) continue
+    const { seq, hash } = report.head
+    const fault = `It is missing, as are all behind it: a checkpoint names number ${lastSeq} of this chain.`
+    const firstBad = { seq: Math.max(seq + 1, starts.get(chain)?.seq ?? 1), fault }
+    chains.set(chain, { chain, events: report.events, head: { seq, hash }, firstBad })
+  }
+  return { chains: [...chains.values()], ...(stoppedAt && { stoppedAt }) }
+}
+
+function firstBadOf({ seq, id }: StoredEvent, fault: string | undefined): ChainReport['firstBad'] {
+  return fault === undefined ? undefined : { seq, id, fault }
+}
+
+function unlike(places: readonly Place[] | undefined, event: StoredEvent): string | undefined {
+  return places?.some(({ seq, hash }) => seq === event.seq && hash !== event.hash)
+    ? 'A checkpoint names another hash here: it or one before it was replaced, with every hash from there on.'
+    : undefined
 }
 
 /** What is wrong with an event that stands behind `tail`. */

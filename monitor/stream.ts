@@ -1,8 +1,8 @@
-import { topicSettings, topics } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
+import { CHAINS } from './chain.ts'
 import type { EventFilter, Events, StoredEvent } from './events/events.ts'
 import { show } from './events/record.ts'
 
@@ -33,10 +33,6 @@ interface Client {
   overrun: boolean
   wake(): void
 }
-
-const CHAINS = [topics.requests, topics.results, topics.events].flatMap((topic) =>
-  Array.from({ length: topicSettings[topic].partitions }, (_, partition) => `${topic}/${partition}`),
-)
 
 const POLL_MS = 250
 const POLL_AFTER_TROUBLE_MS = 2000

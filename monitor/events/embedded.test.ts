@@ -55,7 +55,7 @@ test('every query goes by an index: none reads the whole table or sorts', async 
       list({ ...filter, fromMs: filter.fromMs === undefined ? undefined : 0 }),
     ),
   ]
-  expect(queries).toHaveLength(7 + 16)
+  expect(queries).toHaveLength(8 + 16)
   for (const sql of queries) {
     const plan = database.query<{ detail: string }, []>(`EXPLAIN QUERY PLAN ${sql}`).all()
     const steps = plan.map(({ detail }) => detail).join('\n')

@@ -1,0 +1,30 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { among, type Place, signCheckpoint } from '@posta/common/messages/checkpoint.ts'
+import { PublicKey } from '@posta/common/service/tokens.ts'
+import * as v from 'valibot'
+
+export const DAY_MS = 24 * 60 * 60 * 1000
+
+/** For tests: gateway, as far as checkpoints go. Its key can be rotated; only the current one is found. */
+export function createSigner() {
+  const keys = [createKey('key-1')]
+  const current = () => keys.at(-1) ?? keys[0]
+  const published = () => keys.map((key) => v.parse(PublicKey, key))
+  return {
+    published,
+    findKey: (kid: string) => among(published().slice(-1))(kid),
+    rotate() {
+      keys.push(createKey(`key-${keys.length + 1}`))
+    },
+    sign(heads: readonly Place[], atMs: number): string {
+      const key = current()
+      if (!key) throw new Error('there is a key')
+      return signCheckpoint({ issuer: 'http://gateway.test', atMs, heads, keys: published() }, key)
+    },
+  }
+}
+
+function createKey(kid: string): PublicKey & { readonly d: string } {
+  const jwk = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })
+  return { ...v.parse(PublicKey, { ...jwk, kid, alg: 'EdDSA', use: 'sig' }), d: v.parse(v.string(), jwk.d) }
+}
