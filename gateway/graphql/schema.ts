@@ -171,7 +171,9 @@ export function createSchema(parts: {
         }),
 
       operationChanged: subscription(OperationObject)
-        .description('The operation as it is, and again when its result arrives.')
+        .description(
+          'The operation as it is, and again when its result arrives. Then it is complete, also where the operation failed as dead-lettered: if an operator has that put right, a new subscription shows it.',
+        )
         .input({ id: Id })
         .subscribe(async function* ({ id }, payload) {
           const { user } = await callerOf(payload)

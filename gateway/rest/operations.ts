@@ -34,7 +34,7 @@ export function operationRoutes(parts: {
         security,
         summary: 'Submit an operation',
         description:
-          'Accepted once it is stored: it will end in exactly one outcome. `Prefer: wait=N` (at most 30 seconds) answers with that outcome if it comes in time. With an `Idempotency-Key`, sending the same again answers with the same operation.',
+          'Accepted once it is stored: it will end in exactly one outcome. `Prefer: wait=N` (at most 30 seconds) answers with that outcome if it comes in time. With an `Idempotency-Key`, sending the same again answers with the same operation, as it is by then.',
         parameters: [
           { in: 'header', name: 'Idempotency-Key', schema: { type: 'string', minLength: 1, maxLength: 255 } },
           { in: 'header', name: 'Prefer', schema: { type: 'string' }, example: 'wait=10' },
@@ -95,6 +95,8 @@ export function operationRoutes(parts: {
         tags,
         security,
         summary: 'One of your operations',
+        description:
+          'One that is terminal stays as it is, with one exception: what failed as `dead-lettered` may succeed later, once, after an operator has its message sent again.',
         responses: { 200: jsonResponse(Operation, 'It.'), ...problemResponses('invalid-token', 'not-found') },
       }),
       async (c) => c.json(await read.one(c.var.caller.user, c.req.param('id'))),
@@ -106,7 +108,7 @@ export function operationRoutes(parts: {
         security,
         summary: 'Watch an operation until it is terminal',
         description:
-          'Server-sent events `operation`: the operation as it is, and again when it is terminal. Then the stream ends.',
+          'Server-sent events `operation`: the operation as it is, and again when it is terminal. Then the stream ends, also where it failed as `dead-lettered`: if an operator has that put right, every new stream shows it, as does `GET /operations/{id}`.',
         responses: {
           200: { description: 'Events.', content: { 'text/event-stream': { schema: { type: 'string' } } } },
           ...problemResponses('invalid-token', 'not-found'),

@@ -5,7 +5,7 @@ import type { Logger } from '@posta/common/service/log.ts'
 import type { DeadLetters } from './dead-letters.ts'
 import type { Decisions } from './decide.ts'
 
-const EVERY_MS = 5000
+const EVERY_MS = 2000
 const LONGEST_PAUSE_MS = 10_000
 const PAGE = 20
 

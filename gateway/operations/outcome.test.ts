@@ -1,0 +1,157 @@
+import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Broker, Outgoing, Subscription } from '@posta/common/broker/broker.ts'
+import { openBroker } from '@posta/common/broker/open.ts'
+import { encode } from '@posta/common/messages/envelope.ts'
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { createMetrics } from '@posta/common/service/metrics.ts'
+import type { ProblemCode } from '@posta/common/service/problem.ts'
+import type { OpenDatabase } from '../database/open.ts'
+import { eventually, openTemporary } from '../database/temporary.ts'
+import type { Operation } from './operation.ts'
+import { createRead } from './read.ts'
+import { receiveResults } from './receive-results.ts'
+import { createSubmit } from './submit.ts'
+import { createWaiting, type Waiting } from './until.ts'
+
+const log = createLog('gateway', 'silent')
+const table = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] } as const
+const user = 'ana'
+
+let folder: string
+let opened: OpenDatabase
+let broker: Broker
+let results: Subscription
+/** Of the gateway that receives the results, and of another one on the same database. */
+let waitings: Waiting[]
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'posta-outcome-'))
+  opened = await openTemporary()
+  const { database, writer } = opened
+  const read = createRead(database)
+  const [here, elsewhere] = [createWaiting({ database, read, log }), createWaiting({ database, read, log })]
+  waitings = [here, elsewhere]
+  broker = openBroker({ url: `file:${join(folder, 'broker.db')}`, clientId: 'gateway', log, deps: systemDeps })
+  results = receiveResults({
+    broker,
+    writer,
+    onCompleted: (completed) => here.wake(completed.map(({ id }) => id)),
+    log,
+    metrics: createMetrics('gateway'),
+    deps: systemDeps,
+  })
+})
+afterEach(async () => {
+  await results.close()
+  await broker.close()
+  for (const waiting of waitings) waiting.close()
+  await opened.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const submit = (idempotencyKey?: string) =>
+  createSubmit({
+    ...opened,
+    rates: { table: async () => ({ ...table, rates: [...table.rates] }) },
+    onAccepted: () => {},
+    deps: systemDeps,
+  })({ user, submission: { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }, idempotencyKey })
+const read = (id: string) => createRead(opened.database).one(user, id)
+const within10s = () => AbortSignal.timeout(10_000)
+
+interface Result {
+  readonly error?: ProblemCode
+  readonly redrive?: string
+  readonly amount?: string
+}
+
+function resultOf(operation: string, { error, redrive, amount = '1472.50' }: Result): Outgoing {
+  const time = new Date().toISOString()
+  const attributes = { id: `${operation}.${redrive ?? 'result'}`, time, subject: operation, redrive }
+  const data = { user, operation, operationType: 'convert', createdAt: time, completedAt: time } as const
+  if (error)
+    return encode({
+      ...attributes,
+      type: 'posta.operation.failed',
+      data: { ...data, error: { code: error, message: 'It failed.' } },
+    })
+  const output = { amount, currency: 'ARS', rate: '1472.5', date: table.date, source: table.source }
+  return encode({ ...attributes, type: 'posta.operation.succeeded', data: { ...data, output } })
+}
+
+/** Resolves when the results have been dealt with, those of an operation behind them too. */
+async function receive(id: string, of: readonly Result[], together = true): Promise<void> {
+  const behind = (await submit()).id
+  const messages = [...of.map((result) => resultOf(id, result)), resultOf(behind, {})]
+  for (const batch of together ? [messages] : messages.map((message) => [message])) await broker.publish(batch)
+  await eventually(async () => (await read(behind)).status !== 'pending')
+}
+
+const deadLettered = { error: 'dead-lettered' } as const
+
+describe.each([
+  ['in one batch', true],
+  ['one after the other', false],
+])('of results that arrive %s', (_, together) => {
+  test.each<[string, Result[], ProblemCode | 'succeeded']>([
+    ['a redrive turns a failure by dead letter into a success', [deadLettered, { redrive: 'r1' }], 'succeeded'],
+    ['nothing else does', [deadLettered, {}], 'dead-lettered'],
+    [
+      'a redrive that fails changes nothing',
+      [deadLettered, { error: 'limit-exceeded', redrive: 'r1' }],
+      'dead-lettered',
+    ],
+    ['a redrive changes no other failure', [{ error: 'limit-exceeded' }, { redrive: 'r1' }], 'limit-exceeded'],
+    ['a redrive changes no success', [{}, { ...deadLettered, redrive: 'r1' }], 'succeeded'],
+    ['a redrive may be answered before the failure is', [{ redrive: 'r1' }, deadLettered], 'succeeded'],
+    [
+      'a second redrive changes nothing',
+      [deadLettered, { redrive: 'r1' }, { redrive: 'r2', amount: '1.00' }],
+      'succeeded',
+    ],
+    [
+      'a redrive after one that failed succeeds',
+      [deadLettered, { ...deadLettered, redrive: 'r1' }, { redrive: 'r2' }],
+      'succeeded',
+    ],
+  ])('%s', async (_, of, outcome) => {
+    const { id } = await submit()
+    await receive(id, of, together)
+    const operation = await read(id)
+    expect(operation.error?.code ?? operation.status).toBe(outcome)
+    if (outcome === 'succeeded') expect(operation).toMatchObject({ output: { amount: '1472.50' } })
+    else expect(operation).not.toHaveProperty('output')
+  })
+})
+
+test('who watches when it fails as a dead letter is told, and the watch ends; each watch after the redrive shows the success', async () => {
+  const { id } = await submit('order-1')
+  const watch = async (waiting: Waiting) => {
+    const seen: Operation[] = []
+    for await (const operation of waiting.changes(user, id, within10s())) seen.push(operation)
+    return seen.map(({ status, error }) => error?.code ?? status)
+  }
+  const began = waitings.map((waiting) => [watch(waiting), waiting.until(user, id, within10s())] as const)
+  await receive(id, [deadLettered])
+  for (const [watched, waited] of began) {
+    expect((await watched).join()).toMatch(/^(?:pending,)?dead-lettered$/)
+    expect(await waited).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' } })
+  }
+  for (const waiting of waitings) expect(await watch(waiting)).toEqual(['dead-lettered'])
+  expect(await submit('order-1')).toMatchObject({ id, status: 'failed' })
+
+  await receive(id, [{ redrive: 'r1' }])
+  for (const waiting of waitings) {
+    expect(await watch(waiting)).toEqual(['succeeded'])
+    expect(await waiting.until(user, id, within10s())).toMatchObject({ status: 'succeeded' })
+  }
+  const again = await submit('order-1')
+  expect(again).toMatchObject({ id, status: 'succeeded', output: { amount: '1472.50' } })
+  expect(again).not.toHaveProperty('error')
+  const { items } = await createRead(opened.database).page(user, { limit: 10 })
+  expect(items.find((each) => each.id === id)).toEqual(again)
+})
