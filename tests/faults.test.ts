@@ -2,19 +2,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import type { Header } from '../common/broker/broker.ts'
-import { openBroker } from '../common/broker/open.ts'
 import { topics } from '../common/messages/topics.ts'
-import { systemDeps } from '../common/service/deps.ts'
-import { listen, type Service } from '../common/service/lifecycle.ts'
-import { createLog } from '../common/service/log.ts'
-import { createMetrics } from '../common/service/metrics.ts'
-import { readProcessorConfig } from '../processor/config.ts'
-import { performers } from '../processor/performers/performers.ts'
-import { createProcessor } from '../processor/processor.ts'
-import { receiveRequests } from '../processor/receive-requests.ts'
-import { openResults } from '../processor/results/open.ts'
+import type { Service } from '../common/service/lifecycle.ts'
 import { call, eventually, expectBody } from '../tools/client.ts'
 import { type System, startInProcess } from '../tools/in-process.ts'
+import { breakProcessor } from './broken-processor.ts'
 import { type Foreign, publishForeign } from './foreign.ts'
 import {
   deadLettersOf,
@@ -233,41 +225,6 @@ function poisonFor(user: string): Foreign[] {
     { ...letter, value: null },
     { ...letter, key: null },
   ]
-}
-
-/**
- * Puts a processor in the place of the system's whose `convert` always throws, and waits no longer than needed between
- * its attempts. What it returns puts the right one back.
- */
-async function breakProcessor(system: System): Promise<() => Promise<Service>> {
-  await system.services.find(({ name }) => name === 'processor')?.close()
-  const { brokerUrl, storeUrl, dailyLimitUsdE8, host, port } = readProcessorConfig(system.environment)
-  const log = createLog('processor', 'silent')
-  const broker = openBroker({ url: brokerUrl, clientId: 'processor', log, deps: systemDeps })
-  const results = openResults(storeUrl)
-  const broken = receiveRequests({
-    broker,
-    results,
-    performers: {
-      ...performers,
-      convert: () => {
-        throw new Error('It was released too early.')
-      },
-    },
-    dailyLimitUsdE8,
-    firstPauseMs: 1,
-    log,
-    metrics: createMetrics('processor'),
-    deps: systemDeps,
-  })
-  return async () => {
-    await broken.close()
-    await broker.close()
-    await results.close()
-    const repaired = createProcessor(readProcessorConfig(system.environment), systemDeps, listen(host, port))
-    await repaired.start()
-    return repaired
-  }
 }
 
 describe('another process that keeps a file locked for a second', () => {
