@@ -29,19 +29,32 @@ describe('configuration that cannot work', () => {
     monitor: { MONITOR_STORE_URL: `mongodb://root:${SECRET}@db` },
   }
 
-  test.concurrent.each(names)('of %s ends it with code 1 and one message that lists every fault', async (name) => {
-    const environment = { ...common, ...own[name] }
+  const started = async (name: ServiceName, environment: Environment) => {
     const child = Bun.spawn([process.execPath, `${name}/main.ts`], {
       cwd: REPOSITORY_ROOT,
       env: { ...process.env, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     const [out, error] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
-    expect(await child.exited).toBe(1)
-    expect(out).toBe('')
+    return { code: await child.exited, out, error }
+  }
+
+  test.concurrent.each(names)('of %s ends it with code 1 and one message that lists every fault', async (name) => {
+    const environment = { ...common, ...own[name] }
+    const { code, out, error } = await started(name, environment)
+    expect({ code, out }).toEqual({ code: 1, out: '' })
     const listed = [...error.matchAll(/^ {2}([A-Z_]+): .+/gm)].map(([, variable]) => variable)
     expect(listed.toSorted()).toEqual(Object.keys(environment).toSorted())
     expect(error).not.toContain(SECRET)
+    expect(error).not.toMatch(/^\s+at /m)
+  })
+
+  test.concurrent('is a port that another program has, too', async () => {
+    const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
+    const { code, error } = await started('processor', { PROCESSOR_PORT: String(other.port) })
+    await other.stop()
+    expect(code).toBe(1)
+    expect(error).toMatch(/^ {2}PROCESSOR_PORT: 127\.0\.0\.1:\d+ is taken/m)
     expect(error).not.toMatch(/^\s+at /m)
   })
 })

@@ -50,3 +50,19 @@ test('every fault is told in one message, and no value is repeated', () => {
   for (const name of Object.keys(bad)) expect(message).toContain(`${name}: must`)
   expect(message).not.toContain('secret')
 })
+
+test.each([
+  [
+    'credentials that nobody asks for',
+    { BROKER_URL: 'kafka://h', BROKER_USERNAME: 'ana' },
+    'BROKER_URL: must say sasl=',
+  ],
+  [
+    'a login without credentials',
+    { BROKER_URL: 'kafka://h?sasl=plain' },
+    'BROKER_USERNAME and BROKER_PASSWORD: must be',
+  ],
+])('%s are told together with every other fault', (_, environment, fault) => {
+  expect(() => config(environment)).toThrow(fault)
+  expect(() => config({ ...environment, LOG_LEVEL: 'loud' })).toThrow(/LOG_LEVEL: must.*BROKER_/s)
+})

@@ -25,8 +25,17 @@ export function readConfig<Entries extends v.ObjectEntries>(
 ): v.InferOutput<v.ObjectSchema<Entries, undefined>> {
   const given = Object.fromEntries(Object.entries(environment).filter(([, text]) => text !== undefined && text !== ''))
   const checked = v.safeParse(v.object(entries), given)
-  if (checked.success) return checked.output
-  throw new ConfigError(checked.issues.map((issue) => `${String(issue.path?.[0]?.key)}: ${issue.message}`))
+  const contradiction = brokerContradiction(given)
+  if (checked.success && !contradiction) return checked.output
+  const faults = checked.issues?.map((issue) => `${String(issue.path?.[0]?.key)}: ${issue.message}`) ?? []
+  throw new ConfigError(contradiction ? [...faults, contradiction] : faults)
+}
+
+/** Why a URL that can work by itself does not with the credentials that are given. */
+function brokerContradiction({ BROKER_URL, BROKER_USERNAME, BROKER_PASSWORD }: Environment): string | undefined {
+  const parsed = BROKER_URL === undefined ? undefined : parseBrokerUrl(BROKER_URL)
+  if (!parsed || 'fault' in parsed) return undefined
+  return credentialsFault(parsed.address, { username: BROKER_USERNAME, password: BROKER_PASSWORD })
 }
 
 export const REPOSITORY_ROOT = resolve(import.meta.dir, '../..')
@@ -165,22 +174,16 @@ export interface CommonConfig {
   readonly production: boolean
 }
 
-/** Fills in what follows from other values. @throws ConfigError */
+/** Fills in what follows from other values. */
 export function settle(values: CommonEntries): CommonConfig {
   const urlAt = (port: number) => `http://${reachableHost(values.HOST)}:${port}`
-  const brokerUrl = values.BROKER_URL ?? dataFile(values.DATA_DIR, 'broker.db')
-  const parsed = parseBrokerUrl(brokerUrl)
-  const fault =
-    'address' in parsed &&
-    credentialsFault(parsed.address, { username: values.BROKER_USERNAME, password: values.BROKER_PASSWORD })
-  if (fault) throw new ConfigError([fault])
   const gatewayUrl = values.GATEWAY_URL ?? urlAt(values.GATEWAY_PORT)
   const processorUrl = values.PROCESSOR_URL ?? urlAt(values.PROCESSOR_PORT)
   const monitorUrl = values.MONITOR_URL ?? urlAt(values.MONITOR_PORT)
   return {
     host: values.HOST,
     dataDir: values.DATA_DIR,
-    brokerUrl,
+    brokerUrl: values.BROKER_URL ?? dataFile(values.DATA_DIR, 'broker.db'),
     brokerUsername: values.BROKER_USERNAME,
     brokerPassword: values.BROKER_PASSWORD,
     gatewayUrl,

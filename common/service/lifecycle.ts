@@ -10,7 +10,7 @@ export interface Listener {
   stop(graceMs: number): Promise<void>
 }
 
-/** @throws Error that names the address where it cannot be had. */
+/** @throws Error where the address cannot be had. */
 export function listen(host: string, port: number): Listener {
   const starting = () => new Response(null, { status: 503, headers: { 'Retry-After': '1' } })
   // Longer than `Prefer: wait=30`, and than the pause between two pings of a stream.
@@ -117,7 +117,7 @@ export async function run<Config extends { readonly host: string; readonly port:
   const { portVariable, readConfig, create } = options
   try {
     let config = readConfig(process.env)
-    const listener = listen(config.host, config.port)
+    const listener = listenAsConfigured(config, portVariable)
     // Port 0: the system chose one, and addresses follow from it.
     if (config.port === 0) config = readConfig({ ...process.env, [portVariable]: String(listener.port) })
     const running = await create(config, listener)
@@ -138,5 +138,15 @@ export async function run<Config extends { readonly host: string; readonly port:
   } catch (error) {
     console.error(error instanceof ConfigError ? error.message : error)
     process.exit(1)
+  }
+}
+
+/** @throws ConfigError */
+function listenAsConfigured({ host, port }: { host: string; port: number }, portVariable: string): Listener {
+  try {
+    return listen(host, port)
+  } catch (error) {
+    const reason = error instanceof Error && 'code' in error ? ` (${error.code})` : ''
+    throw new ConfigError([`${portVariable}: ${host}:${port} is taken or cannot be listened on${reason}`])
   }
 }
