@@ -9,7 +9,10 @@ import { TopicMismatch, type Topics } from './topics.ts'
 
 const FIRST_PAUSE_MS = 250
 const LONGEST_PAUSE_MS = 2000
-/** Without a heartbeat taken for so long, whatever the reason, the subscription gives up. */
+/**
+ * Without a heartbeat taken for so long by a broker that answers, the subscription gives up: a new process may do better.
+ * A broker that does not answer is waited for: meanwhile the service has other work, and a restart would mend nothing.
+ */
 const GIVE_UP_MS = 5 * 60_000
 /** Heartbeats come every second. */
 const RECOVERING_MS = 5000
@@ -29,9 +32,11 @@ export async function subscribe(options: {
   readonly groupId: string
   readonly to: readonly Topic[]
   readonly handle: BatchHandler
+  /** Rejects where the broker does not answer. */
+  readonly ping: () => Promise<void>
   readonly log: Logger
 }): Promise<Subscription> {
-  const { group, log } = options
+  const { group, ping, log } = options
   const lingering = new Map<string, Promise<void>>()
   const closing = new AbortController()
   const firstJoin = Promise.withResolvers<void>()
@@ -61,6 +66,11 @@ export async function subscribe(options: {
         pauseMs = FIRST_PAUSE_MS
       }
       const lasting = reason instanceof TopicMismatch || (isRefusedLogin(reason) && !joinedOnce)
+      const answers = await ping().then(
+        () => true,
+        () => false,
+      )
+      if (!answers) aliveAtMs = performance.now()
       if (lasting || performance.now() - aliveAtMs > GIVE_UP_MS) throw reason
       // Once for each trouble: it may come every two seconds, for minutes.
       const level = told === String(reason) ? 'debug' : 'warn'
