@@ -125,8 +125,15 @@ test('it says how it is, serves its page, and describes every route that it has'
       '/operations/{id}/timeline',
       '/stats',
       '/audit/verify',
+      '/audit/heads',
+      '/audit/checkpoints',
+      '/audit/checkpoints/latest',
       '/dead-letters',
+      '/dead-letters/{id}',
       '/dead-letters/{id}/redrive',
+      '/dead-letters/{id}/discard',
+      '/dead-letters/redrive',
+      '/dead-letters/discard',
     ]),
   )
 })
