@@ -164,6 +164,8 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
 }
 
 const SECRET = 'not to be repeated'
+/** More than we ever send, and what the topics take. */
+const LARGE_BYTES = 900_000
 
 /** Everything that a message can be and should not, on every topic. `user` has operations in the same partitions. */
 function poisonFor(user: string): Foreign[] {
@@ -195,6 +197,8 @@ function poisonFor(user: string): Foreign[] {
       { ...message, value: json({ user }), headers: [] },
       { ...message, value: json({ user, session: '1' }), headers: headersOf('posta.key.rotated.twice') },
       { ...message, value: json({ user, session: '1' }), headers: headersOf(type, { ce_time: 'yesterday' }) },
+      { ...message, value: Buffer.alloc(LARGE_BYTES, 'x'), headers: headersOf(type) },
+      { ...message, value: json({ user }), headers: [...headersOf(type), ['constructor', Buffer.from([0xff])]] },
       { ...message, value: null, headers: headersOf(type) },
       { ...message, key: null, value: json({ secret: SECRET }), headers: headersOf(type) },
     ]
