@@ -90,7 +90,10 @@ export function keepCheckpoints(parts: {
     const before = missing.length
     missing = (await ask(asking, 'checkpoints', Kept, { checkpoint: jwt })).missing
     if (missing.length > 0 && before === 0)
-      log.error({ missing }, "monitor's audit chains no longer hold what was signed: no checkpoint is signed any more")
+      log.error(
+        { missing },
+        "monitor's audit chains no longer hold what was signed: no checkpoint is signed until `bun run checkpoints forget`",
+      )
     return missing.length === 0
   }
 
