@@ -3,11 +3,11 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { safeguards } from './chaos/broken-broker.ts'
 import { check } from './chaos/check/check.ts'
 import { createPlan, describePlan } from './chaos/plan.ts'
 import { describeRun, toJson } from './chaos/report.ts'
 import { runPlan } from './chaos/run.ts'
+import { missing, safeguards } from './chaos/safeguards.ts'
 
 const usage = `bun run chaos [--minutes N] [--seed S] [--parts embedded|real] [--json FILE] [--keep] [--plan]
   --without idempotency|offset-order|outbox|lease   take a safeguard out, to see that its absence is found
@@ -33,7 +33,7 @@ if (!(minutes > 0 && minutes <= 24 * 60) || (parts !== 'embedded' && parts !== '
   process.exit(2)
 }
 
-const plan = createPlan({ parts, seed, lengthMs: minutes * 60_000 })
+const plan = createPlan({ parts, seed, lengthMs: minutes * 60_000, only: without && missing[without].faults })
 console.log(describePlan(plan))
 if (values.plan) process.exit(0)
 

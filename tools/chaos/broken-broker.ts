@@ -3,6 +3,7 @@ import type { BatchHandler, Broker, Delivered, Outgoing, Placed } from '../../co
 import { topics } from '../../common/messages/topics.ts'
 import type { Point, ServiceName } from './plan.ts'
 import type { Random } from './random.ts'
+import type { Safeguard } from './safeguards.ts'
 
 /** What is wrong with the broker of a process, at the moment. The run changes it while the process runs. */
 export interface Trouble {
@@ -16,13 +17,9 @@ export interface Trouble {
   misread: number
 }
 
-/** What the system does to keep its promises, and can be taken out, to see that the checker notices. */
-export const safeguards = ['idempotency', 'offset-order', 'outbox', 'lease'] as const
-export type Safeguard = (typeof safeguards)[number]
-
 const REMEMBERED = 200
 /** How long what should have come first is late, where its safeguard is taken out. */
-const LATE_MS = 150
+const LATE_MS = 400
 
 /** What matters to the way of an operation: requests at gateway, results at processor. Monitor only listens. */
 const published: Readonly<Record<ServiceName, string | undefined>> = {
@@ -47,6 +44,7 @@ export function breakBroker(
   },
 ): Broker {
   const { service, trouble, random, without } = options
+  /** Operations that were misread, or, without idempotency, performed. */
   const performed = new Set<string>()
   let late: Promise<unknown> = Promise.resolve()
 
@@ -67,6 +65,7 @@ export function breakBroker(
       .then(() => sleep(LATE_MS))
       .then(() => broker.publish(messages))
       .catch(() => {})
+    setTimeout(() => dieAt('after-publish'), LATE_MS / 2)
     return messages.map(({ topic }) => ({ topic, partition: 0, offset: 0 }))
   }
 
@@ -80,6 +79,7 @@ export function breakBroker(
           .then(() => sleep(LATE_MS))
           .then(() => handle({ ...batch, messages }))
           .catch(() => {})
+        setTimeout(() => dieAt('before-offset'), LATE_MS / 2)
         return undefined
       }
       let result = await handle({ ...batch, messages: trouble.otherOrder ? mixKeys(messages) : messages })
@@ -87,7 +87,7 @@ export function breakBroker(
       const known = before.get(place) ?? []
       if (trouble.duplicates && random.chance(0.5)) {
         const again = known.slice(random.integer(0, known.length))
-        result = await handle({ ...batch, messages: [...again, ...messages].map(deliverAgain) })
+        result = await handle({ ...batch, messages: [...again, ...batch.messages].map(look) })
       }
       before.set(place, [...known, ...batch.messages].slice(-REMEMBERED))
       dieAt('before-offset')
@@ -111,18 +111,21 @@ export function breakBroker(
   }
 
   function look(message: Delivered): Delivered {
-    if (service !== 'processor' || trouble.misread === 0) return message
-    const operation = operationOf(message)
-    if (operation === undefined || performed.has(operation)) return message
+    const operation = service === 'processor' ? operationOf(message) : undefined
+    if (operation === undefined) return message
+    if (without === 'idempotency') return performAnew(message, operation)
+    if (trouble.misread === 0 || performed.has(operation)) return message
+    performed.add(operation)
     trouble.misread -= 1
     options.onMisread(operation)
     return misread(message)
   }
 
-  /** Without idempotency each delivery after the first is an operation of its own to the store. */
-  function deliverAgain(message: Delivered): Delivered {
-    const operation = without === 'idempotency' && service === 'processor' ? operationOf(message) : undefined
-    return operation === undefined ? message : withOperation(message, `${operation}~${Bun.randomUUIDv7()}`)
+  /** Without idempotency each delivery after the first is an operation of its own, as far as the store can tell. */
+  function performAnew(message: Delivered, operation: string): Delivered {
+    if (performed.has(operation)) return withOperation(message, `${operation}~${Bun.randomUUIDv7()}`)
+    performed.add(operation)
+    return message
   }
 
   return {
@@ -168,7 +171,7 @@ function withOperation<Message extends Outgoing | Delivered>(message: Message, o
   return { ...message, value: Buffer.from(JSON.stringify({ ...dataOf(message), operation })) }
 }
 
-/** The id that clients know, in the place of one that `deliverAgain` made. */
+/** The id that clients know, in the place of one that `performAnew` made. */
 function withOwnId(message: Outgoing): Outgoing {
   const { operation } = dataOf(message)
   if (typeof operation !== 'string' || !operation.includes('~')) return message

@@ -65,6 +65,8 @@ export interface Fleet {
 
 const RESTART_AFTER_MS = 300
 const UP_WITHIN_MS = 60_000
+/** One that ends so often before it answers will not answer. */
+const MAX_STARTS = 20
 const DOWN_WITHIN_MS = 20_000
 const SAMPLE_EVERY_MS = 1000
 
@@ -130,10 +132,11 @@ function createMember(options: {
   const url = `http://127.0.0.1:${port}`
   let wanted = false
   let child: Child | undefined
-  /** Ends that the run itself brought about. */
+  /** Ends that the run itself brought about, or may still: what was armed may be killed just when it is disarmed. */
   const asked = new WeakSet<Bun.Subprocess>()
   let armed: Bun.Subprocess | undefined
   let maxRssBytes = 0
+  let ends = 0
   const sampling = setInterval(() => {
     if (child) maxRssBytes = Math.max(maxRssBytes, rssBytes(child.process.pid))
   }, SAMPLE_EVERY_MS)
@@ -155,7 +158,10 @@ function createMember(options: {
     child = { process: started, ended }
     void ended.then(async (code) => {
       if (child?.process === started) child = undefined
-      if (!asked.has(started)) onOwnEnd(code)
+      if (!asked.has(started)) {
+        ends += 1
+        onOwnEnd(code)
+      }
       await Bun.sleep(RESTART_AFTER_MS)
       if (wanted && !child) start()
     })
@@ -171,7 +177,8 @@ function createMember(options: {
 
   async function untilUp(): Promise<void> {
     const deadlineMs = performance.now() + UP_WITHIN_MS
-    while (performance.now() < deadlineMs) {
+    const endsBefore = ends
+    while (performance.now() < deadlineMs && ends - endsBefore < MAX_STARTS) {
       try {
         const { ok } = await fetch(`${url}/health/live`, { signal: AbortSignal.timeout(1000) })
         if (ok) return
@@ -180,7 +187,8 @@ function createMember(options: {
       }
       await Bun.sleep(50)
     }
-    throw new Error(`${service} ${index} did not answer within ${UP_WITHIN_MS / 1000} s: see ${log}.`)
+    const end = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-10).join('\n')
+    throw new Error(`${service} ${index} does not answer. The end of its log:\n${end}`)
   }
 
   return {
@@ -229,10 +237,7 @@ function createMember(options: {
     disarm() {
       if (!armed) return false
       const died = armed.signalCode === 'SIGKILL'
-      if (!died) {
-        asked.delete(armed)
-        order({ trouble: { killAt: undefined } })
-      }
+      if (!died) order({ trouble: { killAt: undefined } })
       armed = undefined
       return died
     },

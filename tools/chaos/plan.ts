@@ -170,7 +170,7 @@ export function createPlan(options: {
   for (const [lane, makes] of Object.entries(lanesOf(parts, lengthMs, random.fork('faults')))) {
     const chance = random.fork(lane)
     const kinds = Object.entries(makes).flatMap(([kind, make]) =>
-      make && (!only || only.some((each) => each === kind)) ? [make] : [],
+      !only || only.some((each) => each === kind) ? [make] : [],
     )
     let atMs = chance.integer(500, 1500)
     let round: Make[] = []

@@ -2,10 +2,11 @@
 import { openBroker } from '../../common/broker/open.ts'
 import { type Deps, systemDeps } from '../../common/service/deps.ts'
 import { run } from '../../common/service/lifecycle.ts'
-import { breakBroker, safeguards, type Trouble } from './broken-broker.ts'
+import { breakBroker, type Trouble } from './broken-broker.ts'
 import type { Order, Report } from './fleet.ts'
 import { serviceNames } from './plan.ts'
 import { createRandom } from './random.ts'
+import { safeguards } from './safeguards.ts'
 
 const service = serviceNames.find((name) => name === process.argv[2])
 if (!service) throw new Error(`Which service? One of ${serviceNames.join(', ')}.`)
