@@ -72,7 +72,7 @@ const WALK_PAGE = 500
 const BUSY_TIMEOUT_MS = 50
 const BUSY_PATIENCE_MS = 5000
 
-/** Events and dead letters in a SQLite file; other processes may use it at the same time. */
+/** Events, dead letters and checkpoints in a SQLite file; other processes may use it at the same time. */
 export function openEmbedded(path: string): Store {
   let opened: Database | undefined
 

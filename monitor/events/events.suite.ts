@@ -186,6 +186,18 @@ export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh)
       }
     })
 
+    test('the first events of a chain are pruned, so many at a time, never up to the given place or in another chain', async () => {
+      await createAppend(store.events)([...logins(6, 0, 'x'), ...logins(6, 1, 'y')])
+      expect(await store.events.prune('posta.events/0', 1, 9)).toBe(0)
+      expect(await store.events.prune('posta.events/0', 5, 3)).toBe(3)
+      expect(await store.events.prune('posta.events/0', 5, 3)).toBe(1)
+      expect(await store.events.prune('posta.events/0', 5, 3)).toBe(0)
+      expect(await store.events.prune('posta.events/5', 5, 3)).toBe(0)
+      const left = (await Array.fromAsync(store.events.inChainOrder())).flat()
+      expect(ids(left)).toEqual(['x-4', 'x-5', 'y-0', 'y-1', 'y-2', 'y-3', 'y-4', 'y-5'])
+      expect(await store.events.tail('posta.events/0')).toMatchObject({ seq: 6 })
+    })
+
     test('replicas that append to one chain at once keep it whole, with every event once', async () => {
       const events = logins(120)
       const replicas = [store, open(), open()].map((each) => createAppend(each.events))

@@ -32,7 +32,7 @@ interface Collections {
   readonly checkpoints: Collection<CheckpointDocument>
 }
 
-/** Events and dead letters in the database that a `mongodb://…/name` URL names. */
+/** Events, dead letters and checkpoints in the database that a `mongodb://…/name` URL names. */
 export function openMongo(url: string): Store {
   const client = new MongoClient(url, {
     serverSelectionTimeoutMS: 3000,

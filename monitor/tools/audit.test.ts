@@ -127,8 +127,8 @@ test('what is wrong is told in one line', async () => {
       /^None of the keys has signed the checkpoint\.\n$/,
     ],
   ]
-  for (const [words, message] of failing) {
-    const { err, code } = await audit(...words)
+  const answers = failing.map(async ([words, message]) => ({ words, message, ...(await audit(...words)) }))
+  for (const { words, message, err, code } of await Promise.all(answers)) {
     expect(code, words.join(' ')).toBe(1)
     expect(err, words.join(' ')).toMatch(message)
   }
