@@ -15,11 +15,11 @@ describe('commands take effect while the system runs:', () => {
     parts = await embeddedParts()
     const deps = { ...systemDeps, monotonicMs: () => performance.now() + skippedMs }
     system = await startInProcess(parts.environment, deps)
-  })
+  }, 30_000)
   afterAll(async () => {
     await system.close()
     await parts.dispose()
-  })
+  }, 30_000)
 
   async function run(command: 'users' | 'keys', ...args: readonly string[]): Promise<string> {
     const child = Bun.spawn([process.execPath, `gateway/tools/${command}.ts`, ...args], {

@@ -238,11 +238,11 @@ describe('another process that keeps a file locked for a second', () => {
   beforeAll(async () => {
     parts = await embeddedParts()
     system = await startInProcess(parts.environment)
-  })
+  }, 30_000)
   afterAll(async () => {
     await system.close()
     await parts.dispose()
-  })
+  }, 30_000)
 
   /** Runs `look` again and again for a second, in which a process of its own is in the middle of writing to the files. */
   async function whileLocked(names: readonly string[], look: () => Promise<void>): Promise<void> {

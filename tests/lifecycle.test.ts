@@ -39,15 +39,19 @@ describe('configuration that cannot work', () => {
     return { code: await child.exited, out, error }
   }
 
-  test.concurrent.each(names)('of %s ends it with code 1 and one message that lists every fault', async (name) => {
-    const environment = { ...common, ...own[name] }
-    const { code, out, error } = await started(name, environment)
-    expect({ code, out }).toEqual({ code: 1, out: '' })
-    const listed = [...error.matchAll(/^ {2}([A-Z_]+): .+/gm)].map(([, variable]) => variable)
-    expect(listed.toSorted()).toEqual(Object.keys(environment).toSorted())
-    expect(error).not.toContain(SECRET)
-    expect(error).not.toMatch(/^\s+at /m)
-  })
+  test.concurrent.each(names)(
+    'of %s ends it with code 1 and one message that lists every fault',
+    async (name) => {
+      const environment = { ...common, ...own[name] }
+      const { code, out, error } = await started(name, environment)
+      expect({ code, out }).toEqual({ code: 1, out: '' })
+      const listed = [...error.matchAll(/^ {2}([A-Z_]+): .+/gm)].map(([, variable]) => variable)
+      expect(listed.toSorted()).toEqual(Object.keys(environment).toSorted())
+      expect(error).not.toContain(SECRET)
+      expect(error).not.toMatch(/^\s+at /m)
+    },
+    30_000,
+  )
 
   test.concurrent('is a port that another program has, too', async () => {
     const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
@@ -56,7 +60,7 @@ describe('configuration that cannot work', () => {
     expect(code).toBe(1)
     expect(error).toMatch(/^ {2}PROCESSOR_PORT: 127\.0\.0\.1:\d+ is taken/m)
     expect(error).not.toMatch(/^\s+at /m)
-  })
+  }, 30_000)
 })
 
 describe('processes', () => {
