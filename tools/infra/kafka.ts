@@ -10,11 +10,15 @@ export interface KafkaOptions {
   port?: number
   /** Keeps the data there over stop and start. Without it the data is temporary. */
   directory?: string
+  /** Ports of proxies: for each there is a listener that sends its clients back to that port. */
+  proxies?: readonly number[]
   /** Adds a listener with TLS and SCRAM-SHA-512 for this user. */
   secure?: { username: string; password: string }
 }
 
 export interface KafkaServer extends Server {
+  /** The port of the listener behind each of the proxies, in their order. */
+  readonly behind: readonly number[]
   /** The listener with TLS and SCRAM-SHA-512; a client trusts it with NODE_EXTRA_CA_CERTS set to `caFile` as it starts. */
   readonly secure?: { url: string; username: string; password: string; caFile: string }
 }
@@ -56,8 +60,11 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
   await refuseIfInUse(directory)
   const port = await freePort(options.port)
   const secure = options.secure && (await secureListener(directory, options.secure))
+  const behind: number[] = []
+  for (const _ of options.proxies ?? []) behind.push(await freePort())
+  const proxied = (options.proxies ?? []).map((proxy, index) => ({ proxy, behind: behind[index] ?? 0 }))
   const properties = join(directory, 'server.properties')
-  writeFileSync(properties, await settings(directory, port, secure), { mode: 0o600 })
+  writeFileSync(properties, await settings(directory, port, proxied, secure), { mode: 0o600 })
   if (!existsSync(join(directory, 'log/meta.properties'))) {
     const user = options.secure
     const scram = user ? ['-S', `SCRAM-SHA-512=[name=${user.username},password=${user.password}]`] : []
@@ -71,7 +78,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     answers: () => kafkaAnswers(`127.0.0.1:${port}`),
     ...(temporary && { temporary }),
   })
-  return secure ? Object.assign(server, { secure: secure.client }) : server
+  return Object.assign(server, { behind, ...(secure && { secure: secure.client }) })
 }
 
 /** Kafka writes before it looks at its own lock, so a second one on the same data would damage it. */
@@ -108,17 +115,36 @@ interface SecureListener {
   client: { url: string; username: string; password: string; caFile: string }
 }
 
-async function settings(directory: string, port: number, secure?: SecureListener): Promise<string> {
+interface ProxiedListener {
+  proxy: number
+  behind: number
+}
+
+async function settings(
+  directory: string,
+  port: number,
+  proxied: readonly ProxiedListener[],
+  secure?: SecureListener,
+): Promise<string> {
   const controllerPort = await freePort()
   const forClients = [`PLAINTEXT://127.0.0.1:${port}`, ...(secure ? [`SASL_SSL://127.0.0.1:${secure.port}`] : [])]
+  // A client asks where the brokers are, and goes there: that must be the proxy through which it came.
+  const names = proxied.map((_, index) => `PROXY${index}`)
+  const through = (portOf: (listener: ProxiedListener) => number) =>
+    proxied.map((listener, index) => `${names[index]}://127.0.0.1:${portOf(listener)}`)
   const all: Record<string, string> = {
     'process.roles': 'broker,controller',
     'node.id': '1',
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
     'controller.listener.names': 'CONTROLLER',
-    listeners: [...forClients, `CONTROLLER://127.0.0.1:${controllerPort}`].join(),
-    'advertised.listeners': forClients.join(),
-    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT',
+    listeners: [...forClients, ...through(({ behind }) => behind), `CONTROLLER://127.0.0.1:${controllerPort}`].join(),
+    'advertised.listeners': [...forClients, ...through(({ proxy }) => proxy)].join(),
+    'listener.security.protocol.map': [
+      'PLAINTEXT:PLAINTEXT',
+      'SASL_SSL:SASL_SSL',
+      ...names.map((name) => `${name}:PLAINTEXT`),
+      'CONTROLLER:PLAINTEXT',
+    ].join(),
     'inter.broker.listener.name': 'PLAINTEXT',
     'log.dirs': join(directory, 'log'),
     // There is one node, so one replica; few partitions, so that a start is quick.

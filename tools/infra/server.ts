@@ -146,6 +146,9 @@ export function environmentFor(also: readonly string[] = []): Record<string, str
   return env
 }
 
+/** Ports that this process was told and may not have bound yet. */
+const given = new Set<number>()
+
 /**
  * A port below those that systems hand out to outgoing connections (from 32768 on Linux, 49152 elsewhere), so that
  * nothing takes it while a killed server is down. `wanted` if that is free.
@@ -154,7 +157,9 @@ export async function freePort(wanted?: number): Promise<number> {
   if (wanted && (await isFree(wanted))) return wanted
   for (let attempt = 0; attempt < 100; attempt++) {
     const port = 20_000 + Math.floor(Math.random() * 10_000)
-    if (await isFree(port)) return port
+    if (given.has(port) || !(await isFree(port))) continue
+    given.add(port)
+    return port
   }
   throw new Error('No free port on 127.0.0.1 between 20000 and 29999: stop something that listens there.')
 }
