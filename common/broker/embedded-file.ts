@@ -1,7 +1,7 @@
 import { Database, SQLiteError } from 'bun:sqlite'
-import { mkdirSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { type Topic, topics } from '../messages/topics.ts'
+import { makePrivate } from '../service/sqlite-file.ts'
 import { type Messages, openMessages } from './embedded-messages.ts'
 
 /** One connection for each file in a process: whoever opens the same path shares it, its transactions and its news. */
@@ -242,7 +242,7 @@ function createFile(db: Database): EmbeddedFile {
 function connect(path: string): Database {
   let db: Database | undefined
   try {
-    mkdirSync(dirname(path), { recursive: true })
+    makePrivate(path)
     db = new Database(path, { create: true, strict: true })
     makeComplete(db)
     db.run('PRAGMA synchronous = FULL')

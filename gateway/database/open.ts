@@ -1,8 +1,8 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Client, type Config, createClient, LibsqlError } from '@libsql/client'
 import { filePath } from '@posta/common/service/config.ts'
+import { makePrivate } from '@posta/common/service/sqlite-file.ts'
 import { drizzle, type LibSQLDatabase } from 'drizzle-orm/libsql'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import { createWriter, isLocked, type Writer } from './commit.ts'
@@ -65,9 +65,8 @@ function clientConfig({ url, authToken }: { url: string; authToken?: string | un
     return { url, fetch: fetchInTime, ...(authToken === undefined ? {} : { authToken }) }
   }
   const path = filePath(url)
-  mkdirSync(dirname(path), { recursive: true })
-  // It holds password hashes and signing keys: made for its owner alone, as are the files that SQLite puts beside it.
-  closeSync(openSync(path, 'a', 0o600))
+  // It holds password hashes and signing keys.
+  makePrivate(path)
   return { url: pathToFileURL(path).href, timeout: LOCK_WAIT_MS, concurrency: 1 }
 }
 

@@ -1,7 +1,5 @@
-import { Database, SQLiteError } from 'bun:sqlite'
-import { mkdirSync } from 'node:fs'
-import { dirname } from 'node:path'
 import { RateTable } from '@posta/common/operations/rates.ts'
+import { sqliteFile } from '@posta/common/service/sqlite-file.ts'
 import * as v from 'valibot'
 import { type Position, Result, ResultSummary, type Results } from './results.ts'
 
@@ -61,51 +59,13 @@ export const queries = {
 /** Sorts after every time. */
 const END: Position = { completedAt: '~', id: '' }
 
-/** A wait for the file's lock inside SQLite stops the whole process: it stays short, and what is longer waits outside. */
-const BUSY_TIMEOUT_MS = 50
-const BUSY_PATIENCE_MS = 5000
-
 /** Results in a SQLite file; other processes may use it at the same time. */
 export function openEmbeddedResults(path: string): Results {
-  let opened: Database | undefined
-  let closed = false
-
-  function database(): Database {
-    if (closed) throw new Error('The store has been closed.')
-    if (opened) return opened
-    mkdirSync(dirname(path), { recursive: true })
-    const fresh = new Database(path, { create: true, strict: true })
-    try {
-      fresh.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`)
-      fresh.run('PRAGMA journal_mode = WAL')
-      fresh.run('PRAGMA synchronous = FULL')
-      fresh.run(schema)
-    } catch (error) {
-      fresh.close()
-      throw error
-    }
-    opened = fresh
-    return fresh
-  }
-
-  /** Runs again while another process holds the file. Every query is one statement: it went in whole or not at all. */
-  async function patiently<Answer>(run: (database: Database) => Answer): Promise<Answer> {
-    const startedMs = performance.now()
-    for (;;) {
-      try {
-        return run(database())
-      } catch (error) {
-        const busy = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
-        if (!busy || performance.now() - startedMs > BUSY_PATIENCE_MS) throw error
-        await Bun.sleep(5 + Math.random() * 20)
-      }
-    }
-  }
-
+  const file = sqliteFile(path, [schema])
   const all = <Row>(sql: string, ...values: (string | number)[]) =>
-    patiently((database) => database.query<Row, typeof values>(sql).all(...values))
+    file.run((database) => database.query<Row, typeof values>(sql).all(...values))
   const write = (sql: string, ...values: (string | number)[]) =>
-    patiently((database) => database.query(sql).run(...values).changes)
+    file.run((database) => database.query(sql).run(...values).changes)
 
   return {
     async find(ids) {
@@ -147,10 +107,7 @@ export function openEmbeddedResults(path: string): Results {
     async ping() {
       await all(queries.get, '')
     },
-    async close() {
-      closed = true
-      opened?.close()
-    },
+    close: file.close,
   }
 }
 
