@@ -34,7 +34,9 @@ async function monitor(url: string | URL | Request, init: RequestInit = {}): Pro
   asked += 1
   if (init.method === 'GET' && url === 'http://monitor.test/audit/heads') return Response.json({ heads })
   expect([init.method, url]).toEqual(['POST', 'http://monitor.test/audit/checkpoints'])
-  taken.push(v.parse(Body, JSON.parse(String(init.body))).checkpoint)
+  const { checkpoint } = v.parse(Body, JSON.parse(String(init.body)))
+  if (!(await readCheckpoint(checkpoint, accounts.keys.find))) return new Response(null, { status: 422 })
+  taken.push(checkpoint)
   return Response.json({ missing })
 }
 
@@ -116,15 +118,26 @@ test('every ten minutes the last one is shown to monitor, and another is signed 
   expect((await read(taken[3])).heads).toEqual([place(9)])
 })
 
+test('a new key signs soon', async () => {
+  await part.start?.()
+  await eventually(async () => (await kept()) !== undefined)
+  const before = await kept()
+  await accounts.keys.rotate()
+  await eventually(async () => (await kept()) !== before)
+  expect((await read(await kept())).heads).toEqual(heads)
+})
+
 test('the newest one has the keys of all before it, also of those that sign nothing any more', async () => {
   await part.start?.()
   await eventually(async () => (await kept()) !== undefined)
   const old = (await accounts.keys.current()).kid
-  for (let rotation = 0; rotation < 3; rotation++) {
-    const before = await kept()
-    await accounts.keys.rotate()
-    await eventually(async () => (await kept()) !== before)
-  }
+  const before = await kept()
+  // All before gateway looks again, as when a key must not be used any more.
+  await part.close?.(1000)
+  for (let rotation = 0; rotation < 3; rotation++) await accounts.keys.rotate()
+  part = open()
+  await part.start?.()
+  await eventually(async () => (await kept()) !== before)
   expect(await accounts.keys.find(old)).toBeUndefined()
   expect((await read(await kept())).keys.map(({ kid }) => kid)).toContain(old)
   expect((await read(await kept())).keys).toHaveLength(5)
@@ -149,11 +162,14 @@ test('once the chains no longer hold what was signed nothing is signed any more,
   expect(await kept()).toBe(before ?? '')
   expect(new Set(taken)).toEqual(new Set([before ?? '']))
 
-  await accounts.writer.write([accounts.database.delete(checkpoints)])
+  // After that nothing is shown but what is signed anew.
+  await accounts.writer.write([accounts.database.update(checkpoints).set({ forgotten: true })])
   missing = []
   accounts.pass(TEN_MINUTES_MS)
-  await eventually(async () => (await kept()) !== undefined)
+  await eventually(async () => (await kept()) !== before)
   expect((await read(await kept())).heads).toEqual([place(3)])
+  expect(taken.at(-1)).toBe((await kept()) ?? '')
+  expect(taken).toHaveLength(4)
   part.check()
 })
 

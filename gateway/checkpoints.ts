@@ -59,6 +59,7 @@ export function keepCheckpoints(parts: {
 }): Part & { check(): void } {
   const { url, issuer, database, writer, lease, keys, deps, log, lookEveryMs = LOOK_EVERY_MS } = parts
   let nextMs = Number.NEGATIVE_INFINITY
+  let triedWith: string | undefined
   let signedBy: string | undefined
   let missing: readonly Place[] = []
   let unreachable = false
@@ -100,38 +101,38 @@ export function keepCheckpoints(parts: {
   async function makeCheckpoint(asking: Asking): Promise<void> {
     const { key } = asking
     const [last] = await database.select().from(checkpoints)
-    if (last && !(await hand(asking, last.jwt))) return
-    // Its signature may be of a key that is gone: what this database holds needs none.
+    // What this database holds needs no signature, and that one may be of a key that is gone.
     const before = last && (await readCheckpoint(last.jwt, among(ownKeys(last.jwt))))
+    const known = [...(await keys.publicKeys()), ...(before?.keys ?? [])]
+    const all = [...new Map(known.map((each) => [each.kid, each])).values()].slice(0, MAX_KEYS)
+    if (before && !last.forgotten && !(await hand(asking, signCheckpoint({ ...before, keys: all }, key)))) return
     const { heads } = await ask(asking, 'heads', Heads)
     if (heads.length === 0) {
       nextMs = deps.monotonicMs() + PAUSE_MS
       return
     }
-    if (signedBy === key.kid && JSON.stringify(heads) === JSON.stringify(before?.heads)) return
-    const all = [...(await keys.publicKeys()), ...(before?.keys ?? [])]
-    const checkpoint: Checkpoint = {
-      issuer,
-      atMs: deps.now(),
-      heads,
-      keys: [...new Map(all.map((each) => [each.kid, each])).values()].slice(0, MAX_KEYS),
-    }
+    if (signedBy === key.kid && !last?.forgotten && JSON.stringify(heads) === JSON.stringify(before?.heads)) return
+    const checkpoint: Checkpoint = { issuer, atMs: deps.now(), heads, keys: all }
     const jwt = signCheckpoint(checkpoint, key)
     if (jwt.length > MAX_CHECKPOINT_CHARACTERS) throw new Error('Monitor tells of too many chains.')
     const held = lease.current()
     if (!held || !(await hand(asking, jwt))) return
     await writer.write([
       sql`INSERT INTO ${checkpoints} (id, jwt) SELECT 1, ${jwt} WHERE ${held.stillHeld}
-        ON CONFLICT (id) DO UPDATE SET jwt = excluded.jwt`,
+        ON CONFLICT (id) DO UPDATE SET jwt = excluded.jwt, forgotten = FALSE`,
     ])
     signedBy = key.kid
   }
 
   async function run(signal: AbortSignal): Promise<void> {
-    if (!lease.current()) return
+    if (!lease.current()) {
+      // What is amiss is for the holder to say.
+      missing = []
+      return
+    }
     const key = await keys.current()
-    const isRotated = signedBy !== undefined && signedBy !== key.kid
-    if (deps.monotonicMs() < nextMs && !isRotated) return
+    if (deps.monotonicMs() < nextMs && triedWith === key.kid) return
+    triedWith = key.kid
     nextMs = deps.monotonicMs() + EVERY_MS
     try {
       await makeCheckpoint({ key, signal })

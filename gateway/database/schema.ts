@@ -127,6 +127,8 @@ export const checkpoints = sqliteTable(
   {
     id: integer('id').primaryKey(),
     jwt: text('jwt').notNull(),
+    /** The chains need not hold it any more; its keys are still those that signed before. */
+    forgotten: integer('forgotten', { mode: 'boolean' }).notNull().default(false),
   },
   () => [check('checkpoints_one', sql`"id" = 1`)],
 )

@@ -9,6 +9,6 @@ there now. Those that were kept elsewhere go on telling what was there before.`
 await runCommand((argv) => {
   if (argv.join(' ') !== 'forget') throw new CommandError(USAGE)
   return async ({ database, writer }) => {
-    await writer.write([database.delete(checkpoints)])
+    await writer.write([database.update(checkpoints).set({ forgotten: true })])
   }
 })
