@@ -1,0 +1,67 @@
+// `bun run bench [--only NAME] [--json]`: how fast the system is. Each figure is a ratio of two things that were measured
+// in turn, on the same machine in the same minute, so that it says something of the system and not of the machine.
+import { parseArgs } from 'node:util'
+import * as v from 'valibot'
+import { Figure } from './bench/measure.ts'
+import { type MeasurementName, measurementNames } from './bench/one.ts'
+import { startParts } from './infra/parts.ts'
+
+const TIME_LIMIT_MS = 90_000
+
+/** Words that say why, where there is nothing to measure with. */
+type Outcome = { readonly figures: readonly Figure[] } | { readonly skipped: string }
+
+async function measure(name: MeasurementName): Promise<Outcome> {
+  if (name !== 'real-round-trips' || (process.env.TEST_BROKER_URL && process.env.TEST_MONGO_URL))
+    return measureApart(name)
+  const { brokerUrl, mongoUrl, missing, stop } = await startParts({ temporary: true })
+  try {
+    if (!brokerUrl || !mongoUrl) return { skipped: `install ${missing.join(' and ')}` }
+    return await measureApart(name, { TEST_BROKER_URL: brokerUrl, TEST_MONGO_URL: mongoUrl })
+  } finally {
+    await stop()
+  }
+}
+
+/** In a process of its own: no measurement meets the heap that another left, and none goes on for ever. */
+async function measureApart(name: MeasurementName, environment: Record<string, string> = {}): Promise<Outcome> {
+  let figures: unknown
+  const child = Bun.spawn([process.execPath, `${import.meta.dir}/bench/one.ts`, name], {
+    env: { ...process.env, ...environment },
+    stdio: ['ignore', 'inherit', 'inherit'],
+    timeout: TIME_LIMIT_MS,
+    ipc(message) {
+      figures = message
+    },
+  })
+  const kill = () => child.kill()
+  process.on('exit', kill)
+  const code = await child.exited
+  process.off('exit', kill)
+  if (code !== 0) throw new Error(`${name} could not be measured within ${TIME_LIMIT_MS / 1000} s; see above.`)
+  return { figures: v.parse(v.array(Figure), figures) }
+}
+
+function row({ name, ratio, aim, of }: Figure): string {
+  const [words, bound] = 'atLeast' in aim ? ['at least', aim.atLeast] : ['at most', aim.atMost]
+  const met = 'atLeast' in aim ? ratio >= bound : ratio <= bound
+  const parts = Object.entries(of).map(([part, value]) => `${part} ${Number(value.toPrecision(3))}`)
+  return `${name.padEnd(52)} ${ratio.toFixed(3).padStart(7)}  ${met ? 'met   ' : 'MISSED'}  ${words} ${bound}  (${parts.join(', ')})`
+}
+
+const { values } = parseArgs({ options: { only: { type: 'string' }, json: { type: 'boolean', default: false } } })
+const names = measurementNames.filter((name) => values.only === undefined || name === values.only)
+if (names.length === 0) {
+  console.error(`--only takes ${measurementNames.join(', ')}.`)
+  process.exit(1)
+}
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1))
+
+const outcomes: Partial<Record<MeasurementName, Outcome>> = {}
+for (const name of names) {
+  const outcome = await measure(name)
+  outcomes[name] = outcome
+  if ('skipped' in outcome) console.log(`${name} was skipped: ${outcome.skipped}`)
+  else for (const figure of outcome.figures) console.log(row(figure))
+}
+if (values.json) console.log(JSON.stringify(outcomes, null, 2))

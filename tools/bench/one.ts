@@ -1,0 +1,23 @@
+import { measureIngest } from './ingest.ts'
+import { measureLogins } from './logins.ts'
+import { measureEmbeddedRoundTrips, measureRealRoundTrips } from './round-trips.ts'
+import { measureSubmissions } from './submissions.ts'
+
+const measurements = {
+  logins: measureLogins,
+  submissions: measureSubmissions,
+  'round-trips': measureEmbeddedRoundTrips,
+  'real-round-trips': measureRealRoundTrips,
+  ingest: measureIngest,
+}
+
+export type MeasurementName = keyof typeof measurements
+export const measurementNames = Object.keys(measurements) as MeasurementName[]
+
+if (import.meta.main) {
+  const name = measurementNames.find((each) => each === process.argv[2])
+  if (!name) throw new Error(`There are ${measurementNames.join(', ')}.`)
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1))
+  process.send?.(await measurements[name]())
+  process.exit(0)
+}
