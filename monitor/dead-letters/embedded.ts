@@ -1,4 +1,4 @@
-import type { Database } from 'bun:sqlite'
+import type { SqliteFile } from '@posta/common/service/sqlite-file.ts'
 import type {
   DeadLetterFilter,
   DeadLetterPosition,
@@ -83,13 +83,13 @@ type Value = string | number | null
 
 /** What the SQLite file of monitor's store offers: see events/embedded.ts. */
 export interface StoreFile {
-  patiently<Answer>(run: (database: Database) => Answer): Promise<Answer>
+  readonly file: Pick<SqliteFile, 'run'>
   all<Row>(sql: string, ...values: Value[]): Promise<Row[]>
   allNamed<Row>(sql: string, values: Record<string, Value>): Promise<Row[]>
 }
 
 /** Dead letters in a SQLite file. A row and the decision about it are one: what changes it is one statement. */
-export function embeddedDeadLetters({ patiently, all, allNamed }: StoreFile): DeadLetters {
+export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLetters {
   async function find(ids: readonly string[]): Promise<ReadonlyMap<string, StoredDeadLetter>> {
     const rows = await all<StoredRow>(statements.find, JSON.stringify(ids))
     return new Map(rows.map((row) => [row.id, toStored(row)]))
@@ -97,7 +97,7 @@ export function embeddedDeadLetters({ patiently, all, allNamed }: StoreFile): De
 
   return {
     async add(deadLetters) {
-      await patiently((db) => {
+      await file.run((db) => {
         const add = db.query(statements.add)
         db.transaction(() => {
           for (const deadLetter of deadLetters) add.run(toRow(deadLetter))

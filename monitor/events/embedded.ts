@@ -1,7 +1,6 @@
-import { Database, SQLiteError } from 'bun:sqlite'
-import { mkdirSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { SQLiteError } from 'bun:sqlite'
 import { messages } from '@posta/common/messages/events.ts'
+import { sqliteFile } from '@posta/common/service/sqlite-file.ts'
 import { schema as checkpointsSchema, embeddedCheckpoints } from '../checkpoints/embedded.ts'
 import { schema as deadLettersSchema, embeddedDeadLetters } from '../dead-letters/embedded.ts'
 import type { EventFilter, MinuteCount, Store, StoredEvent, Tail } from './events.ts'
@@ -68,58 +67,20 @@ export const statements = {
 const TYPES = Object.keys(messages)
 const WALK_PAGE = 500
 
-/** A wait for the file's lock inside SQLite stops the whole process: it stays short, and what is longer waits outside. */
-const BUSY_TIMEOUT_MS = 50
-const BUSY_PATIENCE_MS = 5000
-
 /** Events, dead letters and checkpoints in a SQLite file; other processes may use it at the same time. */
 export function openEmbedded(path: string): Store {
-  let opened: Database | undefined
-
-  function database(): Database {
-    if (opened) return opened
-    mkdirSync(dirname(path), { recursive: true })
-    const fresh = new Database(path, { create: true, strict: true })
-    try {
-      fresh.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`)
-      fresh.run('PRAGMA journal_mode = WAL')
-      fresh.run('PRAGMA synchronous = FULL')
-      fresh.run('PRAGMA journal_size_limit = 67108864')
-      fresh.run(schema)
-      fresh.run(deadLettersSchema)
-      fresh.run(checkpointsSchema)
-    } catch (error) {
-      fresh.close()
-      throw error
-    }
-    opened = fresh
-    return fresh
-  }
-
-  /** Runs again while another process holds the file. Each `run` is one transaction: it went in whole or not at all. */
-  async function patiently<Answer>(run: (database: Database) => Answer): Promise<Answer> {
-    const startedMs = performance.now()
-    for (;;) {
-      try {
-        return run(database())
-      } catch (error) {
-        const busy = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
-        if (!busy || performance.now() - startedMs > BUSY_PATIENCE_MS) throw error
-        await Bun.sleep(5 + Math.random() * 20)
-      }
-    }
-  }
+  const file = sqliteFile(path, [schema, deadLettersSchema, checkpointsSchema])
 
   type Value = string | number | null
-  const all = <Row>(sql: string, ...values: Value[]) => patiently((db) => db.query<Row, Value[]>(sql).all(...values))
+  const all = <Row>(sql: string, ...values: Value[]) => file.run((db) => db.query<Row, Value[]>(sql).all(...values))
   const allNamed = <Row>(sql: string, values: Record<string, Value>) =>
-    patiently((db) => db.query<Row, Record<string, Value>>(sql).all(values))
+    file.run((db) => db.query<Row, Record<string, Value>>(sql).all(values))
 
   return {
     events: {
       async insert(events) {
         try {
-          await patiently((db) => {
+          await file.run((db) => {
             const insert = db.query(statements.insert)
             // With rows as wide as these, a statement each is faster than one over json_each.
             db.transaction(() => {
@@ -178,7 +139,7 @@ export function openEmbedded(path: string): Store {
       },
 
       after: (seqs, limit) =>
-        patiently((db) => {
+        file.run((db) => {
           const beyond = db.query<EventRow, [string, number, number]>(statements.after)
           const found: EventRow[] = []
           for (const [chain, seq] of seqs) {
@@ -203,7 +164,7 @@ export function openEmbedded(path: string): Store {
       },
 
       prune: (chain, beforeSeq, atMost) =>
-        patiently((db) => db.query(statements.prune).run(chain, beforeSeq, atMost).changes),
+        file.run((db) => db.query(statements.prune).run(chain, beforeSeq, atMost).changes),
 
       async countByMinute({ first, last }) {
         const minutes = Array.from({ length: last - first + 1 }, (_, index) => first + index)
@@ -222,17 +183,14 @@ export function openEmbedded(path: string): Store {
       },
     },
 
-    deadLetters: embeddedDeadLetters({ patiently, all, allNamed }),
+    deadLetters: embeddedDeadLetters({ file, all, allNamed }),
     checkpoints: embeddedCheckpoints({ all }),
 
     async ping() {
       await all(statements.ping)
     },
 
-    async close() {
-      opened?.close()
-      opened = undefined
-    },
+    close: file.close,
   }
 }
 
