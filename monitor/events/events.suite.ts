@@ -71,6 +71,19 @@ export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh)
       expect(await store.events.get(third.id)).toBeUndefined()
     })
 
+    test('nothing after it is added of hundreds either', async () => {
+      const events = linked(...logins(250))
+      const [first, second, ...rest] = events
+      if (!first || !second) throw new Error('there are hundreds')
+      await store.events.insert([first, second])
+      const [other] = linked(...logins(1, 0, 'other'))
+      if (!other) throw new Error('there is one')
+      expect(await store.events.insert([{ ...other, seq: 2 }, ...rest])).toBe('taken')
+      expect(await store.events.existing(rest.map(({ id }) => id))).toEqual(new Set())
+      expect(await store.events.insert(rest)).toBe('stored')
+      expect((await store.events.existing(rest.map(({ id }) => id))).size).toBe(rest.length)
+    })
+
     test('it tells which ids exist, and where a chain ends', async () => {
       const events = linked(...logins(3))
       await store.events.insert(events)

@@ -23,6 +23,8 @@ const eventIndexes: readonly IndexDescription[] = [
 ]
 
 const DUPLICATE_KEY = 11000
+/** FerretDB 1.24 goes on behind a duplicate after every hundredth document, ordered or not. */
+const MAX_INSERT = 100
 const WALK_PAGE = 500
 
 interface Collections {
@@ -75,7 +77,8 @@ export function openMongo(url: string): Store {
       async insert(stored) {
         const { events } = await collections()
         try {
-          await events.insertMany(stored.map(toDocument), { ordered: true })
+          for (let start = 0; start < stored.length; start += MAX_INSERT)
+            await events.insertMany(stored.slice(start, start + MAX_INSERT).map(toDocument), { ordered: true })
           return 'stored'
         } catch (error) {
           const taken = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY

@@ -17,6 +17,8 @@ const indexes: readonly IndexSpecification[] = [
 ]
 
 const DUPLICATE_KEY = 11000
+/** FerretDB 1.24 goes on behind a duplicate after every hundredth document, ordered or not. */
+const MAX_INSERT = 100
 const withoutRates = { projection: { rates: 0 } }
 
 /** Results in the database that a `mongodb://…/name` URL names. */
@@ -52,6 +54,17 @@ export function openMongoResults(url: string): Results {
     return prepared
   }
 
+  /** Up to the first whose id exists. */
+  async function insert(given: readonly Result[]): Promise<number> {
+    try {
+      return (await (await results()).insertMany(given.map(toDocument), { ordered: true })).insertedCount
+    } catch (error) {
+      const exists = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
+      if (!exists || error.result.getWriteConcernError()) throw error
+      return error.insertedCount
+    }
+  }
+
   return {
     async find(ids) {
       const documents = await (await results()).find({ _id: { $in: [...ids] } }, withoutRates).toArray()
@@ -76,14 +89,12 @@ export function openMongoResults(url: string): Results {
     },
 
     async append(appended) {
-      if (appended.length === 0) return 0
-      try {
-        return (await (await results()).insertMany(appended.map(toDocument), { ordered: true })).insertedCount
-      } catch (error) {
-        const exists = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
-        if (!exists || error.result.getWriteConcernError()) throw error
-        return error.insertedCount
+      for (let start = 0; start < appended.length; start += MAX_INSERT) {
+        const part = appended.slice(start, start + MAX_INSERT)
+        const inserted = await insert(part)
+        if (inserted < part.length) return start + inserted
       }
+      return appended.length
     },
 
     async replaceDeadLettered(result) {

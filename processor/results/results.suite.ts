@@ -108,6 +108,16 @@ export function describeResults(name: string, fresh: () => Fresh): void {
       expect(await results.append([])).toBe(0)
     })
 
+    test('and so does one of hundreds: nothing that comes after the id that exists goes in', async () => {
+      await results.append([conversion('10')])
+      const many = Array.from({ length: 250 }, (_, number) => conversion(`${number}`))
+      expect(await results.append(many)).toBe(10)
+      expect((await results.find(many.map(({ id }) => id))).size).toBe(11)
+      const rest = many.slice(11)
+      expect(await results.append(rest)).toBe(rest.length)
+      expect((await results.find(many.map(({ id }) => id))).size).toBe(many.length)
+    })
+
     test('two members that append the same results store each of them once', async () => {
       const ids = Array.from({ length: 20 }, (_, index) => `op-${String(index).padStart(2, '0')}`)
       const members = [open(), open(), open()]
