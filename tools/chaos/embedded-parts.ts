@@ -17,6 +17,7 @@ export function embeddedParts(dataDir: string): ChaosParts {
     kind: 'embedded',
     dataDir,
     storeUrls: { processor: `file:${path('processor')}`, monitor: `file:${path('monitor')}` },
+    remade: [],
     environmentOf: () => ({ DATA_DIR: dataDir, JWKS_URL: jwksUrl }),
     async setGateway(url) {
       jwksUrl = `${url}/.well-known/jwks.json`
@@ -49,7 +50,7 @@ export function embeddedParts(dataDir: string): ChaosParts {
 }
 
 /** In a process of its own, as another program would: nobody can write meanwhile. */
-async function holdLocked(path: string, ms: number): Promise<void> {
+export async function holdLocked(path: string, ms: number): Promise<void> {
   const script = `
     const { Database } = require('bun:sqlite')
     const db = new Database(${JSON.stringify(path)})

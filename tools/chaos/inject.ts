@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { topics } from '../../common/messages/topics.ts'
 import type { FakeApi } from '../../gateway/rates/fake-api.ts'
 import type { Trouble } from './broken-broker.ts'
 import type { Fleet, Member } from './fleet.ts'
@@ -95,7 +96,7 @@ async function inject({ fault, lastsMs }: Injection, victims: Victims): Promise<
       await parts.lockDatabase(lastsMs)
       return true
     case 'topic made anew':
-      await parts.remakeTopic(`posta.${fault.topic}`)
+      await parts.remakeTopic(topics[fault.topic])
       await sendAgain(fleet, lastsMs)
       return true
     case 'latency':

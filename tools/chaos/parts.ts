@@ -1,7 +1,8 @@
 import type { Outgoing } from '../../common/broker/broker.ts'
+import type { Topic } from '../../common/messages/topics.ts'
 import type { Environment } from '../../common/service/config.ts'
 import type { Link, PartsKind, ServiceName } from './plan.ts'
-import type { Message } from './snapshot.ts'
+import type { Message, Snapshot } from './snapshot.ts'
 
 /** What the services of a run stand on, and what can be done to it. A fault's promise resolves when it is over. */
 export interface ChaosParts {
@@ -19,7 +20,9 @@ export interface ChaosParts {
   lockDatabase(ms: number): Promise<void>
   hurt(link: Link, how: 'latency' | 'resets' | 'half-open' | 'partition', ms: number): Promise<void>
   /** Deletes the topic and makes it again. */
-  remakeTopic(topic: string): Promise<void>
+  remakeTopic(topic: Topic): Promise<void>
+  /** When that happened. */
+  readonly remade: Snapshot['remade']
   /** As a program that knows nothing of the services. */
   publishForeign(messages: readonly Outgoing[]): Promise<void>
   /** Every message of every topic, those of topics that were deleted too. */

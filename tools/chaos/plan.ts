@@ -102,19 +102,16 @@ function lanesOf(parts: PartsKind, lengthMs: number, random: Random): Readonly<R
   const net = (kind: 'latency' | 'resets' | 'half-open' | 'partition', lastsMs: number): Lane => ({
     [kind]: () => [lastsMs, { kind, link: random.pick(links) }],
   })
-  const onEmbedded: Record<string, Lane> = {
-    parts: {
-      'broker frozen': () => [7000, { kind: 'broker frozen' }],
-      'store away': () => [awayMs, { kind: 'store away', service: random.pick(['processor', 'monitor']) }],
-      'database locked': () => [7000, { kind: 'database locked' }],
-    },
+  const everywhere: Lane = {
+    'broker frozen': () => [random.integer(7000, 12_000), { kind: 'broker frozen' }],
+    'store away': () => [awayMs, { kind: 'store away', service: random.pick(['processor', 'monitor']) }],
+    'database locked': () => [7000, { kind: 'database locked' }],
   }
   const onReal: Record<string, Lane> = {
     parts: {
+      ...everywhere,
       'broker killed': () => [4000, { kind: 'broker killed' }],
       'broker restarted': () => [2000, { kind: 'broker restarted' }],
-      'broker frozen': () => [random.integer(7000, 12_000), { kind: 'broker frozen' }],
-      'store away': () => [awayMs, { kind: 'store away', service: random.pick(['processor', 'monitor']) }],
       'topic made anew': () => [8000, { kind: 'topic made anew', topic: random.pick(['requests', 'results']) }],
     },
     connections: {
@@ -142,7 +139,7 @@ function lanesOf(parts: PartsKind, lengthMs: number, random: Random): Readonly<R
       'disk full': () => [4000, { kind: 'disk full', target: parts === 'real' ? target('gateway') : anyone() }],
       'replicas come and go': () => [9000, { kind: 'replicas come and go', service: any() }],
     },
-    ...(parts === 'embedded' ? onEmbedded : onReal),
+    ...(parts === 'embedded' ? { parts: everywhere } : onReal),
     messages: {
       'rates fail': () => [6000, { kind: 'rates fail' }],
       'rates lie': () => [6000, { kind: 'rates lie' }],

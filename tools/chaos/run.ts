@@ -13,6 +13,7 @@ import type { Poison } from './poison.ts'
 import { createRandom } from './random.ts'
 import { expectedRates } from './rates.ts'
 import { readEvents, readGateway, readResults } from './read-stores.ts'
+import { realParts } from './real-parts.ts'
 import type { Safeguard } from './safeguards.ts'
 import type { Snapshot } from './snapshot.ts'
 
@@ -41,7 +42,7 @@ export async function runPlan(
   const logDir = join(dir, 'logs')
   for (const each of [dataDir, logDir]) mkdirSync(each, { recursive: true })
   const historyPath = join(dir, 'history.jsonl')
-  const parts = embeddedParts(dataDir)
+  const parts = plan.parts === 'real' ? await realParts(dataDir) : embeddedParts(dataDir)
   const rates = startFakeApi()
   let fleet: Fleet | undefined
   try {
@@ -111,7 +112,7 @@ export async function runPlan(
       results: await readResults(parts.storeUrls.processor),
       ...(await readEvents(parts.storeUrls.monitor)),
       messages: await parts.readTopics(),
-      remade: [],
+      remade: parts.remade,
       poison: poison.map(({ mark }) => mark),
       misread: fleet.misread,
       rates: await expectedRates(),

@@ -13,7 +13,7 @@ export type Toxic =
   | { readonly type: 'reset_peer'; readonly attributes: { readonly timeout: number } }
 
 /** A TCP proxy in front of a server on this machine. */
-export interface Proxy {
+export interface TcpProxy {
   readonly port: number
   /** Cuts every connection and takes none. */
   cut(): Promise<void>
@@ -25,7 +25,7 @@ export interface Proxy {
 
 export interface Toxiproxy {
   /** @param port of the server behind it, which need not run yet. @param listen for who connects; a free port by default. */
-  proxy(name: string, port: number, listen?: number): Promise<Proxy>
+  proxy(name: string, port: number, listen?: number): Promise<TcpProxy>
   stop(): Promise<void>
 }
 
