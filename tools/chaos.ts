@@ -42,6 +42,12 @@ const run = await runPlan(plan, { dir, without, log: console.log })
 const violations = check(run.snapshot)
 console.log(describeRun(plan, run, violations))
 if (values.json !== undefined) await Bun.write(values.json, toJson(plan, run, violations))
-if (values.keep) console.log(`Everything is in ${dir}.`)
-else rmSync(dir, { recursive: true, force: true })
+if (values.keep) {
+  await Bun.write(
+    join(dir, 'snapshot.json'),
+    JSON.stringify(run.snapshot, (_, value) => (value instanceof Map ? [...value] : value)),
+  )
+  console.log(`Everything is in ${dir}.`)
+}
+if (!values.keep) rmSync(dir, { recursive: true, force: true })
 process.exit(violations.length === 0 ? 0 : 1)

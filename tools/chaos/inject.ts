@@ -5,15 +5,16 @@ import type { Trouble } from './broken-broker.ts'
 import type { Fleet, Member } from './fleet.ts'
 import type { ChaosParts } from './parts.ts'
 import type { Injection, Plan, ServiceName } from './plan.ts'
-import { type Poison, poisonAll } from './poison.ts'
+import { poisonAll } from './poison.ts'
 import type { Random } from './random.ts'
+import type { Snapshot } from './snapshot.ts'
 
 /** All that faults are done to, and with. */
 export interface Victims {
   readonly fleet: Fleet
   readonly parts: ChaosParts
   readonly rates: FakeApi
-  readonly poison: Poison[]
+  readonly poison: Snapshot['poison'][number][]
   readonly random: Random
   /** Sends a dead letter's message again, as an operator. */
   readonly redrive: () => Promise<void>
@@ -25,6 +26,8 @@ export type Injected = Map<string, { injected: number; missed: number }>
 
 /** A point that nobody comes to for so long, while other faults are in the way, is given up. */
 const REACHED_WITHIN_MS = 10_000
+/** More than the pause between two looks at what is pending. */
+const SWEEP_MS = 6000
 
 /** Injects what the plan says, lane by lane. Resolves when the last fault is over. */
 export async function injectAll(plan: Plan, victims: Victims): Promise<Injected> {
@@ -97,7 +100,7 @@ async function inject({ fault, lastsMs }: Injection, victims: Victims): Promise<
       return true
     case 'topic made anew':
       await parts.remakeTopic(topics[fault.topic])
-      await sendAgain(fleet, lastsMs)
+      await sendAgain(fleet, 3 * 60_000)
       return true
     case 'latency':
     case 'resets':
@@ -194,12 +197,12 @@ async function limitFiles(pid: number, soft: string): Promise<void> {
   if ((await limit.exited) !== 0) throw new Error('The limit of file sizes could not be set.')
 }
 
-/** Gateways that believe it is later send again what has been pending: what a topic took with it when it was deleted. */
-async function sendAgain(fleet: Fleet, lastsMs: number): Promise<void> {
+/** Sends again what has been pending: what a topic took with it. Gateways do that after minutes; here they believe these are over. */
+export async function sendAgain(fleet: Fleet, laterMs: number): Promise<void> {
   const shift = (shiftMs: number) => {
     for (const member of fleet.members('gateway')) member.order({ shiftMs })
   }
-  shift(3 * 60 * 1000)
-  await sleep(lastsMs)
+  shift(laterMs)
+  await sleep(SWEEP_MS)
   shift(0)
 }

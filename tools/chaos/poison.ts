@@ -2,20 +2,15 @@ import type { Header, Outgoing } from '../../common/broker/broker.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { ChaosParts } from './parts.ts'
 import type { Random } from './random.ts'
-
-/** What the foreign client put somewhere, by the mark in its value. */
-export interface Poison {
-  readonly mark: string
-  readonly topic: string
-}
+import type { Snapshot } from './snapshot.ts'
 
 /** Puts on every topic what nobody there can read. Each must become one dead letter, and hold up nothing. */
-export async function poisonAll(parts: ChaosParts, known: Poison[], random: Random): Promise<void> {
+export async function poisonAll(parts: ChaosParts, known: Snapshot['poison'][number][], random: Random): Promise<void> {
   const messages: Outgoing[] = []
   for (const topic of Object.values(topics)) {
     const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
     messages.push({ topic, key: mark, value: Buffer.from(textOf(mark, random)), headers: headersFor(topic, random) })
-    known.push({ mark, topic })
+    known.push({ mark, topic, atMs: Date.now() })
   }
   await parts.publishForeign(messages)
 }

@@ -6,10 +6,9 @@ import { startClients } from './clients.ts'
 import { embeddedParts } from './embedded-parts.ts'
 import { createFleet, type Fleet, type OwnEnd } from './fleet.ts'
 import { openHistory, readHistory } from './history.ts'
-import { type Injected, injectAll } from './inject.ts'
+import { type Injected, injectAll, sendAgain } from './inject.ts'
 import { createOperator, type Operator } from './operator.ts'
 import type { Plan } from './plan.ts'
-import type { Poison } from './poison.ts'
 import { createRandom } from './random.ts'
 import { expectedRates } from './rates.ts'
 import { readEvents, readGateway, readResults } from './read-stores.ts'
@@ -22,6 +21,8 @@ const PEOPLE = 8
 const CALM_MS = 4000
 /** Everything must be terminal so long after the last fault. */
 export const SETTLE_MS = 30_000
+/** More than the pauses after which a request is sent again, however often it was already. */
+const LATER_MS = 60 * 60 * 1000
 /** Monitor may take longer to have seen everything. */
 const CATCH_UP_MS = 120_000
 
@@ -73,7 +74,7 @@ export async function runPlan(
       history: openHistory(historyPath),
       random: random.fork('clients'),
     })
-    const poison: Poison[] = []
+    const poison: Snapshot['poison'][number][] = []
     const injected = await injectAll(plan, {
       fleet,
       parts,
@@ -85,6 +86,7 @@ export async function runPlan(
     })
     const faultsEndedAtMs = Date.now()
     for (const member of fleet.members()) if (!member.extra) await member.up()
+    if (parts.remade.length > 0) await sendAgain(fleet, LATER_MS)
     log(`${clients.acknowledged} operations; the faults are over`)
     await Bun.sleep(CALM_MS)
     clients.calm()
@@ -113,7 +115,7 @@ export async function runPlan(
       ...(await readEvents(parts.storeUrls.monitor)),
       messages: await parts.readTopics(),
       remade: parts.remade,
-      poison: poison.map(({ mark }) => mark),
+      poison,
       misread: fleet.misread,
       rates: await expectedRates(),
       shown,

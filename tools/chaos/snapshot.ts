@@ -106,8 +106,8 @@ export interface Snapshot {
   readonly messages: readonly Message[]
   /** When topics were made anew: what was on them and unread is lost. */
   readonly remade: readonly { readonly topic: string; readonly atMs: number }[]
-  /** A mark in each message of the foreign client that no one can read or perform. */
-  readonly poison: readonly string[]
+  /** By a mark in it: each message of the foreign client, which nobody can read. */
+  readonly poison: readonly { readonly mark: string; readonly topic: string; readonly atMs: number }[]
   /** Operations whose requests processor once read wrongly. */
   readonly misread: readonly string[]
   /** What the rates must have been. By source (`live`, `bundled`), base and code. */

@@ -40,15 +40,13 @@ function* checkChain(events: readonly EventRow[]): Generator<Violation> {
 }
 
 function* checkMessages(facts: Facts): Generator<Violation> {
-  const generations = new Map<string, number>()
-  for (const { topic, generation } of facts.messages) generations.set(topic, generation)
   const onTopics = new Set<string>()
-  for (const { topic, generation, type, id, value } of facts.messages) {
+  for (const message of facts.messages) {
+    const { topic, type, id, value } = message
     if (topic === topics.deadLetters || type === undefined || id === undefined) continue
     onTopics.add(id)
-    const isPoison = facts.poison.some((mark) => value.includes(mark))
-    const mayBeLost = generation !== generations.get(topic)
-    if (!isPoison && !mayBeLost && !facts.eventsOf.has(id))
+    const isPoison = facts.poison.some(({ mark }) => value.includes(mark))
+    if (!isPoison && !facts.mayBeUnread(message) && !facts.eventsOf.has(id))
       yield { rule: 'event missing', subject: id, detail: `${type} on ${topic}` }
   }
   for (const { id, chain } of facts.events) {
@@ -58,20 +56,22 @@ function* checkMessages(facts: Facts): Generator<Violation> {
 }
 
 function* checkOperations(facts: Facts): Generator<Violation> {
-  for (const { id, status, createdAtMs } of facts.operations) {
+  const unread = new Set(facts.messages.flatMap((message) => (facts.mayBeUnread(message) ? (message.id ?? []) : [])))
+  for (const operation of facts.operations) {
+    const { id, status } = operation
     const redrive = facts.resultOf.get(id)?.redrive
     const expected: [string, string][] = [[topics.requests, id]]
     if (status !== 'pending') expected.push([topics.results, `${id}.result`])
     if (redrive) expected.push([topics.results, `${id}.${redrive}`], [topics.events, redrive])
     for (const [topic, event] of expected)
-      if (!facts.eventsOf.has(event) && !facts.lostWith(topic, createdAtMs))
+      if (!facts.eventsOf.has(event) && !unread.has(event) && !facts.lostWith(topic, facts.sentMs(operation)))
         yield { rule: 'event missing', subject: event, detail: `of an operation that ${status}` }
   }
 }
 
 function* checkDeadLetters(facts: Facts): Generator<Violation> {
   const explained = new Set<string>()
-  for (const mark of facts.poison) {
+  for (const { mark, topic, atMs } of facts.poison) {
     const found = facts.deadLetters.filter(({ preview }) => preview.includes(mark))
     for (const { id } of found) explained.add(id)
     if (found.length === 0)

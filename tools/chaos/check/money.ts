@@ -1,4 +1,3 @@
-import { topics } from '../../../common/messages/topics.ts'
 import type { Message, ResultRow } from '../snapshot.ts'
 import { decimal, isEqual, roundedHalfEven, roundedUp, times } from './decimal.ts'
 import { type Facts, isBefore } from './facts.ts'
@@ -58,9 +57,8 @@ function* checkDay(facts: Facts, results: readonly ResultRow[]): Generator<Viola
   for (const result of results) {
     if (result.type !== 'convert' || result.error?.code === 'dead-lettered') continue
     const reply = facts.replies.get(result.id)?.find(({ redrive }) => redrive === (result.redrive ?? undefined))
-    // Where a topic took a reply with it, the order is not known any more.
-    const operation = facts.operationOf.get(result.id)
-    if (!reply || (operation && facts.lostWith(topics.results, operation.createdAtMs))) return
+    // Where a topic took something with it, the order of performing does not show in the replies any more.
+    if (!reply || facts.delayed(result.id)) return
     performed.push({ result, reply })
   }
   performed.sort((a, b) => (isBefore(a.reply, b.reply) ? -1 : 1))

@@ -6,15 +6,16 @@ import type { Violation } from './violation.ts'
 /** One user's operations are sent in the order in which they were accepted, and performed in the order in which they were sent. */
 export function* checkOrder(facts: Facts): Generator<Violation> {
   for (const operation of facts.operations)
-    if (!facts.requests.has(operation.id) && !facts.lostWith(topics.requests, operation.createdAtMs))
+    if (!facts.requests.has(operation.id) && !facts.lostWith(topics.requests, facts.sentMs(operation)))
       yield { rule: 'never sent', subject: operation.id, detail: operation.status }
   for (const [, ids] of Map.groupBy(facts.operations, ({ user }) => user)) {
-    const places = ids.flatMap(({ id, createdAtMs }) => {
+    const places = ids.flatMap(({ id }) => {
       const request = facts.requests.get(id)?.find(({ redrive }) => redrive === undefined)
       const reply = facts.replies.get(id)?.find(({ redrive }) => redrive === undefined)
       // What a topic took with it comes again later, and what was read wrongly is answered when it is set aside.
-      const moved = facts.lostWith(topics.requests, createdAtMs) || facts.lostWith(topics.results, createdAtMs)
-      return request && !moved ? [{ id, request, reply: facts.misread.includes(id) ? undefined : reply }] : []
+      return request && !facts.delayed(id)
+        ? [{ id, request, reply: facts.misread.includes(id) ? undefined : reply }]
+        : []
     })
     places.sort((a, b) => (isBefore(a.request, b.request) ? -1 : 1))
     yield* checkSent(

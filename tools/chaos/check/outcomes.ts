@@ -77,7 +77,7 @@ function* checkReplies(facts: Facts, operation: OperationRow, result: ResultRow)
   const { id } = operation
   const replies = facts.replies.get(id) ?? []
   const final = outcomeOfResult(result)
-  if (replies.length === 0 && !facts.lostWith(topics.results, operation.createdAtMs))
+  if (replies.length === 0 && !facts.lostWith(topics.results, facts.sentMs(operation)))
     yield { rule: 'no reply', subject: id, detail: final.status }
   const said = new Map<string, Message>()
   for (const reply of replies) {
