@@ -51,6 +51,7 @@ export function breakBroker(
   async function publish(messages: readonly Outgoing[]): Promise<readonly Placed[]> {
     const onTheWay = messages.some(({ topic }) => topic === published[service])
     if (onTheWay) dieAt('before-publish')
+    if (messages.some(({ topic }) => topic === topics.deadLetters)) dieAt('before-dead-letter')
     const asked = without === 'idempotency' ? messages.map(withOwnId) : messages
     if (without === 'outbox' && service === 'gateway') return publishLate(asked)
     const places = await broker.publish(asked)

@@ -149,9 +149,11 @@ async function dieAt(
 ): Promise<boolean> {
   const members = fleet.members(service)
   for (const member of members) member.arm(point)
+  if (point === 'before-dead-letter') for (const member of members) member.order({ trouble: { misread: 1 } })
   const deadlineMs = performance.now() + Math.max(withinMs, REACHED_WITHIN_MS)
   while (performance.now() < deadlineMs && !members.some((member) => member.died())) await sleep(5)
   const died = members.map((member) => member.disarm())
+  for (const member of members) member.order({ trouble: { misread: 0 } })
   await Promise.all(members.filter((_, index) => died[index]).map((member) => member.up()))
   return died.includes(true)
 }

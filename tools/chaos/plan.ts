@@ -13,9 +13,10 @@ export interface Target {
 /**
  * Where a process kills itself: between which two steps of the way. `before-publish`: what is to be sent is stored, and
  * has not been sent; `after-publish`: the broker holds it, and nobody here knows; `handling`: while a batch is handled;
- * `before-offset`: the batch is done, and the group's offset has not moved.
+ * `before-offset`: the batch is done, and the group's offset has not moved; `before-dead-letter`: something is about to be
+ * set aside.
  */
-export const points = ['before-publish', 'after-publish', 'handling', 'before-offset'] as const
+export const points = ['before-publish', 'after-publish', 'handling', 'before-offset', 'before-dead-letter'] as const
 export type Point = (typeof points)[number]
 
 /** Connections that lead through a proxy: who calls, and what. */
@@ -129,6 +130,7 @@ function lanesOf(parts: PartsKind, lengthMs: number, random: Random): Readonly<R
       ...at('gateway', 'before-offset'),
       ...at('processor', 'before-publish'),
       ...at('processor', 'before-offset'),
+      ...at('processor', 'before-dead-letter'),
       ...at('monitor', 'handling'),
       ...at('monitor', 'before-offset'),
       restart: () => [3000, { kind: 'restart', target: anyone() }],
