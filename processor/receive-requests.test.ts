@@ -363,6 +363,24 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(reasons.join()).not.toContain('1e3')
     })
 
+    test('is a dead letter although the process died between the stored failure and the dead letter', async () => {
+      const store = newStore()
+      const crashed = await member(store)
+      crashed.failNextPublishes(Number.POSITIVE_INFINITY)
+      const hostile = requested('a', { input: usd('-1') })
+      const never = crashed.deliver([hostile])
+      while ((await crashed.results.find(['a'])).size === 0) await Bun.sleep(1)
+      crashed.losePartition()
+      await expect(never).rejects.toThrow()
+
+      const { deliver, replies, published } = await member(store)
+      await deliver([hostile, requested('b')])
+      expect(outcomes(replies()).sort()).toEqual(['a dead-lettered', 'b succeeded'])
+      const letters = published.filter(({ topic }) => topic === topics.deadLetters)
+      expect(letters).toHaveLength(1)
+      expect(letters[0]?.value).toEqual(hostile.value)
+    })
+
     test('is answered with the success that exists, where there is one', async () => {
       const store = newStore()
       await (await member(store)).deliver([requested('a')])
