@@ -44,7 +44,7 @@ export async function readEvents(url: string): Promise<{ events: EventRow[]; dea
           )
           .all(),
         deadLetters: db
-          .query<{ summary: string }, []>('SELECT id, status, topic, summary FROM dead_letters')
+          .query<{ summary: string }, []>('SELECT id, status, topic, operation, summary FROM dead_letters')
           .all()
           .map(({ summary, ...row }) => ({ ...JSON.parse(summary), ...row })),
       }))

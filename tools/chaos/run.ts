@@ -88,6 +88,7 @@ export async function runPlan(
     for (const member of fleet.members()) if (!member.extra) await member.up()
     if (parts.remade.length > 0) await sendAgain(fleet, LATER_MS)
     log(`${clients.acknowledged} operations; the faults are over`)
+    await operator.redrive()
     await Bun.sleep(CALM_MS)
     clients.calm()
     await Bun.sleep(CALM_MS)
