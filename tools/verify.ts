@@ -33,10 +33,14 @@ if (parts.missing.length > 0) console.log('The suites that need these are skippe
 const folder = mkdtempSync(join(tmpdir(), 'posta-verify-'))
 const report = join(folder, 'junit.xml')
 try {
-  const tested = await run('Every test', ['test', '--timeout=30000', '--reporter=junit', `--reporter-outfile=${report}`], {
-    ...(parts.brokerUrl !== undefined && { TEST_BROKER_URL: parts.brokerUrl }),
-    ...(parts.mongoUrl !== undefined && { TEST_MONGO_URL: parts.mongoUrl }),
-  })
+  const tested = await run(
+    'Every test',
+    ['test', '--timeout=30000', '--reporter=junit', `--reporter-outfile=${report}`],
+    {
+      ...(parts.brokerUrl !== undefined && { TEST_BROKER_URL: parts.brokerUrl }),
+      ...(parts.mongoUrl !== undefined && { TEST_MONGO_URL: parts.mongoUrl }),
+    },
+  )
   const { passed, failed, skipped } = await readCounts(report)
   const incomplete = process.env.CI === 'true' && parts.missing.length > 0
   if (!checked) console.log('\nThe check failed; see above.')
