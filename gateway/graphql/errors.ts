@@ -12,9 +12,9 @@ const RejectedInput = v.object({
 
 /**
  * The error that a client sees: the same codes as REST's problems, in `extensions.code`. What is not a problem is logged
- * and told as `internal`.
+ * and told as `internal`. Without `suggestions` a name that is almost right is not completed: it would tell the schema.
  */
-export function maskError(log: Logger): (error: unknown) => GraphQLError {
+export function maskError(log: Logger, options: { suggestions: boolean }): (error: unknown) => GraphQLError {
   return (error) => {
     if (!(error instanceof GraphQLError)) return problemError(toProblem(error))
     const rejected = v.safeParse(RejectedInput, error.extensions)
@@ -27,7 +27,11 @@ export function maskError(log: Logger): (error: unknown) => GraphQLError {
       logFault(log, problem, { path: error.path })
       return problemError(problem, error)
     }
-    return problemError(new Problem('malformed-request', withoutValues(error.message)), error)
+    const message = withoutValues(error.message)
+    return problemError(
+      new Problem('malformed-request', options.suggestions ? message : message.replace(/ Did you mean [\s\S]*/, '')),
+      error,
+    )
   }
 }
 

@@ -7,7 +7,7 @@ import { createYoga } from 'graphql-yoga'
 import { Hono } from 'hono'
 import { secureHeaders } from 'hono/secure-headers'
 import { maskError, maskValidationErrors } from './errors.ts'
-import { limits } from './limits.ts'
+import { documentCaches, limits } from './limits.ts'
 import type { RequestContext } from './schema.ts'
 
 const FIRST_QUERY = `# Log in, and put the token into Headers below: { "Authorization": "Bearer …" }
@@ -25,7 +25,7 @@ export function graphqlRoutes(parts: {
   log: Logger
 }): Hono {
   const { schema, config, log } = parts
-  const mask = maskError(log)
+  const mask = maskError(log, { suggestions: !config.production })
   const yoga = createYoga<RequestContext>({
     schema,
     graphqlEndpoint: '/graphql',
@@ -36,6 +36,7 @@ export function graphqlRoutes(parts: {
     cors: false,
     logging: false,
     batching: false,
+    parserAndValidationCache: documentCaches(),
     maskedErrors: { maskError: mask },
     plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask)],
   })
