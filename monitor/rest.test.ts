@@ -204,6 +204,15 @@ test('an event whose text was made unreadable is shown as that, and ends no list
   expect(items[0]).toMatchObject({ id: 'op-1.succeeded', altered: true, data: null })
 })
 
+test('however often HEAD asks for the stream, there is room for who follows it', async () => {
+  const headers = { Authorization: 'Bearer olga' }
+  for (let n = 0; n < 150; n++)
+    expect((await app.request('/events/stream', { method: 'HEAD', headers })).status).toBe(200)
+  const response = await app.request('/events/stream', { headers })
+  expect(response.status).toBe(200)
+  await response.body?.cancel()
+})
+
 test('GET /events/stream sends what is stored, as server-sent events', async () => {
   const response = await app.request('/events/stream?user=ana', { headers: { Authorization: 'Bearer olga' } })
   expect(response.status).toBe(200)

@@ -9,7 +9,7 @@ import {
 import { jsonResponse, noStore, problemResponses, validate } from '@posta/common/service/http.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import { streamEvents } from '@posta/common/service/stream.ts'
+import { headOfStream, streamEvents } from '@posta/common/service/stream.ts'
 import { Hono } from 'hono'
 import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
@@ -103,6 +103,7 @@ export function routes(parts: {
       operatorsOnly,
       validate('query', StreamQuery),
       async (c) => {
+        if (c.req.method === 'HEAD') return headOfStream(c)
         const following = await stream.follow(c.req.valid('query'), c.req.header('last-event-id'))
         return streamEvents(c, closing, following)
       },

@@ -18,6 +18,7 @@ export function streamEvents(
   closing: AbortSignal,
   events: (signal: AbortSignal) => AsyncIterable<ServerSentEvent>,
 ): Response {
+  if (c.req.method === 'HEAD') return headOfStream(c)
   const left = new AbortController()
   const signal = AbortSignal.any([closing, left.signal])
   c.header('Cache-Control', 'no-store')
@@ -33,4 +34,9 @@ export function streamEvents(
       left.abort()
     }
   })
+}
+
+/** The answer to a HEAD. A stream must not begin for it: nobody reads it, nobody leaves it, and so it would never end. */
+export function headOfStream(c: Context): Response {
+  return c.body(null, 200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' })
 }
