@@ -1,4 +1,5 @@
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, spyOn, test } from 'bun:test'
+import { connect } from 'node:net'
 import { Hono } from 'hono'
 import { Registry } from 'prom-client'
 import * as v from 'valibot'
@@ -8,9 +9,9 @@ import { clientAddress, createApp, validate } from './http.ts'
 import { createLog } from './log.ts'
 import { Problem } from './problem.ts'
 
-function makeApp() {
+function makeApp(log = createLog('test', 'silent')) {
   const config = settle(readConfig(commonEntries, {}))
-  return createApp({ config, log: createLog('test', 'silent'), metrics: new Registry(), deps: systemDeps })
+  return createApp({ config, log, metrics: new Registry(), deps: systemDeps })
     .get('/broken', () => {
       throw new Error('a secret of the inside')
     })
@@ -26,6 +27,31 @@ describe('an app', () => {
     expect(response.status).toBe(500)
     expect(response.headers.get('x-request-id')).toMatch(/^[\w-]{36}$/)
     expect(await response.text()).not.toContain('secret')
+  })
+
+  test('does not log an error where a client breaks off in the middle of its body', async () => {
+    const log = createLog('test', 'silent')
+    const errors = spyOn(log, 'error')
+    const requests = spyOn(log, 'debug')
+    const app = makeApp(log)
+    let begun = 0
+    const fetch = (request: Request) => {
+      begun += 1
+      return app.fetch(request)
+    }
+    const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch })
+    for (const [n, rest] of [
+      'Content-Length: 100\r\n\r\n{',
+      'Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n',
+    ].entries()) {
+      const socket = connect(server.port ?? 0, '127.0.0.1')
+      socket.write(`POST /things HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n${rest}`)
+      while (begun <= n) await Bun.sleep(5)
+      socket.destroy()
+      while (requests.mock.calls.length <= n) await Bun.sleep(5)
+    }
+    expect(errors).not.toHaveBeenCalled()
+    await server.stop(true)
   })
 
   test('keeps a request id that a client sends, unless it is unfit for a log', async () => {

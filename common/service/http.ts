@@ -102,11 +102,18 @@ export function createApp(options: {
   )
   app.notFound((c) => problemResponse(c, new Problem('not-found', 'There is nothing at this path.')))
   app.onError((error, c) => {
-    const problem = toProblem(error)
+    const problem = hasLeft(error, c)
+      ? new Problem('malformed-request', 'The connection was closed before the body had ended.')
+      : toProblem(error)
     logFault(log, problem, { route: routePath(c, -1) })
     return problemResponse(c, problem)
   })
   return app
+}
+
+/** Whether the client broke off in the middle of its body: no fault of ours, which anyone could fill the log with. */
+function hasLeft(error: unknown, c: Context): boolean {
+  return error instanceof Error && error.name === 'AbortError' && c.req.raw.signal.aborted
 }
 
 /** What an error is for the outside: itself where it is a problem, and otherwise nothing that could tell of the inside. */
