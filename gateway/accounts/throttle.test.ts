@@ -72,6 +72,15 @@ test('right passwords are never throttled, and an attempt without an answer does
   expect(await attempt('ana', '192.0.2.1')).toBe('wrong')
 })
 
+test('attempts without an answer, however many, make no one forget the wrong ones for an email', async () => {
+  const { attempt, throttle } = start()
+  await times(10, (n) => attempt('ana', `192.0.2.${n}`))
+  const busy = new Error('too busy')
+  for (let n = 0; n < 50_001; n++)
+    await throttle({ email: `user${n}`, address: '198.51.100.1' }, () => Promise.reject(busy)).catch(() => {})
+  expect(await attempt('ana', '192.0.2.99')).toBe(60)
+})
+
 test('the addresses of one IPv6 network count as one', async () => {
   expect(networkOf('2001:db8:1:2:3:4:5:6')).toBe('2001:db8:1:2')
   expect(networkOf('2001:0DB8:0001:0002::1')).toBe('2001:db8:1:2')

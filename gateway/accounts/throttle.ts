@@ -62,7 +62,12 @@ function createCounter({ burst, refillMs }: Limit, deps: Pick<Deps, 'monotonicMs
   return {
     /** How long until one more fits. */
     waitMs: (key: string) => drainedAtMs(key) - deps.monotonicMs() + refillMs - burst * refillMs,
-    add: (key: string, count: 1 | -1) => drained.set(key, drainedAtMs(key) + count * refillMs),
+    add(key: string, count: 1 | -1) {
+      const atMs = drainedAtMs(key) + count * refillMs
+      // What counts nothing takes no place: attempts that come to no answer are cheap, and must not push out the others.
+      if (atMs > deps.monotonicMs()) drained.set(key, atMs)
+      else drained.delete(key)
+    },
     clear: (key: string) => drained.delete(key),
   }
 }
