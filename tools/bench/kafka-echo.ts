@@ -1,6 +1,7 @@
 import { Kafka, logLevel, type Producer } from 'kafkajs'
 import { MongoClient } from 'mongodb'
 import type { Parts } from '../../tests/system.ts'
+import { answering } from '../infra/server.ts'
 
 export interface Echo {
   /** Resolves when a message has gone over one topic, and one like it over another back, and a document is inserted. */
@@ -14,8 +15,7 @@ const PAYLOAD = 'x'.repeat(600)
 /** The least that a reply over Kafka with a stored result can be: kafkajs, the mongodb driver, and nothing between. */
 export async function openEcho({ environment }: Pick<Parts, 'environment'>): Promise<Echo> {
   const brokers = (environment.BROKER_URL ?? '').replace(/^kafka:\/\/|\?.*/g, '').split(',')
-  // A topic that is new is not known everywhere at once: whoever asks too early asks again.
-  const kafka = new Kafka({ clientId: 'bench', brokers, logLevel: logLevel.NOTHING, retry: { retries: 10 } })
+  const kafka = new Kafka({ clientId: 'bench', brokers, logLevel: logLevel.NOTHING })
   const name = `bench-${Bun.randomUUIDv7()}`
   const [there, back] = [`${name}-there`, `${name}-back`]
   const mongo = await new MongoClient(environment.PROCESSOR_STORE_URL ?? '').connect()
@@ -23,7 +23,9 @@ export async function openEcho({ environment }: Pick<Parts, 'environment'>): Pro
 
   const admin = kafka.admin()
   await admin.connect()
-  await admin.createTopics({ topics: [{ topic: there }, { topic: back }], waitForLeaders: true })
+  await admin.createTopics({ topics: [{ topic: there }, { topic: back }], waitForLeaders: false })
+  // A topic that is new is not known at once, and whoever asks too early is refused.
+  await answering('Kafka', brokers.join(), async () => void (await admin.fetchTopicMetadata({ topics: [there, back] })))
   const producer = kafka.producer({ allowAutoTopicCreation: false })
   await producer.connect()
   let arrived: (() => void) | undefined
