@@ -10,7 +10,7 @@ import { refuseCommon } from './common-passwords.ts'
 import { GivenPassword, NewPassword, RefreshToken } from './credentials.ts'
 import type { Passwords } from './passwords.ts'
 import { endSessionsOf } from './sessions.ts'
-import type { Throttle } from './throttle.ts'
+import { networkOf, type Throttle } from './throttle.ts'
 
 export const PasswordChange = v.strictObject({
   currentPassword: GivenPassword,
@@ -43,11 +43,11 @@ export function createChangePassword(parts: {
     if (!user) throw new Problem('invalid-credentials')
     refuseCommon(newPassword, user.email, '#/newPassword')
     const isRight = await throttle({ email: user.email, address }, () =>
-      passwords.verify(currentPassword, user.passwordHash),
+      passwords.verify(currentPassword, user.passwordHash, networkOf(address)),
     )
     if (!isRight) throw new Problem('invalid-credentials', 'The current password is wrong.')
 
-    const passwordHash = await passwords.hash(newPassword)
+    const passwordHash = await passwords.hash(newPassword, networkOf(address))
     const changed = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${and(isActive, eq(users.passwordHash, passwordHash))})`
     const [updated] = await writer.write([
       database

@@ -10,7 +10,7 @@ import type { Grant } from './access-tokens.ts'
 import { GivenPassword, type Tokens } from './credentials.ts'
 import type { Passwords } from './passwords.ts'
 import { endOldestSessionsOf, randomSecret, sessionExists, startSession } from './sessions.ts'
-import type { Throttle } from './throttle.ts'
+import { networkOf, type Throttle } from './throttle.ts'
 import type { UserRow } from './user.ts'
 
 /** Any text may be tried as an email: one that nobody can have is a user that does not exist. */
@@ -38,11 +38,11 @@ export function createLogIn(parts: {
   const { database, writer, passwords, throttle, grant, addEvent, deps } = parts
 
   /** The new session's first refresh token; undefined if the user is no longer as they were when the password was checked. */
-  async function begin(user: UserRow, password: string): Promise<string | undefined> {
+  async function begin(user: UserRow, password: string, source: string): Promise<string | undefined> {
     const token = randomSecret()
     const sessionId = deps.newId()
     const isSame = and(eq(users.id, user.id), eq(users.passwordHash, user.passwordHash), isNull(users.disabledAt))
-    const passwordHash = passwords.isOutdated(user.passwordHash) ? await passwords.hash(password) : undefined
+    const passwordHash = passwords.isOutdated(user.passwordHash) ? await passwords.hash(password, source) : undefined
     const [started] = await writer.write([
       startSession(
         { token, sessionId, userId: user.id, nowMs: deps.now() },
@@ -57,12 +57,13 @@ export function createLogIn(parts: {
 
   return async (login, address) => {
     const { email, password } = checkInput(Login, login)
+    const source = networkOf(address)
     let user: UserRow | undefined
     let token: string | undefined
     await throttle({ email, address }, async () => {
       ;[user] = await database.select().from(users).where(eq(users.email, email))
-      const matches = await passwords.verify(password, user?.passwordHash)
-      if (user && matches && user.disabledAt === null) token = await begin(user, password)
+      const matches = await passwords.verify(password, user?.passwordHash, source)
+      if (user && matches && user.disabledAt === null) token = await begin(user, password, source)
       if (token !== undefined) return true
       const reason = !user ? 'unknown-user' : matches && user.disabledAt !== null ? 'disabled' : 'wrong-password'
       await writer.write([addEvent('posta.user.login-failed', { ...(user && { user: user.id }), reason })])

@@ -25,6 +25,38 @@ test('without a hash the same work is done, and nothing matches', async () => {
   expect(verified).toEqual(['of nobody', 'of somebody'])
 })
 
+test('one source that asks for more than the queue holds keeps no other out, and sources take turns', async () => {
+  const turns: (() => void)[] = []
+  const begun: string[] = []
+  const passwords = createPasswords(
+    {
+      hash: async () => 'of nobody',
+      async verify(password) {
+        begun.push(String(password))
+        await new Promise<void>((resolve) => turns.push(resolve))
+        return true
+      },
+    },
+    1,
+  )
+  const refused: string[] = []
+  const verify = (name: string, source: string) =>
+    passwords.verify(name, 'of somebody', source).catch(() => void refused.push(name))
+  const asked = Array.from({ length: 1 + 32 + 3 }, (_, n) => verify(`flood${n}`, 'one'))
+  asked.push(verify('ana', 'two'), verify('bob', 'three'), verify('eve', 'two'))
+  while (begun.length + refused.length < asked.length) {
+    turns.shift()?.()
+    await Bun.sleep(0)
+  }
+  turns.shift()?.()
+  await Promise.all(asked)
+  expect(begun.slice(0, 5)).toEqual(['flood0', 'flood1', 'ana', 'bob', 'flood2'])
+  expect(begun).toContain('eve')
+  // Three that came to a full queue, and the newest of those that waited, one for each of the others.
+  expect(refused).toEqual(['flood33', 'flood34', 'flood35', 'flood32', 'flood31', 'flood30'])
+  expect(passwords.waiting()).toBe(0)
+})
+
 test('no more run at once than there are cores, and a full queue refuses as overloaded', async () => {
   const gate = Promise.withResolvers<void>()
   let running = 0

@@ -5,11 +5,14 @@ import { Problem } from '@posta/common/service/problem.ts'
 const PARAMETERS = { algorithm: 'argon2id', memoryCost: 19 * 1024, timeCost: 2 } as const
 const PREFIX = `$argon2id$v=19$m=${PARAMETERS.memoryCost},t=${PARAMETERS.timeCost},p=1$`
 
-/** Hashes take a core each for tens of milliseconds, so they queue. Each may reject with Problem `overloaded`. */
+/**
+ * Hashes take a core each for tens of milliseconds, so they queue. Each may reject with Problem `overloaded`. `source` is
+ * who asks, such as the client's network: sources take turns, so that no one who asks for much keeps the others out.
+ */
 export interface Passwords {
-  hash(password: string): Promise<string>
+  hash(password: string, source?: string): Promise<string>
   /** Without a hash, does the same work and answers false: nobody can tell by the time that there is no such user. */
-  verify(password: string, hash: string | undefined): Promise<boolean>
+  verify(password: string, hash: string | undefined, source?: string): Promise<boolean>
   /** Whether the hash was made with other parameters than today's. */
   isOutdated(hash: string): boolean
   /** How many wait for their turn. */
@@ -27,9 +30,9 @@ export function createPasswords(hasher: Hasher = Bun.password, cores = available
   // Of a password that nobody has.
   const dummy = hasher.hash(Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64'), PARAMETERS)
   return {
-    hash: (password) => enqueue(() => hasher.hash(password, PARAMETERS)),
-    verify: (password, hash) =>
-      enqueue(async () => {
+    hash: (password, source = '') => enqueue(source, () => hasher.hash(password, PARAMETERS)),
+    verify: (password, hash, source = '') =>
+      enqueue(source, async () => {
         const matches = await hasher.verify(password, hash ?? (await dummy))
         return matches && hash !== undefined
       }),
@@ -38,23 +41,63 @@ export function createPasswords(hasher: Hasher = Bun.password, cores = available
   }
 }
 
-/** Runs at most `concurrency` tasks at once, in order; refuses one that would find `maxWaiting` before it. */
+interface Turn {
+  begin(): void
+  refuse(reason: Problem): void
+}
+
+/**
+ * Runs at most `concurrency` tasks at once, of each source in its order, the sources taking turns. A full queue refuses
+ * the newest task of the source that has most in it, whether that is the one that comes or one that waits.
+ */
 function createQueue(concurrency: number, maxWaiting: number) {
-  const waiting: (() => void)[] = []
+  /** By source; the first is the next to have a turn. */
+  const waiting = new Map<string, Turn[]>()
+  let count = 0
   let running = 0
-  async function enqueue<Result>(task: () => Promise<Result>): Promise<Result> {
-    if (running >= concurrency) {
-      if (waiting.length >= maxWaiting) throw new Problem('overloaded', undefined, { retryAfterS: 2 })
-      // Whoever ends hands its place on, so `running` stays as it is.
-      await new Promise<void>((resolve) => waiting.push(resolve))
-    } else running += 1
+
+  async function turnOf(source: string): Promise<void> {
+    if (running < concurrency) {
+      running += 1
+      return
+    }
+    const own = waiting.get(source) ?? []
+    if (count >= maxWaiting) {
+      const most = [...waiting.values()].reduce((one, other) => (other.length > one.length ? other : one))
+      if (most.length <= own.length + 1) throw overloaded()
+      most.pop()?.refuse(overloaded())
+      count -= 1
+    }
+    await new Promise<void>((begin, refuse) => {
+      own.push({ begin, refuse })
+      waiting.set(source, own)
+      count += 1
+    })
+  }
+
+  /** Whoever ends hands its place on, so `running` stays as it is while anyone waits. */
+  function handOn(): void {
+    const [first] = waiting
+    if (!first) {
+      running -= 1
+      return
+    }
+    const [source, [turn, ...others]] = first
+    waiting.delete(source)
+    if (others.length > 0) waiting.set(source, others)
+    count -= 1
+    turn?.begin()
+  }
+
+  async function enqueue<Result>(source: string, task: () => Promise<Result>): Promise<Result> {
+    await turnOf(source)
     try {
       return await task()
     } finally {
-      const next = waiting.shift()
-      if (next) next()
-      else running -= 1
+      handOn()
     }
   }
-  return { enqueue, waiting: () => waiting.length }
+  return { enqueue, waiting: () => count }
 }
+
+const overloaded = () => new Problem('overloaded', undefined, { retryAfterS: 2 })

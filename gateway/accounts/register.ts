@@ -9,12 +9,16 @@ import { users } from '../database/schema.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
 import type { Passwords } from './passwords.ts'
+import { networkOf } from './throttle.ts'
 import { toUser, type User, type UserRow } from './user.ts'
 
 export const Registration = v.strictObject({ email: Email, password: NewPassword })
 
-/** @throws Problem `invalid-input`, `email-taken`, `overloaded` */
-export type Register = (registration: unknown, role?: UserRow['role']) => Promise<User>
+/**
+ * @param options.address the client's IP address, where there is one
+ * @throws Problem `invalid-input`, `email-taken`, `overloaded`
+ */
+export type Register = (registration: unknown, options?: { address?: string; role?: UserRow['role'] }) => Promise<User>
 
 export function createRegister(parts: {
   database: Database
@@ -24,7 +28,7 @@ export function createRegister(parts: {
   deps: Pick<Deps, 'now' | 'newId'>
 }): Register {
   const { database, writer, passwords, addEvent, deps } = parts
-  return async (registration, role = 'user') => {
+  return async (registration, { address = '', role = 'user' } = {}) => {
     const { email, password } = checkInput(Registration, registration)
     refuseCommon(password, email, '#/password')
     const taken = () => new Problem('email-taken')
@@ -32,7 +36,8 @@ export function createRegister(parts: {
     const [other] = await database.select({ id: users.id }).from(users).where(eq(users.email, email))
     if (other) throw taken()
 
-    const row = { id: deps.newId(), email, role, passwordHash: await passwords.hash(password), createdAt: deps.now() }
+    const passwordHash = await passwords.hash(password, networkOf(address))
+    const row = { id: deps.newId(), email, role, passwordHash, createdAt: deps.now() }
     const exists = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${users.id} = ${row.id})`
     const [inserted] = await writer.write([
       database.insert(users).values(row).onConflictDoNothing(),

@@ -128,7 +128,7 @@ export function createSchema(parts: {
     resolver({
       register: mutation(User)
         .input({ input: Registration })
-        .resolve(({ input }) => accounts.register(input)),
+        .resolve(({ input }, payload) => accounts.register(input, { address: contextOf(payload).address })),
       login: mutation(Tokens)
         .input({ input: Login })
         .resolve(({ input }, payload) => accounts.logIn(input, contextOf(payload).address)),

@@ -36,7 +36,10 @@ export function accountRoutes(parts: {
         },
       }),
       validate('json', Registration),
-      async (c) => c.json(await accounts.register(c.req.valid('json')), 201),
+      async (c) => {
+        const address = clientAddress(c, trustedProxies)
+        return c.json(await accounts.register(c.req.valid('json'), { address }), 201)
+      },
     )
     .post(
       '/login',

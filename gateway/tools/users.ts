@@ -65,7 +65,7 @@ function asRole(text: string | undefined): UserRow['role'] {
 }
 
 async function add({ register }: Accounts, email: string, role: UserRow['role']): Promise<void> {
-  const user = await register({ email, password: await askPassword() }, role)
+  const user = await register({ email, password: await askPassword() }, { role })
   console.log(user.id)
 }
 
