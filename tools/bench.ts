@@ -1,5 +1,8 @@
 // `bun run bench [--only NAME] [--json]`: how fast the system is. Each figure is a ratio of two things that were measured
 // in turn, on the same machine in the same minute, so that it says something of the system and not of the machine.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as v from 'valibot'
 import { Figure } from './bench/measure.ts'
@@ -7,6 +10,9 @@ import { type MeasurementName, measurementNames } from './bench/one.ts'
 import { startParts } from './infra/parts.ts'
 
 const TIME_LIMIT_MS = 90_000
+
+const stopping = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopping.abort())
 
 /** Words that say why, where there is nothing to measure with. */
 type Outcome = { readonly figures: readonly Figure[] } | { readonly skipped: string }
@@ -23,23 +29,29 @@ async function measure(name: MeasurementName): Promise<Outcome> {
   }
 }
 
-/** In a process of its own: no measurement meets the heap that another left, and none goes on for ever. */
+/**
+ * In a process of its own, with a folder of its own for what is temporary: no measurement meets the heap that another
+ * left, none goes on for ever, and none leaves anything.
+ */
 async function measureApart(name: MeasurementName, environment: Record<string, string> = {}): Promise<Outcome> {
+  const folder = mkdtempSync(join(tmpdir(), 'posta-bench-'))
   let figures: unknown
-  const child = Bun.spawn([process.execPath, `${import.meta.dir}/bench/one.ts`, name], {
-    env: { ...process.env, ...environment },
-    stdio: ['ignore', 'inherit', 'inherit'],
-    timeout: TIME_LIMIT_MS,
-    ipc(message) {
-      figures = message
-    },
-  })
-  const kill = () => child.kill()
-  process.on('exit', kill)
-  const code = await child.exited
-  process.off('exit', kill)
-  if (code !== 0) throw new Error(`${name} could not be measured within ${TIME_LIMIT_MS / 1000} s; see above.`)
-  return { figures: v.parse(v.array(Figure), figures) }
+  try {
+    const child = Bun.spawn([process.execPath, `${import.meta.dir}/bench/one.ts`, name], {
+      env: { ...process.env, ...environment, TMPDIR: folder },
+      stdio: ['ignore', 'inherit', 'inherit'],
+      timeout: TIME_LIMIT_MS,
+      signal: stopping.signal,
+      ipc(message) {
+        figures = message
+      },
+    })
+    if ((await child.exited) !== 0)
+      throw new Error(`${name} was not measured, within ${TIME_LIMIT_MS / 1000} s; what it said is above.`)
+    return { figures: v.parse(v.array(Figure), figures) }
+  } finally {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+  }
 }
 
 function row({ name, ratio, aim, of }: Figure): string {
@@ -55,13 +67,16 @@ if (names.length === 0) {
   console.error(`--only takes ${measurementNames.join(', ')}.`)
   process.exit(1)
 }
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1))
-
 const outcomes: Partial<Record<MeasurementName, Outcome>> = {}
-for (const name of names) {
-  const outcome = await measure(name)
-  outcomes[name] = outcome
-  if ('skipped' in outcome) console.log(`${name} was skipped: ${outcome.skipped}`)
-  else for (const figure of outcome.figures) console.log(row(figure))
+try {
+  for (const name of names) {
+    const outcome = await measure(name)
+    outcomes[name] = outcome
+    if ('skipped' in outcome) console.log(`${name} was skipped: ${outcome.skipped}`)
+    else for (const figure of outcome.figures) console.log(row(figure))
+  }
+  if (values.json) console.log(JSON.stringify(outcomes, null, 2))
+} catch (error) {
+  console.error(stopping.signal.aborted ? 'Stopped.' : error)
+  process.exitCode = 1
 }
-if (values.json) console.log(JSON.stringify(outcomes, null, 2))

@@ -1,4 +1,4 @@
-import { fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
+import { fdatasyncSync, mkdtempSync, openSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
@@ -56,11 +56,9 @@ export async function timeMs(work: () => unknown): Promise<number> {
   return performance.now() - startedMs
 }
 
-/** A folder that is gone when this process exits. */
+/** Within the folder that `bun run bench` removes. */
 export function temporaryFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-bench-'))
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
-  return folder
+  return mkdtempSync(join(tmpdir(), 'measured-'))
 }
 
 const PAGE = Buffer.alloc(4096, 1)
