@@ -149,7 +149,8 @@ async function insertNew(
   } catch (error) {
     if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError()) throw error
     const refused = error.result.getWriteErrors()
-    if (!refused.every(({ code }) => code === DUPLICATE_KEY)) throw error
+    // A connection that broke is such an error, too: then nothing was refused, and nobody knows what was stored.
+    if (refused.length === 0 || !refused.every(({ code }) => code === DUPLICATE_KEY)) throw error
     const known = new Set(refused.map(({ index }) => index))
     return new Set(ids.filter((_, index) => !known.has(index)))
   }
