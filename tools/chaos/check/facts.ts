@@ -138,8 +138,3 @@ function ordersOf(history: readonly Entry[]): Order[] {
 export function isBefore(a: Message, b: Message): boolean {
   return a.generation !== b.generation ? a.generation < b.generation : a.offset < b.offset
 }
-
-/** A failure that a redrive may turn into something better. */
-export function isDeadLettered(outcome: { status: string; errorCode?: string | null | undefined }): boolean {
-  return outcome.status === 'failed' && outcome.errorCode === 'dead-lettered'
-}
