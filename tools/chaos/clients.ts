@@ -9,7 +9,7 @@ export interface Clients {
   calm(): void
   /** No new submissions; those under way are finished, or given up. */
   stop(): Promise<void>
-  /** Asks every gateway once more for each acknowledged operation. Resolves to how many are not terminal. */
+  /** Asks each gateway for each acknowledged operation until that one has shown it terminal. Resolves to how many it has not. */
   lookAgain(): Promise<number>
   readonly acknowledged: number
 }
@@ -21,6 +21,7 @@ const ANSWER_WITHIN_MS = 8000
 const GIVE_UP_AFTER_MS = 60_000
 const LOOK_FOR_MS = 120_000
 const LONGEST_PAUSE_MS = 2000
+const LOOKERS = 8
 
 const Problem = v.object({ code: v.string() })
 const User = v.object({ id: v.string() })
@@ -52,6 +53,7 @@ export function startClients(options: {
   const persons = new Map<string, Person>()
   const owners = new Map<string, Person>()
   const looking = new Set<Promise<void>>()
+  let unseen: { id: string; person: Person; url: string }[] | undefined
   let calm = false
   let count = 0
 
@@ -248,16 +250,16 @@ export function startClients(options: {
       await Promise.all(looking)
     },
     async lookAgain() {
-      let pending = 0
-      const ids = [...owners]
-      const lookers = Array.from({ length: 8 }, async () => {
-        for (let next = ids.pop(); next; next = ids.pop()) {
-          const [id, person] = next
-          for (const url of urls) if (!(await see(person, id, 'last', url))) pending += 1
-        }
-      })
-      await Promise.all(lookers)
-      return pending
+      unseen ??= [...owners].flatMap(([id, person]) => urls.map((url) => ({ id, person, url })))
+      const asked = unseen
+      unseen = []
+      await Promise.all(
+        Array.from({ length: LOOKERS }, async () => {
+          for (let next = asked.pop(); next; next = asked.pop())
+            if (!(await see(next.person, next.id, 'last', next.url))) unseen?.push(next)
+        }),
+      )
+      return unseen.length
     },
     get acknowledged() {
       return count

@@ -25,7 +25,7 @@ export interface Victims {
 export type Injected = Map<string, { injected: number; missed: number }>
 
 /** A point that nobody comes to for so long, while other faults are in the way, is given up. */
-const REACHED_WITHIN_MS = 10_000
+const REACHED_WITHIN_MS = 15_000
 /** More than the pause between two looks at what is pending. */
 const SWEEP_MS = 6000
 

@@ -171,6 +171,8 @@ export function createPlan(options: {
     const kinds = Object.entries(makes).flatMap(([kind, make]) =>
       !only || only.some((each) => each === kind) ? [make] : [],
     )
+    // What everything stands on gets some time between two faults, or nothing would get done at all.
+    const longestPauseMs = lane === 'parts' || lane === 'connections' ? 4000 : 1500
     let atMs = chance.integer(500, 1500)
     let round: Make[] = []
     for (;;) {
@@ -180,7 +182,7 @@ export function createPlan(options: {
       const [lastsMs, fault] = next
       if (atMs + lastsMs > lengthMs) break
       injections.push({ lane, atMs, lastsMs, fault })
-      atMs += lastsMs + chance.integer(300, 1500)
+      atMs += lastsMs + chance.integer(500, longestPauseMs)
     }
   }
   return {

@@ -100,7 +100,11 @@ export async function realParts(dataDir: string): Promise<ChaosParts> {
         }
       },
       async remakeTopic(topic) {
-        const before = await readTopic(client, topic)
+        // Right after a restart of the broker it may not lead all partitions yet.
+        const before = await readTopic(client, topic).catch(async () => {
+          await sleep(2000)
+          return readTopic(client, topic)
+        })
         deleted.push(...before.map((message) => toMessage(message, generationOf(topic))))
         const admin = client.admin()
         await admin.connect()

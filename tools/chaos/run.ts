@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { startFakeApi } from '../../gateway/rates/fake-api.ts'
+import { SETTLE_MS } from './check/outcomes.ts'
 import { startClients } from './clients.ts'
 import { embeddedParts } from './embedded-parts.ts'
 import { createFleet, type Fleet, type OwnEnd } from './fleet.ts'
@@ -19,8 +20,6 @@ import type { Snapshot } from './snapshot.ts'
 const LIMIT_USD = 300
 const PEOPLE = 8
 const CALM_MS = 4000
-/** Everything must be terminal so long after the last fault. */
-export const SETTLE_MS = 30_000
 /** More than the pauses after which a request is sent again, however often it was already. */
 const LATER_MS = 60 * 60 * 1000
 /** Monitor may take longer to have seen everything. */

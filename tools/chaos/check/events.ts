@@ -45,8 +45,8 @@ function* checkMessages(facts: Facts): Generator<Violation> {
     const { topic, type, id, value } = message
     if (topic === topics.deadLetters || type === undefined || id === undefined) continue
     onTopics.add(id)
-    const isPoison = facts.poison.some(({ mark }) => value.includes(mark))
-    if (!isPoison && !facts.mayBeUnread(message) && !facts.eventsOf.has(id))
+    if (facts.eventsOf.has(id) || facts.mayBeUnread(message)) continue
+    if (!facts.poison.some(({ mark }) => value.includes(mark)))
       yield { rule: 'event missing', subject: id, detail: `${type} on ${topic}` }
   }
   for (const { id, chain } of facts.events) {

@@ -2,15 +2,19 @@ import * as v from 'valibot'
 import { topics } from '../../../common/messages/topics.ts'
 import type { SeenOperation } from '../history.ts'
 import type { Message, OperationRow, ResultRow } from '../snapshot.ts'
-import type { Facts } from './facts.ts'
+import type { Facts, Order } from './facts.ts'
 import type { Violation } from './violation.ts'
 
+/** Everything must be terminal so long after the last fault; whoever looks for that takes some time, too. */
+export const SETTLE_MS = 30_000
+const LOOK_MS = 5000
 /** After so long no GET that began earlier is still under way. */
 const GET_MS = 10_000
 
 /** What was acknowledged has exactly one outcome, wherever one looks; what was refused has none. */
 export function* checkOutcomes(facts: Facts): Generator<Violation> {
-  for (const order of facts.orders) yield* checkOrder(facts, order)
+  const byKey = Map.groupBy(facts.operations, ({ user, key }) => `${user} ${key}`)
+  for (const order of facts.orders) yield* checkOrder(facts, order, byKey.get(`${order.user} ${order.key}`) ?? [])
   const known = new Set(facts.orders.map(({ user, key }) => `${user} ${key}`))
   for (const { id, user, key } of facts.operations)
     if (!known.has(`${user} ${key}`)) yield { rule: 'of nobody', subject: id, detail: `an operation, key ${key}` }
@@ -19,9 +23,9 @@ export function* checkOutcomes(facts: Facts): Generator<Violation> {
   for (const operation of facts.operations) yield* checkOperation(facts, operation)
 }
 
-function* checkOrder(facts: Facts, order: Facts['orders'][number]): Generator<Violation> {
+/** @param stored the operations that gateway has of this key */
+function* checkOrder(facts: Facts, order: Order, stored: readonly OperationRow[]): Generator<Violation> {
   const { user, key, inputs, acknowledged } = order
-  const stored = facts.operations.filter((operation) => operation.user === user && operation.key === key)
   const ids = new Set([...acknowledged.map(({ operation }) => operation.id), ...stored.map(({ id }) => id)])
   if (ids.size > 1) yield { rule: 'key of two', subject: key, detail: [...ids].join(', ') }
   if (order.refused && stored[0]) yield { rule: 'refused with effect', subject: stored[0].id, detail: `key ${key}` }
@@ -44,9 +48,12 @@ function* checkOperation(facts: Facts, operation: OperationRow): Generator<Viola
   const seen = facts.seen.get(id) ?? []
   const acknowledged = facts.orderOf.has(id)
   if (acknowledged) {
-    const last = seen.filter(({ how, operation: shown }) => how === 'last' && shown).at(-1)
-    if (last?.operation?.status !== 'succeeded' && last?.operation?.status !== 'failed')
-      yield { rule: 'late', subject: id, detail: `last seen ${last?.operation?.status ?? 'never'}` }
+    const terminalMs = seen.find((entry) => entry.operation && entry.operation.status !== 'pending')?.atMs
+    const last = seen.findLast(({ how, operation: shown }) => how === 'last' && shown)?.operation
+    if (terminalMs === undefined || last?.status === 'pending')
+      yield { rule: 'late', subject: id, detail: `last seen ${last?.status ?? 'never'}` }
+    else if (terminalMs > facts.faultsEndedAtMs + SETTLE_MS + LOOK_MS)
+      yield { rule: 'late', subject: id, detail: `${terminalMs - facts.faultsEndedAtMs} ms after the last fault` }
     for (const { status } of seen)
       if (status === 404) {
         yield { rule: 'said 404', subject: id, detail: '' }
