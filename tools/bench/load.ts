@@ -27,7 +27,6 @@ export function startLoadGenerator(): LoadGenerator {
     ipc: (message) => answered?.resolve(message),
     onExit: () => answered?.reject(new Error('The load generator ended.')),
   })
-  process.on('exit', () => child.kill())
   return {
     async send(load) {
       answered = Promise.withResolvers()
@@ -60,6 +59,8 @@ async function send({ url, expectedStatus, requestsPerConnection, connections }:
 }
 
 if (import.meta.main) {
+  // Whoever asked is gone.
+  process.on('disconnect', () => process.exit())
   process.on('message', (message) => {
     send(v.parse(Load, message)).then(
       (elapsedMs) => process.send?.({ elapsedMs }),

@@ -17,7 +17,6 @@ export const measurementNames = Object.keys(measurements) as MeasurementName[]
 if (import.meta.main) {
   const name = measurementNames.find((each) => each === process.argv[2])
   if (!name) throw new Error(`There are ${measurementNames.join(', ')}.`)
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1))
   process.send?.(await measurements[name]())
   process.exit(0)
 }
