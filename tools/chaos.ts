@@ -1,5 +1,5 @@
 // `bun run chaos`: hurts every process and connection while clients submit, and then looks whether a promise was broken.
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -8,6 +8,9 @@ import { createPlan, describePlan } from './chaos/plan.ts'
 import { describeRun, toJson } from './chaos/report.ts'
 import { runPlan } from './chaos/run.ts'
 import { missing, safeguards } from './chaos/safeguards.ts'
+import { missingTools } from './infra/parts.ts'
+import { endWithUs } from './infra/server.ts'
+import { missingForToxiproxy } from './infra/toxiproxy.ts'
 
 const usage = `bun run chaos [--minutes N] [--seed S] [--parts embedded|real] [--json FILE] [--keep] [--plan]
   --without idempotency|offset-order|outbox|lease   take a safeguard out, to see that its absence is found
@@ -36,8 +39,14 @@ if (!(minutes > 0 && minutes <= 24 * 60) || (parts !== 'embedded' && parts !== '
 const plan = createPlan({ parts, seed, lengthMs: minutes * 60_000, only: without && missing[without].faults })
 console.log(describePlan(plan))
 if (values.plan) process.exit(0)
+const lacking = parts === 'real' ? [...missingTools(), ...missingForToxiproxy()] : []
+if (lacking.length > 0) {
+  console.error(`To run on real parts, install ${[...new Set(lacking)].join(' and ')}.`)
+  process.exit(1)
+}
 
 const dir = mkdtempSync(join(tmpdir(), 'posta-chaos-'))
+if (!values.keep) endWithUs({ folder: dir })
 const run = await runPlan(plan, { dir, without, log: console.log })
 const violations = check(run.snapshot)
 console.log(describeRun(plan, run, violations))
@@ -45,9 +54,8 @@ if (values.json !== undefined) await Bun.write(values.json, toJson(plan, run, vi
 if (values.keep) {
   await Bun.write(
     join(dir, 'snapshot.json'),
-    JSON.stringify(run.snapshot, (_, value) => (value instanceof Map ? [...value] : value)),
+    JSON.stringify(run.snapshot, (_, each) => (each instanceof Map ? [...each] : each)),
   )
   console.log(`Everything is in ${dir}.`)
 }
-if (!values.keep) rmSync(dir, { recursive: true, force: true })
 process.exit(violations.length === 0 ? 0 : 1)

@@ -150,7 +150,7 @@ function createMember(options: {
       ipc: onReport,
     })
     closeSync(out)
-    const watcher = endWithUs(started.pid)
+    const watcher = endWithUs({ pid: started.pid })
     const ended = started.exited.then(() => {
       watcher.kill('SIGKILL')
       return started.signalCode ?? started.exitCode

@@ -100,7 +100,7 @@ async function inject({ fault, lastsMs }: Injection, victims: Victims): Promise<
       return true
     case 'topic made anew':
       await parts.remakeTopic(topics[fault.topic])
-      await sendAgain(fleet, 3 * 60_000)
+      await sendAgain(fleet, 3 * 60_000, () => sleep(SWEEP_MS))
       return true
     case 'latency':
     case 'resets':
@@ -199,12 +199,15 @@ async function limitFiles(pid: number, soft: string): Promise<void> {
   if ((await limit.exited) !== 0) throw new Error('The limit of file sizes could not be set.')
 }
 
-/** Sends again what has been pending: what a topic took with it. Gateways do that after minutes; here they believe these are over. */
-export async function sendAgain(fleet: Fleet, laterMs: number): Promise<void> {
+/**
+ * Sends again what has been pending, as far as `until`: what a topic took with it when it was deleted. Gateways do that
+ * after minutes; here they believe that these are over.
+ */
+export async function sendAgain(fleet: Fleet, laterMs: number, until: () => Promise<unknown>): Promise<void> {
   const shift = (shiftMs: number) => {
     for (const member of fleet.members('gateway')) member.order({ shiftMs })
   }
   shift(laterMs)
-  await sleep(SWEEP_MS)
+  await until()
   shift(0)
 }

@@ -15,13 +15,15 @@ import { expectedRates } from './rates.ts'
 import { readEvents, readGateway, readResults } from './read-stores.ts'
 import { realParts } from './real-parts.ts'
 import type { Safeguard } from './safeguards.ts'
-import type { Snapshot } from './snapshot.ts'
+import type { OperationRow, Snapshot } from './snapshot.ts'
 
 const LIMIT_USD = 300
 const PEOPLE = 8
 const CALM_MS = 4000
 /** More than the pauses after which a request is sent again, however often it was already. */
 const LATER_MS = 60 * 60 * 1000
+/** What has been pending for so long while no fault is in the way is not just on its way. */
+const OLD_MS = 10_000
 /** Monitor may take longer to have seen everything. */
 const CATCH_UP_MS = 120_000
 
@@ -37,6 +39,8 @@ export async function runPlan(
   options: { dir: string; without?: Safeguard | undefined; log: (line: string) => void },
 ): Promise<Run> {
   const { dir, without, log } = options
+  // What is missing will not come: then there is no need to wait for it as long as it may take.
+  const settleMs = without ? SETTLE_MS / 3 : SETTLE_MS
   const random = createRandom(`${plan.seed}/${plan.parts}`)
   const dataDir = join(dir, 'data')
   const logDir = join(dir, 'logs')
@@ -83,16 +87,16 @@ export async function runPlan(
       redrive: () => operator.redrive(),
       log,
     })
-    const faultsEndedAtMs = Date.now()
     for (const member of fleet.members()) if (!member.extra) await member.up()
-    if (parts.remade.length > 0) await sendAgain(fleet, LATER_MS)
+    if (parts.remade.length > 0) await sendAgain(fleet, LATER_MS, () => untilSent(join(dataDir, 'gateway.db')))
+    const faultsEndedAtMs = Date.now()
     log(`${clients.acknowledged} operations; the faults are over`)
     await operator.redrive()
     await Bun.sleep(CALM_MS)
     clients.calm()
     await Bun.sleep(CALM_MS)
     await clients.stop()
-    while ((await clients.lookAgain()) > 0 && Date.now() < faultsEndedAtMs + SETTLE_MS) await Bun.sleep(500)
+    while ((await clients.lookAgain()) > 0 && Date.now() < faultsEndedAtMs + settleMs) await Bun.sleep(500)
     const shown = await look(
       fleet,
       operator,
@@ -128,6 +132,13 @@ export async function runPlan(
     await rates.stop()
     await parts.dispose()
   }
+}
+
+/** Until nothing is old and pending, for as long as the longest backlog may take. */
+async function untilSent(path: string): Promise<void> {
+  const untilMs = Date.now() + CATCH_UP_MS
+  const isOld = ({ status, createdAtMs }: OperationRow) => status === 'pending' && createdAtMs < Date.now() - OLD_MS
+  while (readGateway(path).operations.some(isOld) && Date.now() < untilMs) await Bun.sleep(1000)
 }
 
 const Results = v.object({

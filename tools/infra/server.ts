@@ -76,16 +76,23 @@ function start(plan: ServerPlan) {
   const log = openSync(plan.log, 'a')
   const server = Bun.spawn([...plan.command], { env: environmentFor(), stdin: 'ignore', stdout: log, stderr: log })
   closeSync(log)
-  const watcher = endWithUs(server.pid, plan.temporary)
+  const watcher = endWithUs({ pid: server.pid, folder: plan.temporary })
   const exited = server.exited.then(() => watcher.kill('SIGKILL'))
   return { pid: server.pid, exited, kill: (signal: NodeJS.Signals) => server.kill(signal) }
 }
 
-/** Kills a process, and removes what was temporary, when this process ends in any way, kill -9 too: nothing is left behind. */
-export function endWithUs(pid: number, temporary = ''): Bun.Subprocess {
+/** When this process ends in any way, kill -9 too, kills that one and removes that folder: nothing is left behind. */
+export function endWithUs({ pid, folder }: { pid?: number; folder?: string | undefined }): Bun.Subprocess {
   // The watcher's standard input closes when this process ends.
   const watcher = Bun.spawn(
-    ['sh', '-c', 'cat >/dev/null; kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"', 'sh', `${pid}`, temporary],
+    [
+      'sh',
+      '-c',
+      'cat >/dev/null; [ -z "$1" ] || kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"',
+      'sh',
+      `${pid ?? ''}`,
+      folder ?? '',
+    ],
     { env: environmentFor(), stdin: 'pipe', stdout: 'ignore', stderr: 'ignore' },
   )
   watcher.unref()

@@ -1,7 +1,7 @@
-import { mkdtempSync } from 'node:fs'
+import { existsSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { build } from './build.ts'
+import { build, builtPath } from './build.ts'
 import { freePort, runServer } from './server.ts'
 
 /** What a connection through a proxy suffers: see https://github.com/Shopify/toxiproxy#toxics. */
@@ -37,6 +37,11 @@ const binary = {
     ...['go', 'build', '-mod=readonly', '-trimpath', '-o', `${output}/toxiproxy`],
     'github.com/Shopify/toxiproxy/v2/cmd/server',
   ],
+}
+
+/** What this machine lacks to run Toxiproxy, in words for a person; empty when nothing is missing. */
+export function missingForToxiproxy(): string[] {
+  return Bun.which('go') || existsSync(builtPath(binary)) ? [] : ['Go 1.24 or newer (`go` on the PATH)']
 }
 
 export async function startToxiproxy(): Promise<Toxiproxy> {
