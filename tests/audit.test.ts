@@ -7,7 +7,7 @@ import * as v from 'valibot'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
 import { type Answer, call, eventually, expectBody } from '../tools/client.ts'
 import { type System, startInProcess } from '../tools/in-process.ts'
-import { addOperator, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
+import { addOperator, describeLong, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
 
 /** Someone who can do what they like with monitor's store, and with nothing else. It is attacked while nothing runs. */
 interface Attacker {
@@ -70,7 +70,9 @@ const Place = v.object({ chain: v.string(), seq: v.number(), hash: v.string() })
 const Heads = v.object({ heads: v.array(Place) })
 const Latest = v.object({ time: v.string(), checkpoint: v.string() })
 
-describeAudit('embedded parts, one of each service', embeddedParts, embeddedAttacker, 1)
+describeLong('on this machine alone', () => {
+  describeAudit('embedded parts, one of each service', embeddedParts, embeddedAttacker, 1)
+})
 describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
   describeAudit('real parts, two of each service', realParts, mongoAttacker, 2)
 })

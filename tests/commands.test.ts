@@ -1,12 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, expect, test } from 'bun:test'
 import * as v from 'valibot'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
 import { systemDeps } from '../common/service/deps.ts'
 import { call, eventually, expectBody } from '../tools/client.ts'
 import { type System, startInProcess } from '../tools/in-process.ts'
-import { addOperator, embeddedParts, logIn, newUser, PASSWORD, type Parts } from './system.ts'
+import { addOperator, describeLong, embeddedParts, logIn, newUser, PASSWORD, type Parts } from './system.ts'
 
-describe('commands take effect while the system runs:', () => {
+describeLong('commands take effect while the system runs:', () => {
   let parts: Parts
   let system: System
   let skippedMs = 0

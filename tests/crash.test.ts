@@ -2,9 +2,11 @@ import { describe, expect, test } from 'bun:test'
 import * as v from 'valibot'
 import { type Answer, call, eventually, expectBody } from '../tools/client.ts'
 import { type ServiceName, type ServiceProcess, serviceProcesses } from './processes.ts'
-import { addOperator, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
+import { addOperator, describeLong, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
 
-describeCrashes('embedded parts', embeddedParts, test.concurrent)
+describeLong('on this machine alone', () => {
+  describeCrashes('embedded parts', embeddedParts, test.concurrent)
+})
 describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
   describeCrashes('real parts', realParts, test)
 })

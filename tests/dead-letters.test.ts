@@ -19,9 +19,20 @@ import {
   stepsOf,
   usdToArs,
 } from './operations.ts'
-import { addOperator, embeddedParts, newUser, noRealParts, type Parts, realParts, startReplicas } from './system.ts'
+import {
+  addOperator,
+  describeLong,
+  embeddedParts,
+  newUser,
+  noRealParts,
+  type Parts,
+  realParts,
+  startReplicas,
+} from './system.ts'
 
-describeDeadLetters('embedded parts', embeddedParts)
+describeLong('on this machine alone', () => {
+  describeDeadLetters('embedded parts', embeddedParts)
+})
 describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
   describeDeadLetters('real parts', realParts)
 })

@@ -1,4 +1,4 @@
-import { describe, expect, spyOn, test } from 'bun:test'
+import { expect, spyOn, test } from 'bun:test'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as v from 'valibot'
@@ -7,7 +7,7 @@ import { type Behaviour, fakeRates, startFakeApi } from '../gateway/rates/fake-a
 import { bundledSnapshot } from '../gateway/rates/snapshot.ts'
 import { call, expectBody, graphql } from '../tools/client.ts'
 import { startInProcess } from '../tools/in-process.ts'
-import { embeddedParts, newUser } from './system.ts'
+import { describeLong, embeddedParts, newUser } from './system.ts'
 
 /** What gateway gives all hosts together (`budgetMs` of createRates), and a second for everything else. */
 const BOUND_MS = 5000 + 1000
@@ -59,7 +59,7 @@ async function startWithApi() {
   }
 }
 
-describe('a conversion', () => {
+describeLong('a conversion', () => {
   test.concurrent('takes the rate of the external API, and later what it kept of it, each with its day', async () => {
     await using system = await startWithApi()
     expect(await system.convert('USD')).toEqual({ source: 'live', date: today, rate: `${fakeRates.ars}` })

@@ -1,18 +1,18 @@
 import { Database } from 'bun:sqlite'
-import { describe, expect, test } from 'bun:test'
+import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { type Environment, REPOSITORY_ROOT } from '../common/service/config.ts'
 import { startFakeApi } from '../gateway/rates/fake-api.ts'
 import { type Answer, call, eventually, expectBody } from '../tools/client.ts'
 import { expectAllSucceed, Operation, submitConversions, usdToArs } from './operations.ts'
 import { type ServiceName, type ServiceProcess, serviceProcesses } from './processes.ts'
-import { embeddedParts, newUser, type Parts } from './system.ts'
+import { describeLong, embeddedParts, newUser, type Parts } from './system.ts'
 
 const names = ['gateway', 'processor', 'monitor'] as const
 /** What a drain may take. */
 const DRAIN_MS = 8000
 
-describe('configuration that cannot work', () => {
+describeLong('configuration that cannot work', () => {
   const SECRET = 'hunter2'
   const common: Environment = {
     GATEWAY_PORT: '70000',
@@ -63,7 +63,7 @@ describe('configuration that cannot work', () => {
   }, 30_000)
 })
 
-describe('processes', () => {
+describeLong('processes', () => {
   async function makeParts(cleanups: AsyncDisposableStack): Promise<Parts> {
     const parts = await embeddedParts()
     cleanups.defer(parts.dispose)

@@ -1,3 +1,4 @@
+import { describe } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -37,6 +38,12 @@ export async function embeddedParts(): Promise<Parts> {
 }
 
 const { TEST_BROKER_URL, TEST_MONGO_URL } = process.env
+
+/**
+ * For tests that start, kill or attack whole systems for seconds each: `bun run verify` sets TEST_ALL=1, and `bun test`
+ * alone stays quick.
+ */
+export const describeLong = describe.skipIf(process.env.TEST_ALL !== '1')
 
 /** Why the real parts cannot be used; undefined where they can. */
 export const noRealParts =

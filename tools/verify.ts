@@ -37,6 +37,7 @@ try {
     'Every test',
     ['test', '--timeout=30000', '--reporter=junit', `--reporter-outfile=${report}`],
     {
+      TEST_ALL: '1',
       ...(parts.brokerUrl !== undefined && { TEST_BROKER_URL: parts.brokerUrl }),
       ...(parts.mongoUrl !== undefined && { TEST_MONGO_URL: parts.mongoUrl }),
     },
