@@ -1,3 +1,4 @@
+import { DUPLICATE_KEY } from '@posta/common/service/mongo-database.ts'
 import { type Collection, type IndexDescription, MongoServerError } from 'mongodb'
 import { type Checkpoints, dayOf, type KeptCheckpoint } from './checkpoints.ts'
 
@@ -5,8 +6,6 @@ import { type Checkpoints, dayOf, type KeptCheckpoint } from './checkpoints.ts'
 export type CheckpointDocument = KeptCheckpoint & { readonly _id: number }
 
 export const checkpointIndexes: readonly IndexDescription[] = [{ key: { atMs: -1 } }]
-
-const DUPLICATE_KEY = 11000
 
 export function mongoCheckpoints(collection: () => Promise<Collection<CheckpointDocument>>): Checkpoints {
   return {

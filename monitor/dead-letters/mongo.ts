@@ -1,3 +1,4 @@
+import { DUPLICATE_KEY, toDocument, withId } from '@posta/common/service/mongo-database.ts'
 import { type Collection, type Filter, type IndexDescription, MongoBulkWriteError } from 'mongodb'
 import type {
   DeadLetterFilter,
@@ -30,8 +31,6 @@ export const deadLetterIndexes: readonly IndexDescription[] = [
   { key: { 'decision.at': 1 } },
 ]
 export const decisionIndexes: readonly IndexDescription[] = [{ key: { confirmed: 1, _id: 1 } }]
-
-const DUPLICATE_KEY = 11000
 
 export interface DeadLetterCollections {
   readonly deadLetters: Collection<DeadLetterDocument>
@@ -173,15 +172,4 @@ function matching(
     ...Object.fromEntries(Object.entries(equal).filter(([, value]) => value !== undefined)),
     ...(bounds.length > 0 && { $and: bounds }),
   }
-}
-
-function toDocument({ id, ...rest }: StoredDeadLetter): DeadLetterDocument {
-  return { _id: id, ...rest }
-}
-
-function withId<Rest extends { readonly _id: string }>({
-  _id,
-  ...rest
-}: Rest): Omit<Rest, '_id'> & { readonly id: string } {
-  return { ...rest, id: _id }
 }

@@ -1,4 +1,5 @@
-import { type Collection, type Filter, type IndexDescription, MongoBulkWriteError, MongoClient } from 'mongodb'
+import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/service/mongo-database.ts'
+import type { Collection, Filter, IndexDescription } from 'mongodb'
 import { type CheckpointDocument, checkpointIndexes, mongoCheckpoints } from '../checkpoints/mongo.ts'
 import {
   type DeadLetterDocument,
@@ -22,9 +23,6 @@ const eventIndexes: readonly IndexDescription[] = [
   { key: { minute: 1, type: 1, durationMs: 1 } },
 ]
 
-const DUPLICATE_KEY = 11000
-/** FerretDB 1.24 goes on behind a duplicate after every hundredth document, ordered or not. */
-const MAX_INSERT = 100
 const WALK_PAGE = 500
 
 interface Collections {
@@ -36,55 +34,29 @@ interface Collections {
 
 /** Events, dead letters and checkpoints in the database that a `mongodb://…/name` URL names. */
 export function openMongo(url: string): Store {
-  const client = new MongoClient(url, {
-    serverSelectionTimeoutMS: 3000,
-    connectTimeoutMS: 3000,
-    socketTimeoutMS: 30_000,
-    waitQueueTimeoutMS: 3000,
-    ignoreUndefined: true,
-    // What was acknowledged is on the disks of a majority, and what is read cannot be rolled back.
-    writeConcern: { w: 'majority', journal: true },
-    readConcern: { level: 'majority' },
+  const database = mongoDatabase({
+    url,
+    socketTimeoutMs: 30_000,
+    async prepare(opened): Promise<Collections> {
+      const events = opened.collection<EventDocument>('events')
+      const deadLetters = opened.collection<DeadLetterDocument>('deadLetters')
+      const decisions = opened.collection<DecisionDocument>('deadLetterDecisions')
+      const checkpoints = opened.collection<CheckpointDocument>('checkpoints')
+      await makeIndexes(events, eventIndexes)
+      await makeIndexes(deadLetters, deadLetterIndexes)
+      await makeIndexes(decisions, decisionIndexes)
+      await makeIndexes(checkpoints, checkpointIndexes)
+      return { events, deadLetters, decisions, checkpoints }
+    },
   })
-  let prepared: Promise<Collections> | undefined
-
-  async function prepare(): Promise<Collections> {
-    // The driver connects by itself only once, and after a failure not again.
-    await client.connect()
-    const events = client.db().collection<EventDocument>('events')
-    const deadLetters = client.db().collection<DeadLetterDocument>('deadLetters')
-    const decisions = client.db().collection<DecisionDocument>('deadLetterDecisions')
-    const checkpoints = client.db().collection<CheckpointDocument>('checkpoints')
-    // One at a time: FerretDB 1.24 breaks on several of which two exist.
-    for (const index of eventIndexes) await events.createIndexes([index])
-    for (const index of deadLetterIndexes) await deadLetters.createIndexes([index])
-    for (const index of decisionIndexes) await decisions.createIndexes([index])
-    for (const index of checkpointIndexes) await checkpoints.createIndexes([index])
-    return { events, deadLetters, decisions, checkpoints }
-  }
-
-  /** The collections with their indexes. Where those could not be made the next call tries again. */
-  function collections(): Promise<Collections> {
-    prepared ??= prepare().catch((error: unknown) => {
-      prepared = undefined
-      throw error
-    })
-    return prepared
-  }
+  const { collections } = database
 
   return {
     events: {
       async insert(stored) {
         const { events } = await collections()
-        try {
-          for (let start = 0; start < stored.length; start += MAX_INSERT)
-            await events.insertMany(stored.slice(start, start + MAX_INSERT).map(toDocument), { ordered: true })
-          return 'stored'
-        } catch (error) {
-          const taken = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
-          if (!taken || error.result.getWriteConcernError()) throw error
-          return 'taken'
-        }
+        const inserted = await insertInOrder(events, stored.map(toDocument))
+        return inserted === stored.length ? 'stored' : 'taken'
       },
 
       async existing(ids) {
@@ -201,14 +173,8 @@ export function openMongo(url: string): Store {
     deadLetters: mongoDeadLetters(collections),
     checkpoints: mongoCheckpoints(async () => (await collections()).checkpoints),
 
-    async ping() {
-      await collections()
-      await client.db().command({ ping: 1 })
-    },
-
-    async close() {
-      await client.close()
-    },
+    ping: database.ping,
+    close: database.close,
   }
 }
 
@@ -216,15 +182,4 @@ function given(filter: { readonly [member: string]: string | undefined }): { [me
   return Object.fromEntries(
     Object.entries(filter).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
   )
-}
-
-function toDocument<Item extends { readonly id: string }>({ id, ...rest }: Item): Document<Item> {
-  return { _id: id, ...rest }
-}
-
-function withId<Rest extends { readonly _id: string }>({
-  _id,
-  ...rest
-}: Rest): Omit<Rest, '_id'> & { readonly id: string } {
-  return { ...rest, id: _id }
 }

@@ -1,4 +1,5 @@
-import { type Collection, type IndexSpecification, MongoBulkWriteError, MongoClient } from 'mongodb'
+import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/service/mongo-database.ts'
+import type { IndexDescription } from 'mongodb'
 import * as v from 'valibot'
 import { Result, ResultSummary, type Results } from './results.ts'
 
@@ -9,61 +10,27 @@ interface ResultDocument {
 }
 
 /** One for each query of the port; `_id` has its own. */
-const indexes: readonly IndexSpecification[] = [
-  { user: 1, day: 1, countedUsdE8: 1 },
-  { user: 1, completedAt: -1, _id: -1 },
-  { completedAt: -1, _id: -1 },
-  { type: 1, status: 1, 'rates.base': 1, 'rates.date': -1, completedAt: -1 },
+const indexes: readonly IndexDescription[] = [
+  { key: { user: 1, day: 1, countedUsdE8: 1 } },
+  { key: { user: 1, completedAt: -1, _id: -1 } },
+  { key: { completedAt: -1, _id: -1 } },
+  { key: { type: 1, status: 1, 'rates.base': 1, 'rates.date': -1, completedAt: -1 } },
 ]
 
-const DUPLICATE_KEY = 11000
-/** FerretDB 1.24 goes on behind a duplicate after every hundredth document, ordered or not. */
-const MAX_INSERT = 100
 const withoutRates = { projection: { rates: 0 } }
 
 /** Results in the database that a `mongodb://…/name` URL names. */
 export function openMongoResults(url: string): Results {
-  const client = new MongoClient(url, {
-    serverSelectionTimeoutMS: 3000,
-    connectTimeoutMS: 3000,
-    socketTimeoutMS: 10_000,
-    waitQueueTimeoutMS: 3000,
-    ignoreUndefined: true,
+  const database = mongoDatabase({
+    url,
+    socketTimeoutMs: 10_000,
+    async prepare(opened) {
+      const collection = opened.collection<ResultDocument>('results')
+      await makeIndexes(collection, indexes)
+      return collection
+    },
   })
-  let prepared: Promise<Collection<ResultDocument>> | undefined
-
-  async function prepare(): Promise<Collection<ResultDocument>> {
-    // Said outright: the driver connects by itself only once, and after a failure not again.
-    await client.connect()
-    const collection = client.db().collection<ResultDocument>('results', {
-      // What was answered is on the disks of a majority, and what is read cannot be rolled back.
-      writeConcern: { w: 'majority', journal: true },
-      readConcern: { level: 'majority' },
-    })
-    // One at a time: FerretDB 1.24 breaks on several of which two exist.
-    for (const index of indexes) await collection.createIndex(index)
-    return collection
-  }
-
-  /** The collection with its indexes. Where they could not be made the next call tries again. */
-  function results(): Promise<Collection<ResultDocument>> {
-    prepared ??= prepare().catch((error: unknown) => {
-      prepared = undefined
-      throw error
-    })
-    return prepared
-  }
-
-  /** Up to the first whose id exists. */
-  async function insert(given: readonly Result[]): Promise<number> {
-    try {
-      return (await (await results()).insertMany(given.map(toDocument), { ordered: true })).insertedCount
-    } catch (error) {
-      const exists = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
-      if (!exists || error.result.getWriteConcernError()) throw error
-      return error.insertedCount
-    }
-  }
+  const results = database.collections
 
   return {
     async find(ids) {
@@ -88,14 +55,7 @@ export function openMongoResults(url: string): Results {
       return userDays.map(({ user, day }) => byUserDay.get(`${day} ${user}`) ?? 0)
     },
 
-    async append(appended) {
-      for (let start = 0; start < appended.length; start += MAX_INSERT) {
-        const part = appended.slice(start, start + MAX_INSERT)
-        const inserted = await insert(part)
-        if (inserted < part.length) return start + inserted
-      }
-      return appended.length
-    },
+    append: async (appended) => insertInOrder(await results(), appended.map(toDocument)),
 
     async replaceDeadLettered(result) {
       const { _id, ...members } = toDocument(result)
@@ -144,26 +104,12 @@ export function openMongoResults(url: string): Results {
       return oldest.length
     },
 
-    async ping() {
-      await results()
-      await client.db().command({ ping: 1 })
-    },
-
-    async close() {
-      await client.close()
-    },
+    ping: database.ping,
+    close: database.close,
   }
 }
 
 const Sums = v.array(v.object({ _id: v.object({ user: v.string(), day: v.string() }), counted: v.number() }))
-
-function toDocument({ id, ...members }: Result): ResultDocument {
-  return { _id: id, ...members }
-}
-
-function withId({ _id, ...members }: ResultDocument): object {
-  return { id: _id, ...members }
-}
 
 function toSummary(document: ResultDocument): ResultSummary {
   return v.parse(ResultSummary, withId(document))
