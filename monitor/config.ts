@@ -4,8 +4,8 @@ import {
   dataFile,
   type Environment,
   readConfig,
+  StoreUrl,
   settle,
-  storeUrl,
 } from '@posta/common/service/config.ts'
 import * as v from 'valibot'
 
@@ -16,15 +16,7 @@ export interface MonitorConfig extends CommonConfig {
 
 const entries = {
   ...commonEntries,
-  MONITOR_STORE_URL: v.optional(
-    v.pipe(
-      storeUrl('file:', 'mongodb://'),
-      v.check(
-        (url) => url.startsWith('file:') || /^mongodb:\/\/[^/]+\/[^/?]+(?:\?|$)/.test(url),
-        'must name the database, as in mongodb://host/name',
-      ),
-    ),
-  ),
+  MONITOR_STORE_URL: v.optional(StoreUrl),
 }
 
 /** @throws ConfigError with every fault. */

@@ -4,6 +4,7 @@ import {
   dataFile,
   type Environment,
   readConfig,
+  StoreUrl,
   settle,
 } from '@posta/common/service/config.ts'
 import Big from 'big.js'
@@ -20,12 +21,7 @@ const MAX_DAILY_LIMIT_USD = 10_000_000
 
 const entries = {
   ...commonEntries,
-  PROCESSOR_STORE_URL: v.optional(
-    v.pipe(
-      v.string(),
-      v.regex(/^(?:file:.|mongodb:\/\/[^/?#]+\/[^/?#]+(?:\?|$))/, 'must be file:path or mongodb://host:port/name'),
-    ),
-  ),
+  PROCESSOR_STORE_URL: v.optional(StoreUrl),
   // So large that no one asks for more, so small that every sum of 1e-8 USD within it is a whole number below 2^53.
   DAILY_LIMIT_USD: v.optional(
     v.pipe(

@@ -8,7 +8,7 @@ import { performers } from './performers/performers.ts'
 import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
 import { type Fresh, freshEmbedded, freshMongo } from './results/fresh.ts'
 import type { Results } from './results/results.ts'
-import { brokerInHand, NOON, NOON_MS, requested, usd, usdRates } from './samples.ts'
+import { NOON, NOON_MS, requested, requestsInHand, usd, usdRates } from './samples.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
 
@@ -20,7 +20,7 @@ afterEach(async () => {
 async function member(store: Fresh, more: Partial<RequestsOptions> = {}) {
   const results = store.open()
   cleanups.push(() => results.close())
-  const hand = brokerInHand()
+  const hand = requestsInHand()
   const metrics = new Registry()
   receiveRequests({
     broker: hand.broker,

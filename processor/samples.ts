@@ -1,4 +1,5 @@
-import type { Batch, BatchHandler, Broker, Delivered, Outgoing } from '@posta/common/broker/broker.ts'
+import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
+import { brokerInHand } from '@posta/common/broker/broker-in-hand.ts'
 import { decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
@@ -66,51 +67,25 @@ export function repliesIn(messages: readonly Outgoing[]): Reply[] {
     })
 }
 
-/** A broker of which the test is the delivering end: it keeps what is published, and fails when told to. */
-export function brokerInHand() {
-  const published: Outgoing[] = []
-  const handler = Promise.withResolvers<BatchHandler>()
-  const lost = new AbortController()
+/** A broker in the test's hands, to which it gives requests and from which it takes replies. */
+export function requestsInHand() {
+  const { broker, published, committed, failNextPublishes, losePartition, deliver } = brokerInHand()
   let offset = 0
-  let failures = 0
-  let committed = 0
-  const broker: Broker = {
-    async publish(messages) {
-      if (failures-- > 0) throw new Error('The broker is away.')
-      published.push(...messages)
-      return messages.map(({ topic }, index) => ({ topic, partition: 0, offset: index }))
-    },
-    async subscribe(_group, _topics, handle) {
-      handler.resolve(handle)
-      return { state: () => 'running', ended: new Promise(() => {}), lag: () => [], close: async () => {} }
-    },
-    ping: async () => {},
-    close: async () => {},
-  }
+  let handledTo = 0
   return {
     broker,
     published,
     replies: () => repliesIn(published),
     /** The offset before which everything is done. */
-    committed: () => committed,
-    failNextPublishes(times: number) {
-      failures = times
-    },
-    losePartition: () => lost.abort(new Error('The partition is lost.')),
+    committed: () => Math.max(handledTo, committed.at(-1) ?? 0),
+    failNextPublishes,
+    losePartition,
     /** Resolves when the batch is handled, but for what waits for a retry. */
     async deliver(messages: readonly Outgoing[]): Promise<void> {
-      const batch: Batch = {
-        topic: topics.requests,
-        partition: 0,
-        messages: messages.map((message) => delivered(message, offset++)),
-        signal: lost.signal,
-        async commit(next) {
-          committed = next
-        },
-      }
+      const batch = messages.map((message) => delivered(message, offset++))
       const next = offset
-      const answer = await (await handler.promise)(batch)
-      committed = answer ? answer.heldFrom : next
+      const answer = await deliver(batch)
+      handledTo = answer ? answer.heldFrom : next
     },
   }
 }

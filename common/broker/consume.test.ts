@@ -8,7 +8,8 @@ import { decode } from '../messages/envelope.ts'
 import { groups, topics } from '../messages/topics.ts'
 import { systemDeps } from '../service/deps.ts'
 import { createLog } from '../service/log.ts'
-import type { Batch, BatchHandler, Broker, Delivered, Outgoing } from './broker.ts'
+import type { Delivered, Outgoing } from './broker.ts'
+import { brokerInHand } from './broker-in-hand.ts'
 import { type Consumer, consume, type Received, type Verdict } from './consume.ts'
 import { openEmbedded } from './embedded.ts'
 
@@ -27,49 +28,8 @@ function message(offset: number, key: string, text: string): Delivered {
   }
 }
 
-/** A broker of which the test is the delivering end. */
-function handBroker() {
-  const published: Outgoing[] = []
-  const handler = Promise.withResolvers<BatchHandler>()
-  let failPublish = 0
-  const broker: Broker = {
-    async publish(messages) {
-      if (failPublish-- > 0) throw new Error('The broker is away.')
-      published.push(...messages)
-      return messages.map(({ topic }, index) => ({ topic, partition: 0, offset: index }))
-    },
-    async subscribe(_group, _topics, handle) {
-      handler.resolve(handle)
-      return { state: () => 'running', ended: new Promise(() => {}), lag: () => [], close: async () => {} }
-    },
-    ping: async () => {},
-    close: async () => {},
-  }
-  const lost = new AbortController()
-  const committed: number[] = []
-  return {
-    broker,
-    published,
-    committed,
-    lose: () => lost.abort(),
-    failPublishes: (times: number) => {
-      failPublish = times
-    },
-    async deliver(messages: readonly Delivered[]) {
-      const batch: Batch = {
-        topic: topics.requests,
-        partition: 0,
-        messages,
-        signal: lost.signal,
-        commit: async (next) => void committed.push(next),
-      }
-      return (await handler.promise)(batch)
-    },
-  }
-}
-
 function start(handle: Consumer<string>['handle'], more: Partial<Consumer<string>> = {}) {
-  const hand = handBroker()
+  const hand = brokerInHand()
   const subscription = consume<string>({
     broker: hand.broker,
     group: groups.processor,
@@ -219,7 +179,7 @@ describe('consume', () => {
 
   test('a dead letter that the broker does not take is sent again before the offset moves', async () => {
     const hand = start(async () => [])
-    hand.failPublishes(2)
+    hand.failNextPublishes(2)
     expect(await hand.deliver([message(0, 'a', 'poison')])).toBeUndefined()
     expect(hand.published).toHaveLength(2)
   })
@@ -228,7 +188,7 @@ describe('consume', () => {
     let handled = 0
     const hand = start(async () => {
       handled += 1
-      hand.lose()
+      hand.losePartition()
       throw new Error('The store is away.')
     })
     expect(hand.deliver([message(0, 'a', 'a1')])).rejects.toThrow()
@@ -238,7 +198,7 @@ describe('consume', () => {
   })
 
   test('a subscription that cannot be made yet is made as soon as it can be', async () => {
-    const hand = handBroker()
+    const hand = brokerInHand()
     let refusals = 2
     const subscription = consume<string>({
       broker: {

@@ -67,6 +67,15 @@ export function storeUrl(...protocols: readonly string[]) {
   )
 }
 
+/** Where processor and monitor keep theirs. The database is named in the URL, since a server has several. */
+export const StoreUrl = v.pipe(
+  v.string(),
+  v.regex(
+    /^(?:file:.|mongodb:\/\/[^/?#]+\/[^/?#]+(?:\?|$))/,
+    'must be file:path or name a server and a database, as in mongodb://host:port/name',
+  ),
+)
+
 /** The path of a `file:` URL, absolute. */
 export function filePath(url: string): string {
   return resolve(url.replace(/^file:(?:\/\/)?/, ''))

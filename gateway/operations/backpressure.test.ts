@@ -8,6 +8,7 @@ import { openAccounts } from '../accounts/fixture.ts'
 import { countOutbox, MAX_ROWS } from '../database/outbox.ts'
 import { operations, outbox, refreshTokens, users } from '../database/schema.ts'
 import { eventually, openTemporary } from '../database/temporary.ts'
+import { conversion, fixedRates } from './fixture.ts'
 import { startRelay } from './relay.ts'
 import { createSubmit } from './submit.ts'
 
@@ -16,9 +17,6 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-const table = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] } as const
-const rates = { table: async () => ({ ...table, rates: [...table.rates] }) }
-const submission = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }
 const lease = { current: () => ({ epoch: 1, stillHeld: sql`TRUE` }), close: async () => {} }
 
 /** Two gateways over one database, whose outbox takes so many rows with operations. */
@@ -26,7 +24,7 @@ async function open(maxOutboxRows: number) {
   const opened = await openTemporary()
   cleanups.push(opened.close)
   const accepted: string[] = []
-  const parts = { ...opened, rates, deps: systemDeps, maxOutboxRows }
+  const parts = { ...opened, rates: fixedRates, deps: systemDeps, maxOutboxRows }
   const submits = [0, 1].map(() => createSubmit({ ...parts, onAccepted: (type) => accepted.push(type) }))
   let submitted = 0
   return {
@@ -36,7 +34,7 @@ async function open(maxOutboxRows: number) {
     async submit(user = `user-${submitted % 50}`, idempotencyKey?: string): Promise<string> {
       const submit = submits[submitted++ % 2]
       try {
-        return (await submit?.({ user, submission, idempotencyKey }))?.id ?? 'there is no such gateway'
+        return (await submit?.({ user, submission: conversion, idempotencyKey }))?.id ?? 'there is no such gateway'
       } catch (error) {
         if (!(error instanceof Problem)) throw error
         return error.code
@@ -89,9 +87,16 @@ test('a refusal says when to try again and uses no key up; a key that was used b
   const { database, writer, submit, accepted } = await open(2)
   const first = await submit('ana', 'key-1')
   await submit('ana')
-  const refused = await createSubmit({ database, writer, rates, onAccepted() {}, deps: systemDeps, maxOutboxRows: 2 })({
+  const refused = await createSubmit({
+    database,
+    writer,
+    rates: fixedRates,
+    onAccepted() {},
+    deps: systemDeps,
+    maxOutboxRows: 2,
+  })({
     user: 'ana',
-    submission,
+    submission: conversion,
     idempotencyKey: 'key-2',
   }).catch((error: unknown) => error)
   expect(refused).toMatchObject({ code: 'overloaded', retryAfterS: 10 })
@@ -156,8 +161,8 @@ test('logins go on beyond the bound of operations, and end with the outbox: nobo
   cleanups.push(close)
   const credentials = { email: 'ana@example.com', password: 'four words nobody says' }
   await register(credentials)
-  const submit = createSubmit({ ...accounts, database, writer, rates, onAccepted() {}, maxOutboxRows: 1 })
-  await expect(submit({ user: 'ana', submission })).rejects.toMatchObject({ code: 'overloaded' })
+  const submit = createSubmit({ ...accounts, database, writer, rates: fixedRates, onAccepted() {}, maxOutboxRows: 1 })
+  await expect(submit({ user: 'ana', submission: conversion })).rejects.toMatchObject({ code: 'overloaded' })
   await logIn(credentials, '192.0.2.1')
 
   // As if all had been filled in between.

@@ -11,6 +11,7 @@ import { createMetrics } from '@posta/common/service/metrics.ts'
 import type { ProblemCode } from '@posta/common/service/problem.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { eventually, openTemporary } from '../database/temporary.ts'
+import { conversion, fixedRates, usdTable } from './fixture.ts'
 import type { Operation } from './operation.ts'
 import { createRead } from './read.ts'
 import { receiveResults } from './receive-results.ts'
@@ -18,7 +19,6 @@ import { createSubmit } from './submit.ts'
 import { createWaiting, type Waiting } from './until.ts'
 
 const log = createLog('gateway', 'silent')
-const table = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] } as const
 const user = 'ana'
 
 let folder: string
@@ -56,10 +56,10 @@ afterEach(async () => {
 const submit = (idempotencyKey?: string) =>
   createSubmit({
     ...opened,
-    rates: { table: async () => ({ ...table, rates: [...table.rates] }) },
+    rates: fixedRates,
     onAccepted: () => {},
     deps: systemDeps,
-  })({ user, submission: { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }, idempotencyKey })
+  })({ user, submission: conversion, idempotencyKey })
 const read = (id: string) => createRead(opened.database).one(user, id)
 const within10s = () => AbortSignal.timeout(10_000)
 
@@ -79,7 +79,7 @@ function resultOf(operation: string, { error, redrive, amount = '1472.50' }: Res
       type: 'posta.operation.failed',
       data: { ...data, error: { code: error, message: 'It failed.' } },
     })
-  const output = { amount, currency: 'ARS', rate: '1472.5', date: table.date, source: table.source }
+  const output = { amount, currency: 'ARS', rate: '1472.5', date: usdTable.date, source: usdTable.source }
   return encode({ ...attributes, type: 'posta.operation.succeeded', data: { ...data, output } })
 }
 

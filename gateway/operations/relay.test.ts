@@ -6,6 +6,7 @@ import { eq } from 'drizzle-orm'
 import { holdLease } from '../database/lease.ts'
 import { operations, outbox } from '../database/schema.ts'
 import { eventually, openTemporary } from '../database/temporary.ts'
+import { conversion, fixedRates } from './fixture.ts'
 import { startRelay } from './relay.ts'
 import { createSubmit, RESEND_AFTER_MS } from './submit.ts'
 
@@ -15,22 +16,13 @@ afterEach(async () => {
 })
 
 const log = createLog('test', 'silent')
-const rates = {
-  table: async () => ({
-    base: 'USD',
-    date: '2026-11-23',
-    source: 'live' as const,
-    rates: [{ code: 'ARS', rate: '1472.5' }],
-  }),
-}
-
 async function open() {
   const opened = await openTemporary()
   cleanups.push(opened.close)
   let nowMs = Date.now()
   let passedMs = 0
   const deps = { ...systemDeps, now: () => nowMs, monotonicMs: () => performance.now() + passedMs }
-  const submit = createSubmit({ ...opened, rates, onAccepted: () => {}, deps })
+  const submit = createSubmit({ ...opened, rates: fixedRates, onAccepted: () => {}, deps })
   const published: Outgoing[] = []
   let refusals = 0
   return {
@@ -44,8 +36,7 @@ async function open() {
       nowMs += ms
       passedMs += ms
     },
-    submit: async (user = 'ana') =>
-      (await submit({ user, submission: { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } } })).id,
+    submit: async (user = 'ana') => (await submit({ user, submission: conversion })).id,
     /** A gateway's relay, with a lease of its own to hold or to wait for. */
     startRelay: () => {
       const lease = holdLease({ ...opened, name: 'relay', deps: systemDeps, log })

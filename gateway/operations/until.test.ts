@@ -5,6 +5,7 @@ import type { Problem } from '@posta/common/service/problem.ts'
 import { eq } from 'drizzle-orm'
 import { operations } from '../database/schema.ts'
 import { openTemporary } from '../database/temporary.ts'
+import { conversion, fixedRates } from './fixture.ts'
 import { createRead } from './read.ts'
 import { createSubmit } from './submit.ts'
 import { createWaiting } from './until.ts'
@@ -14,19 +15,10 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-const rates = {
-  table: async () => ({
-    base: 'USD',
-    date: '2026-11-23',
-    source: 'live' as const,
-    rates: [{ code: 'ARS', rate: '1472.5' }],
-  }),
-}
-
 async function open() {
   const opened = await openTemporary()
   cleanups.push(opened.close)
-  const submit = createSubmit({ ...opened, rates, onAccepted: () => {}, deps: systemDeps })
+  const submit = createSubmit({ ...opened, rates: fixedRates, onAccepted: () => {}, deps: systemDeps })
   const waiting = createWaiting({
     database: opened.database,
     read: createRead(opened.database),
@@ -35,8 +27,7 @@ async function open() {
   cleanups.push(() => waiting.close())
   return {
     waiting,
-    submit: () =>
-      submit({ user: 'ana', submission: { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } } }),
+    submit: () => submit({ user: 'ana', submission: conversion }),
     finish: (id: string) =>
       opened.writer.write([
         opened.database.update(operations).set({ status: 'succeeded', output: {} }).where(eq(operations.id, id)),
