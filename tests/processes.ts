@@ -13,24 +13,33 @@ export interface ServiceProcess {
   stop(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null>
 }
 
-export async function serviceProcesses(environment: Environment): Promise<Record<ServiceName, ServiceProcess>> {
+/** @param under the command, with its flags, that starts each one and watches it */
+export async function serviceProcesses(
+  environment: Environment,
+  under: (service: ServiceName) => readonly string[] = () => [],
+): Promise<Record<ServiceName, ServiceProcess>> {
   const ports = { GATEWAY_PORT: await freePort(), PROCESSOR_PORT: await freePort(), MONITOR_PORT: await freePort() }
   const settled = {
     ...environment,
     ...Object.fromEntries(Object.entries(ports).map(([name, port]) => [name, String(port)])),
   }
   return {
-    gateway: serviceProcess('gateway', ports.GATEWAY_PORT, settled),
-    processor: serviceProcess('processor', ports.PROCESSOR_PORT, settled),
-    monitor: serviceProcess('monitor', ports.MONITOR_PORT, settled),
+    gateway: serviceProcess('gateway', ports.GATEWAY_PORT, settled, under('gateway')),
+    processor: serviceProcess('processor', ports.PROCESSOR_PORT, settled, under('processor')),
+    monitor: serviceProcess('monitor', ports.MONITOR_PORT, settled, under('monitor')),
   }
 }
 
-function serviceProcess(name: ServiceName, port: number, environment: Environment): ServiceProcess {
+function serviceProcess(
+  name: ServiceName,
+  port: number,
+  environment: Environment,
+  under: readonly string[],
+): ServiceProcess {
   const url = `http://127.0.0.1:${port}`
   let child: ReturnType<typeof spawn> | undefined
   const spawn = () =>
-    Bun.spawn([process.execPath, `${name}/main.ts`], {
+    Bun.spawn([...under, process.execPath, `${name}/main.ts`], {
       cwd: REPOSITORY_ROOT,
       env: { ...process.env, NODE_ENV: 'test', ...environment },
       stdio: ['ignore', 'ignore', 'inherit'],
