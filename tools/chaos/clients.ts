@@ -15,6 +15,8 @@ export interface Clients {
 }
 
 const PASSWORD = 'nobody else knows this sentence'
+/** Nobody submits more while so many of the own operations are pending: what is in flight stays bounded. */
+const MAX_PENDING = 4
 /** After so many operations someone else takes the place: the limit of a user's day is soon reached. */
 const OPERATIONS_PER_USER = 40
 const ANSWER_WITHIN_MS = 8000
@@ -52,7 +54,7 @@ export function startClients(options: {
   const stopped = () => stopping.signal.aborted
   const persons = new Map<string, Person>()
   const owners = new Map<string, Person>()
-  const looking = new Set<Promise<void>>()
+  const looking = new Map<Promise<void>, Person>()
   let unseen: { id: string; person: Person; url: string }[] | undefined
   let calm = false
   let count = 0
@@ -109,6 +111,7 @@ export function startClients(options: {
       const person = await become(`person-${number}-${life}@example.com`)
       for (let n = 0; person && n < OPERATIONS_PER_USER && !stopped(); n++) {
         await Bun.sleep(2 * pauseMs * random.next())
+        for (let own = lookingOf(person); own.length >= MAX_PENDING; own = lookingOf(person)) await Promise.race(own)
         await order(person, `${number}-${life}-${n}`)
       }
     }
@@ -124,7 +127,11 @@ export function startClients(options: {
     const watching = (random.chance(0.15) ? stream(person, id) : look(person, id)).finally(() =>
       looking.delete(watching),
     )
-    looking.add(watching)
+    looking.set(watching, person)
+  }
+
+  function lookingOf(person: Person): Promise<void>[] {
+    return [...looking].flatMap(([watching, whose]) => (whose === person ? [watching] : []))
   }
 
   function anyOperation(): Pick<Submission, 'type' | 'input'> {
@@ -247,7 +254,7 @@ export function startClients(options: {
     async stop() {
       stopping.abort()
       await Promise.all(lives)
-      await Promise.all(looking)
+      await Promise.all(looking.keys())
     },
     async lookAgain() {
       unseen ??= [...owners].flatMap(([id, person]) => urls.map((url) => ({ id, person, url })))

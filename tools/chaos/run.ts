@@ -19,6 +19,8 @@ import type { OperationRow, Snapshot } from './snapshot.ts'
 
 const LIMIT_USD = 300
 const PEOPLE = 8
+/** Between two submissions of one person, on average. The MongoDB-wire server looks at a whole collection for each question: longer. */
+const PAUSE_MS = { embedded: 300, real: 2000 }
 const CALM_MS = 4000
 /** More than the pauses after which a request is sent again, however often it was already. */
 const LATER_MS = 60 * 60 * 1000
@@ -73,7 +75,7 @@ export async function runPlan(
     const clients = startClients({
       urls,
       people: PEOPLE,
-      pauseMs: 300,
+      pauseMs: PAUSE_MS[plan.parts],
       history: openHistory(historyPath),
       random: random.fork('clients'),
     })
