@@ -35,8 +35,9 @@ export async function subscribe(options: {
   /** Rejects where the broker does not answer. */
   readonly ping: () => Promise<void>
   readonly log: Logger
+  readonly giveUpMs?: number
 }): Promise<Subscription> {
-  const { group, ping, log } = options
+  const { group, ping, log, giveUpMs = GIVE_UP_MS } = options
   const lingering = new Map<string, Promise<void>>()
   const closing = new AbortController()
   const firstJoin = Promise.withResolvers<void>()
@@ -71,7 +72,7 @@ export async function subscribe(options: {
         () => false,
       )
       if (!answers) aliveAtMs = performance.now()
-      if (lasting || performance.now() - aliveAtMs > GIVE_UP_MS) throw reason
+      if (lasting || performance.now() - aliveAtMs > giveUpMs) throw reason
       // Once for each trouble: it may come every two seconds, for minutes.
       const level = told === String(reason) ? 'debug' : 'warn'
       told = String(reason)

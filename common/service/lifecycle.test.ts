@@ -1,0 +1,12 @@
+import { expect, test } from 'bun:test'
+import { join } from 'node:path'
+
+test('a part that gives up ends its process with code 1, and the others leave in order', async () => {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, 'lifecycle.test.child.ts')], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  const out = await new Response(child.stdout).text()
+  expect(await child.exited).toBe(1)
+  expect(out).toContain('No broker took me.')
+  expect(out).toContain('closed in order')
+}, 20_000)
