@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'bun:test'
+import { expect, test } from 'bun:test'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,9 +7,8 @@ import { REPOSITORY_ROOT } from '../common/service/config.ts'
 import { missing, safeguards } from '../tools/chaos/safeguards.ts'
 import { missingTools } from '../tools/infra/parts.ts'
 import { missingForToxiproxy } from '../tools/infra/toxiproxy.ts'
+import { describeLong } from './system.ts'
 
-// Minutes of work: `bun run verify` asks for it.
-const asked = process.env.CHAOS === '1'
 const lacking = [...missingTools(), ...missingForToxiproxy()]
 
 const Report = v.object({
@@ -34,7 +33,7 @@ async function chaos(...flags: readonly string[]): Promise<{ code: number; repor
   }
 }
 
-describe.skipIf(!asked)('a fault run', () => {
+describeLong('a fault run', () => {
   test('on embedded parts breaks no promise', async () => {
     const { code, report } = await chaos('--parts', 'embedded', '--minutes', '1', '--seed', '7')
     expect(report.violations).toEqual([])
