@@ -53,6 +53,17 @@ describeLong('configuration that cannot work', () => {
     30_000,
   )
 
+  test.concurrent.each(names)('of %s is a folder that nobody can make, too', async (name) => {
+    const { code, out, error } = await started(name, {
+      [`${name.toUpperCase()}_PORT`]: '0',
+      DATA_DIR: '/dev/null/data',
+      LOG_LEVEL: 'silent',
+    })
+    expect({ code, out }).toEqual({ code: 1, out: '' })
+    expect(error).toContain('DATA_DIR')
+    expect(error).not.toMatch(/^\s+at /m)
+  })
+
   test.concurrent('is a port that another program has, too', async () => {
     const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
     const { code, error } = await started('processor', { PROCESSOR_PORT: String(other.port) })

@@ -240,9 +240,9 @@ function createFile(db: Database): EmbeddedFile {
 }
 
 function connect(path: string): Database {
+  makePrivate(path)
   let db: Database | undefined
   try {
-    makePrivate(path)
     db = new Database(path, { create: true, strict: true })
     makeComplete(db)
     db.run('PRAGMA synchronous = FULL')

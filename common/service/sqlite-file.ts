@@ -1,6 +1,7 @@
 import { Database, SQLiteError } from 'bun:sqlite'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { ConfigError } from './config.ts'
 
 /** A wait for the file's lock inside SQLite stops the whole process: it stays short, and what is longer waits outside. */
 const BUSY_TIMEOUT_MS = 50
@@ -62,8 +63,16 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
   }
 }
 
-/** Makes the file, unless it is there, for its owner alone; what SQLite puts beside it gets the same mode. */
+/**
+ * Makes the file, unless it is there, for its owner alone; what SQLite puts beside it gets the same mode.
+ * @throws ConfigError where this process may not
+ */
 export function makePrivate(path: string): void {
-  mkdirSync(dirname(path), { recursive: true })
-  closeSync(openSync(path, 'a', 0o600))
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+    closeSync(openSync(path, 'a', 0o600))
+  } catch (error) {
+    const reason = error instanceof Error && 'code' in error ? error.code : error
+    throw new ConfigError([`DATA_DIR, or the URL of a file: ${path} cannot be made or written to (${reason})`])
+  }
 }
