@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Fresh } from '@posta/common/service/fresh-store.ts'
 import { type Audit, createAudit } from './audit.ts'
 import { hashOf, link, START, verify } from './chain.ts'
 import { createSigner } from './checkpoints/fixture.ts'
@@ -6,7 +7,6 @@ import { createWitnesses, witnessFrom } from './checkpoints/witness.ts'
 import { stores } from './dead-letters/fixture.ts'
 import { createAppend } from './events/append.ts'
 import type { Store, StoredEvent } from './events/events.ts'
-import type { Fresh } from './events/fresh.ts'
 import { toEvent } from './events/record.ts'
 import { exportLines, readExport } from './export.ts'
 import { deliver, loggedIn, NOON_MS } from './samples.ts'
@@ -92,17 +92,13 @@ function tailOf(events: readonly StoredEvent[], index: number) {
 }
 
 describe.each(stores)('with the %s store,', (_name, fresh) => {
-  const disposals: (() => Promise<void> | void)[] = []
+  const disposals: (() => Promise<void>)[] = []
   let store: Store
 
   function open(): Store {
-    const here: Fresh = fresh()
-    const opened = here.open()
-    disposals.push(async () => {
-      await opened.close()
-      await here.dispose()
-    })
-    return opened
+    const here: Fresh<Store> = fresh()
+    disposals.push(here.dispose)
+    return here.open()
   }
 
   beforeEach(async () => {

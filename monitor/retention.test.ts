@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Fresh } from '@posta/common/service/fresh-store.ts'
 import { createAudit } from './audit.ts'
 import { verify } from './chain.ts'
 import { createSigner, DAY_MS } from './checkpoints/fixture.ts'
@@ -6,7 +7,6 @@ import { createWitnesses, EVENT_RETENTION_MS, witnessFrom } from './checkpoints/
 import { setAside, stores } from './dead-letters/fixture.ts'
 import { createAppend } from './events/append.ts'
 import type { Store } from './events/events.ts'
-import type { Fresh } from './events/fresh.ts'
 import { toEvent } from './events/record.ts'
 import { exportLines, readExport } from './export.ts'
 import { DECIDED_RETENTION_MS, keepRetention } from './retention.ts'
@@ -16,27 +16,18 @@ const log = { info() {}, warn() {} }
 const CHAINS = ['posta.events/0', 'posta.events/1']
 
 describe.each(stores)('with the %s store,', (_name, fresh) => {
-  let here: Fresh
-  let opened: Store[]
+  let here: Fresh<Store>
   let store: Store
   let nowMs: number
   let signer: ReturnType<typeof createSigner>
 
-  const open = () => {
-    const another = here.open()
-    opened.push(another)
-    return another
-  }
-
   beforeEach(() => {
     here = fresh()
-    opened = []
-    store = open()
+    store = here.open()
     nowMs = NOON_MS
     signer = createSigner()
   })
   afterEach(async () => {
-    for (const each of opened) await each.close()
     await here.dispose()
   })
 
@@ -130,7 +121,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     nowMs += EVENT_RETENTION_MS
     await live([1, 0])
     await sign()
-    await retain(store, open(), open())
+    await retain(store, here.open(), here.open())
     expect(await ranges()).toEqual(['20 to 21', '530 to 530'])
     expect(await audit()).toMatchObject({ ok: true, events: 3 })
     expect(await store.checkpoints.list({ limit: 9 })).toHaveLength(2)

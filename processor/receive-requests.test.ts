@@ -1,12 +1,14 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { topics } from '@posta/common/messages/topics.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
+import { type Fresh, freshDatabase, freshFile } from '@posta/common/service/fresh-store.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import fc from 'fast-check'
 import { Registry } from 'prom-client'
 import { performers } from './performers/performers.ts'
 import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
-import { type Fresh, freshEmbedded, freshMongo } from './results/fresh.ts'
+import { openEmbeddedResults } from './results/embedded.ts'
+import { openMongoResults } from './results/mongo.ts'
 import type { Results } from './results/results.ts'
 import { NOON, NOON_MS, requested, requestsInHand, usd, usdRates } from './samples.ts'
 
@@ -17,7 +19,7 @@ afterEach(async () => {
 })
 
 /** A member of the group, on a store, with a broker in the test's hands. */
-async function member(store: Fresh, more: Partial<RequestsOptions> = {}) {
+async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}) {
   const results = store.open()
   cleanups.push(() => results.close())
   const hand = requestsInHand()
@@ -45,12 +47,12 @@ async function eventually(condition: () => boolean): Promise<void> {
   while (!condition()) await Bun.sleep(1)
 }
 
-const stores = [{ on: 'the embedded store', fresh: freshEmbedded, runs: 40 }]
+const stores = [{ on: 'the embedded store', fresh: () => freshFile(openEmbeddedResults), runs: 40 }]
 const mongoUrl = process.env.TEST_MONGO_URL
-if (mongoUrl) stores.push({ on: 'the MongoDB store', fresh: () => freshMongo(mongoUrl), runs: 5 })
+if (mongoUrl) stores.push({ on: 'the MongoDB store', fresh: () => freshDatabase(mongoUrl, openMongoResults), runs: 5 })
 
 describe.each(stores)('on $on', ({ fresh, runs }) => {
-  function newStore(): Fresh {
+  function newStore(): Fresh<Results> {
     const store = fresh()
     cleanups.push(() => store.dispose())
     return store
@@ -404,7 +406,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
   describe('a redrive', () => {
     /** A store where `a`, of `amount` USD, failed by dead letter: the performer was out of order. */
-    async function deadLetteredIn(store: Fresh, amount: string) {
+    async function deadLetteredIn(store: Fresh<Results>, amount: string) {
       const broken = await member(store, {
         performers: {
           ...performers,

@@ -1,12 +1,13 @@
 import { expect, test } from 'bun:test'
-import { freshEmbedded } from './results/fresh.ts'
+import { freshFile } from '@posta/common/service/fresh-store.ts'
+import { openEmbeddedResults } from './results/embedded.ts'
 import { conversion } from './results/results.suite.ts'
 import { keepUp } from './upkeep.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
 test('results go 400 days after their operations were performed, however many; younger ones stay', async () => {
-  const here = freshEmbedded()
+  const here = freshFile(openEmbeddedResults)
   const results = here.open()
   const performedMs = Date.UTC(2026, 10, 23)
   const at = (ms: number) => ({ completedAt: new Date(performedMs + ms).toISOString() })

@@ -1,14 +1,14 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Fresh } from '@posta/common/service/fresh-store.ts'
 import { stores } from '../dead-letters/fixture.ts'
 import type { Store } from '../events/events.ts'
-import type { Fresh } from '../events/fresh.ts'
 import { NOON_MS } from '../samples.ts'
 import { schema, statements } from './embedded.ts'
 import { DAY_MS } from './fixture.ts'
 
 describe.each(stores)('the %s store keeps the promises of checkpoints:', (_name, fresh) => {
-  let here: Fresh
+  let here: Fresh<Store>
   let store: Store
 
   beforeEach(() => {
@@ -16,7 +16,6 @@ describe.each(stores)('the %s store keeps the promises of checkpoints:', (_name,
     store = here.open()
   })
   afterEach(async () => {
-    await store.close()
     await here.dispose()
   })
 

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { type Fresh, freshFile } from '@posta/common/service/fresh-store.ts'
 import { createApp } from '@posta/common/service/http.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
@@ -8,8 +9,8 @@ import { Problem } from '@posta/common/service/problem.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
 import { createAppend } from '../events/append.ts'
+import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
-import { type Fresh, freshEmbedded } from '../events/fresh.ts'
 import { toEvent } from '../events/record.ts'
 import { deliver, loggedIn, NOON_MS } from '../samples.ts'
 import { createSigner, DAY_MS } from './fixture.ts'
@@ -23,13 +24,13 @@ const callers: { readonly [token: string]: Caller } = {
 const deps: Deps = { ...systemDeps, now: () => NOON_MS }
 const signer = createSigner()
 
-let here: Fresh
+let here: Fresh<Store>
 let store: Store
 let witnesses: Witnesses
 let app: Hono
 
 beforeEach(async () => {
-  here = freshEmbedded()
+  here = freshFile(openEmbedded)
   store = here.open()
   witnesses = createWitnesses({ store, findKey: signer.findKey, deps })
   app = createApp({
@@ -52,7 +53,6 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  await store.close()
   await here.dispose()
 })
 

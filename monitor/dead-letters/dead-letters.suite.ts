@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Fresh } from '@posta/common/service/fresh-store.ts'
 import type { Store } from '../events/events.ts'
-import type { Fresh } from '../events/fresh.ts'
 import { NOON_MS } from '../samples.ts'
 import type { DeadLetterPosition, DeadLetterSummary, Decision, StoredDeadLetter } from './dead-letters.ts'
 
@@ -37,26 +37,17 @@ function deadLetter(id: string, more: Partial<StoredDeadLetter> = {}): StoredDea
 }
 
 /** Every promise of the port (dead-letters.ts), as tests. `fresh` is called for each. */
-export function describeDeadLetters(name: string, fresh: () => Promise<Fresh> | Fresh): void {
+export function describeDeadLetters(name: string, fresh: () => Fresh<Store>): void {
   describe(`${name} keeps the promises of dead letters:`, () => {
-    let here: Fresh
-    let opened: Store[] = []
+    let here: Fresh<Store>
     let store: Store
 
-    const open = () => {
-      const another = here.open()
-      opened.push(another)
-      return another
-    }
-
-    beforeEach(async () => {
-      here = await fresh()
-      store = open()
+    beforeEach(() => {
+      here = fresh()
+      store = here.open()
     })
 
     afterEach(async () => {
-      for (const each of opened) await each.close()
-      opened = []
       await here.dispose()
     })
 
@@ -66,7 +57,7 @@ export function describeDeadLetters(name: string, fresh: () => Promise<Fresh> | 
       await store.deadLetters.add([stored])
       await store.deadLetters.add([deadLetter('dl-1', { reason: 'another' }), deadLetter('dl-2', without)])
       expect(await store.deadLetters.get('dl-1')).toEqual(stored)
-      expect(await open().deadLetters.get('dl-2')).toEqual(deadLetter('dl-2', without))
+      expect(await here.open().deadLetters.get('dl-2')).toEqual(deadLetter('dl-2', without))
       expect(await store.deadLetters.get('unknown')).toBeUndefined()
       expect(await store.deadLetters.find(['dl-1', 'unknown'])).toEqual(new Map([['dl-1', stored]]))
       expect(await store.deadLetters.find([])).toEqual(new Map())
@@ -155,7 +146,7 @@ export function describeDeadLetters(name: string, fresh: () => Promise<Fresh> | 
       expect(await get('dl-2')).toMatchObject({ status: 'open', decision: second })
       await confirm(both)
       expect(await get('dl-1')).toEqual(deadLetter('dl-1', { status: 'redriven', decision: first }))
-      expect(await open().deadLetters.get('dl-2')).toEqual(
+      expect(await here.open().deadLetters.get('dl-2')).toEqual(
         deadLetter('dl-2', { status: 'discarded', decision: second }),
       )
       expect(await get('dl-3')).toMatchObject({ status: 'open', decision: redriven('oscar') })
@@ -171,7 +162,7 @@ export function describeDeadLetters(name: string, fresh: () => Promise<Fresh> | 
       await store.deadLetters.add(letters)
       const operators = ['olga', 'oscar', 'otto', 'ole'].map((by, n) => ({
         by,
-        deadLetters: [store, open(), open(), open()][n]?.deadLetters ?? store.deadLetters,
+        deadLetters: [store, here.open(), here.open(), here.open()][n]?.deadLetters ?? store.deadLetters,
         decision: n % 2 === 0 ? redriven(by) : discarded(by),
       }))
       const won = await Promise.all(
@@ -199,7 +190,7 @@ export function describeDeadLetters(name: string, fresh: () => Promise<Fresh> | 
       const decisions = ['e', 'c', 'b', 'a'].map((id) => ({ id, decision: redriven('olga') }))
       await store.deadLetters.decide(decisions)
       await store.deadLetters.confirm(decisions.slice(1, 2))
-      const { unconfirmed } = open().deadLetters
+      const { unconfirmed } = here.open().deadLetters
       expect(await unconfirmed({ limit: 2 })).toEqual(
         ['a', 'b'].map((id) => deadLetter(id, { decision: redriven('olga') })),
       )

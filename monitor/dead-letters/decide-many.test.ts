@@ -1,12 +1,13 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { type Fresh, freshFile } from '@posta/common/service/fresh-store.ts'
+import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
-import { type Fresh, freshEmbedded } from '../events/fresh.ts'
 import { deliver, NOON_MS, requested } from '../samples.ts'
 import { createDecisions } from './decide.ts'
 import { createDecideMany } from './decide-many.ts'
 import { fakeBroker, letters, setAside, unreadable } from './fixture.ts'
 
-let here: Fresh
+let here: Fresh<Store>
 let store: Store
 let broker: ReturnType<typeof fakeBroker>
 let nowMs: number
@@ -16,7 +17,7 @@ const redriven = { to: 'redriven' } as const
 const discarded = { to: 'discarded', reason: 'A test of ours.' } as const
 
 beforeEach(() => {
-  here = freshEmbedded()
+  here = freshFile(openEmbedded)
   store = here.open()
   broker = fakeBroker()
   nowMs = NOON_MS + 10_000
@@ -25,7 +26,6 @@ beforeEach(() => {
   many = createDecideMany({ deadLetters, decisions: createDecisions({ deadLetters, broker, deps }), deps })
 })
 afterEach(async () => {
-  await store.close()
   await here.dispose()
 })
 

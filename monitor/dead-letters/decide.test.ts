@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Outgoing } from '@posta/common/broker/broker.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
-import type { Store } from '../events/events.ts'
 import { at, deliver, NOON_MS, requested } from '../samples.ts'
 import type { StoredDeadLetter } from './dead-letters.ts'
 import { type Choice, createDecisions } from './decide.ts'
@@ -14,29 +13,21 @@ const discarded: Choice = { to: 'discarded', reason: 'A test of ours.' }
 
 describe.each(stores)('with the %s store', (_, fresh) => {
   let here: ReturnType<typeof fresh>
-  let opened: Store[]
   let broker: ReturnType<typeof fakeBroker>
 
-  const open = () => {
-    const store = here.open()
-    opened.push(store)
-    return store
-  }
-  const replica = (store = open(), to: Pick<typeof broker, 'publish'> = broker) =>
+  const replica = (store = here.open(), to: Pick<typeof broker, 'publish'> = broker) =>
     createDecisions({ deadLetters: store.deadLetters, broker: to, deps: { now: () => NOON_MS } })
 
   beforeEach(() => {
     here = fresh()
-    opened = []
     broker = fakeBroker()
   })
   afterEach(async () => {
-    for (const store of opened) await store.close()
     await here.dispose()
   })
 
   async function keep(...deadLetters: StoredDeadLetter[]) {
-    const store = open()
+    const store = here.open()
     await store.deadLetters.add(deadLetters)
     const { decide } = replica(store)
     return { store, decide: (by: string, choice: Choice, which = id) => decide({ id: which, by, choice }) }
@@ -167,7 +158,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
 
     test('of which a killed process published all, but confirmed nothing, is published the same by another', async () => {
       const { decide } = await keep(setAside(original))
-      const { deadLetters } = open()
+      const { deadLetters } = here.open()
       const killed = createDecisions({
         deadLetters: { ...deadLetters, confirm: () => Promise.reject(new Error('Killed.')) },
         broker,
@@ -193,7 +184,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
       expect(winners).toHaveLength(1)
       const losers = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason] : []))
       expect(losers).toMatchObject([{ code: 'conflict' }])
-      expect((await open().deadLetters.get(letter.id))?.status).toBe(winners[0] ?? 'open')
+      expect((await here.open().deadLetters.get(letter.id))?.status).toBe(winners[0] ?? 'open')
       expect(broker.ids('ce_id').filter((event) => event.startsWith(`${letter.id}.`))).toEqual([
         `${letter.id}.${winners[0]}`,
       ])

@@ -1,11 +1,12 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
-import { freshEmbedded } from '../events/fresh.ts'
+import { freshFile } from '@posta/common/service/fresh-store.ts'
+import { openEmbedded } from '../events/embedded.ts'
 import { describeDeadLetters } from './dead-letters.suite.ts'
 import type { DeadLetterFilter } from './dead-letters.ts'
 import { schema, statements } from './embedded.ts'
 
-describeDeadLetters('the embedded store', freshEmbedded)
+describeDeadLetters('the embedded store', () => freshFile(openEmbedded))
 
 /** Every combination of filters that a list can be asked with. */
 function combinations(filter: Required<DeadLetterFilter>): DeadLetterFilter[] {

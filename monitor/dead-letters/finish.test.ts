@@ -13,32 +13,23 @@ const log = createLog('monitor', 'silent')
 
 describe.each(stores)('with the %s store', (_, fresh) => {
   let here: ReturnType<typeof fresh>
-  let opened: Store[]
   let running: Part[]
   let store: Store
   let broker: ReturnType<typeof fakeBroker>
 
-  const open = () => {
-    const another = here.open()
-    opened.push(another)
-    return another
-  }
-
   beforeEach(() => {
     here = fresh()
-    opened = []
     running = []
-    store = open()
+    store = here.open()
     broker = fakeBroker()
   })
   afterEach(async () => {
     for (const part of running) await part.close?.(1000)
-    for (const each of opened) await each.close()
     await here.dispose()
   })
 
   async function startReplica(publish = broker.publish): Promise<void> {
-    const { deadLetters } = open()
+    const { deadLetters } = here.open()
     const decisions = createDecisions({ deadLetters, broker: { publish }, deps: { now: () => NOON_MS } })
     const part = finishDecisions({ deadLetters, decisions, log, everyMs: 20 })
     running.push(part)

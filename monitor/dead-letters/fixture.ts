@@ -1,6 +1,8 @@
 import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
-import { freshEmbedded, freshMongo } from '../events/fresh.ts'
+import { freshDatabase, freshFile } from '@posta/common/service/fresh-store.ts'
+import { openEmbedded } from '../events/embedded.ts'
+import { openMongo } from '../events/mongo.ts'
 import { deliver, loggedIn, NOON_MS, requested } from '../samples.ts'
 import type { StoredDeadLetter } from './dead-letters.ts'
 import { toDeadLetter } from './from-message.ts'
@@ -11,8 +13,8 @@ const serverUrl = process.env.TEST_MONGO_URL
 
 /** Each store that is there to be tested with. */
 export const stores = [
-  ['embedded', freshEmbedded] as const,
-  ...(serverUrl ? [['MongoDB', () => freshMongo(serverUrl)] as const] : []),
+  ['embedded', () => freshFile(openEmbedded)] as const,
+  ...(serverUrl ? [['MongoDB', () => freshDatabase(serverUrl, openMongo)] as const] : []),
 ]
 
 /** As monitor keeps it, some ms after noon. */

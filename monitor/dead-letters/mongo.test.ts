@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer } from 'node:net'
-import { databaseUrl, dropDatabase, freshMongo } from '../events/fresh.ts'
+import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/service/fresh-store.ts'
 import { openMongo } from '../events/mongo.ts'
 import { describeDeadLetters } from './dead-letters.suite.ts'
 import { letters } from './fixture.ts'
@@ -8,7 +8,7 @@ import { letters } from './fixture.ts'
 const serverUrl = process.env.TEST_MONGO_URL
 
 if (serverUrl) {
-  describeDeadLetters('the MongoDB store', () => freshMongo(serverUrl))
+  describeDeadLetters('the MongoDB store', () => freshDatabase(serverUrl, openMongo))
 
   test('an insert that gets no answer, since the connection breaks, is no insert', async () => {
     const url = new URL(databaseUrl(serverUrl))

@@ -1,14 +1,15 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { type Fresh, freshFile } from '@posta/common/service/fresh-store.ts'
 import { createApp } from '@posta/common/service/http.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
+import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
-import { type Fresh, freshEmbedded } from '../events/fresh.ts'
 import { at, deliver, NOON_MS, requested } from '../samples.ts'
 import { createDecisions } from './decide.ts'
 import { createDecideMany } from './decide-many.ts'
@@ -26,13 +27,13 @@ const garbled = { value: Buffer.from('{'), key: Buffer.from([0xff]) }
 const stored = setAside({ ...deliver(requested('op-2'), 7, 3), ...garbled }, 'Not JSON.')
 const letter = stored.id
 
-let here: Fresh
+let here: Fresh<Store>
 let store: Store
 let broker: ReturnType<typeof fakeBroker>
 let app: Hono
 
 beforeEach(async () => {
-  here = freshEmbedded()
+  here = freshFile(openEmbedded)
   store = here.open()
   broker = fakeBroker()
   const { deadLetters } = store
@@ -54,7 +55,6 @@ beforeEach(async () => {
   await deadLetters.add([stored, unreadable])
 })
 afterEach(async () => {
-  await store.close()
   await here.dispose()
 })
 

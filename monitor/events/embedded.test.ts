@@ -3,13 +3,13 @@ import { afterEach, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { freshFile } from '@posta/common/service/fresh-store.ts'
 import { verify } from '../chain.ts'
 import { deliver, loggedIn, NOON_MS } from '../samples.ts'
 import { createAppend } from './append.ts'
 import { openEmbedded, statements } from './embedded.ts'
 import { describeStore } from './events.suite.ts'
 import type { Store } from './events.ts'
-import { freshEmbedded } from './fresh.ts'
 import { toEvent } from './record.ts'
 
 const folders: string[] = []
@@ -34,7 +34,7 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
 })
 
-describeStore('the embedded store', freshEmbedded)
+describeStore('the embedded store', () => freshFile(openEmbedded))
 
 /** Every combination of filters that a list can be asked with. */
 function combinations<Name extends string>(names: readonly Name[]): { [name in Name]?: string }[] {

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import type { Fresh } from '@posta/common/service/fresh-store.ts'
 import { link, START, verify } from '../chain.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../samples.ts'
 import { createAppend } from './append.ts'
 import type { NewEvent, Store, StoredEvent } from './events.ts'
-import type { Fresh } from './fresh.ts'
 import { minuteOf, toEvent } from './record.ts'
 
 const logins = (count: number, partition = 0, prefix = 'e'): NewEvent[] =>
@@ -13,26 +13,17 @@ const linked = (...events: NewEvent[]) => link(START, events)
 const ids = (found: readonly { readonly id: string }[]) => found.map(({ id }) => id)
 
 /** Every promise of the port (events.ts), as tests. `fresh` is called for each. */
-export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh): void {
+export function describeStore(name: string, fresh: () => Fresh<Store>): void {
   describe(`${name} keeps the promises of events:`, () => {
-    let here: Fresh
-    let opened: Store[] = []
+    let here: Fresh<Store>
     let store: Store
 
-    const open = () => {
-      const another = here.open()
-      opened.push(another)
-      return another
-    }
-
-    beforeEach(async () => {
-      here = await fresh()
-      store = open()
+    beforeEach(() => {
+      here = fresh()
+      store = here.open()
     })
 
     afterEach(async () => {
-      for (const each of opened) await each.close()
-      opened = []
       await here.dispose()
     })
 
@@ -45,7 +36,7 @@ export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh)
       expect(await store.events.insert([request])).toBe('stored')
       expect(await store.events.insert([{ ...result, chain: 'posta.results/0', seq: 1 }])).toBe('stored')
       await store.close()
-      const reopened = open()
+      const reopened = here.open()
       expect(await reopened.events.get(request.id)).toEqual(request)
       expect((await reopened.events.get(result.id))?.durationMs).toBe(40)
       expect(await reopened.events.get('unknown')).toBeUndefined()
@@ -213,7 +204,7 @@ export function describeStore(name: string, fresh: () => Promise<Fresh> | Fresh)
 
     test('replicas that append to one chain at once keep it whole, with every event once', async () => {
       const events = logins(120)
-      const replicas = [store, open(), open()].map((each) => createAppend(each.events))
+      const replicas = [store, here.open(), here.open()].map((each) => createAppend(each.events))
       // Each has most of them, so that they race for the places and for the ids.
       await Promise.all(
         replicas.map(async (append, replica) => {

@@ -1,16 +1,16 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Socket } from 'node:net'
+import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/service/fresh-store.ts'
 import { deliver, loggedIn, NOON_MS } from '../samples.ts'
 import { createAppend } from './append.ts'
 import { describeStore } from './events.suite.ts'
-import { databaseUrl, dropDatabase, freshMongo } from './fresh.ts'
 import { openMongo } from './mongo.ts'
 import { toEvent } from './record.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 
 if (serverUrl) {
-  describeStore('the MongoDB store', () => freshMongo(serverUrl))
+  describeStore('the MongoDB store', () => freshDatabase(serverUrl, openMongo))
 
   test('a store whose server comes up later works from then on', async () => {
     const url = new URL(databaseUrl(serverUrl))

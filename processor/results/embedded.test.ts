@@ -3,8 +3,8 @@ import { afterEach, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { freshFile } from '@posta/common/service/fresh-store.ts'
 import { openEmbeddedResults, queries } from './embedded.ts'
-import { freshEmbedded } from './fresh.ts'
 import { conversion, describeResults } from './results.suite.ts'
 import type { Results } from './results.ts'
 
@@ -28,7 +28,7 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
 })
 
-describeResults('the embedded store', freshEmbedded)
+describeResults('the embedded store', () => freshFile(openEmbeddedResults))
 
 test('every query goes by an index: none reads the whole table or sorts', async () => {
   const path = join(temporary(), 'results.db')

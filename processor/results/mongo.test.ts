@@ -1,17 +1,17 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Server } from 'node:net'
-import { MongoClient } from 'mongodb'
-import { freshMongo } from './fresh.ts'
+import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/service/fresh-store.ts'
 import { openMongoResults } from './mongo.ts'
 import { conversion, describeResults } from './results.suite.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 
 if (serverUrl) {
-  describeResults('the MongoDB store', () => freshMongo(serverUrl))
+  describeResults('the MongoDB store', () => freshDatabase(serverUrl, openMongoResults))
 
   test('a store whose server comes up later works from then on', async () => {
-    const { hostname, port } = new URL(serverUrl)
+    const url = new URL(databaseUrl(serverUrl))
+    const { hostname, port } = url
     const way = createServer((client) => {
       const server = connect(Number(port), hostname)
       client.on('error', () => server.destroy()).on('close', () => server.destroy())
@@ -23,16 +23,13 @@ if (serverUrl) {
     const freePort = await listen(0)
     await new Promise((resolve) => way.close(resolve))
 
-    const name = `posta-results-${Bun.randomUUIDv7()}`
-    const results = openMongoResults(`mongodb://127.0.0.1:${freePort}/${name}?directConnection=true`)
+    const results = openMongoResults(`mongodb://127.0.0.1:${freePort}${url.pathname}?directConnection=true`)
     expect(await results.append([conversion('a')]).catch(() => 'rejected')).toBe('rejected')
     await listen(freePort)
     expect(await results.append([conversion('a')])).toBe(1)
     await results.close()
     await new Promise((resolve) => way.close(resolve))
-    const client = new MongoClient(serverUrl)
-    await client.db(name).dropDatabase()
-    await client.close()
+    await dropDatabase(url.href)
   })
 }
 

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import type { Fresh } from './fresh.ts'
+import type { Fresh } from '@posta/common/service/fresh-store.ts'
 import type { Result, Results } from './results.ts'
 
 type Succeeded = Extract<Result, { status: 'succeeded' }>
@@ -45,26 +45,17 @@ function table(id: string, base: string, date: string, completedAt: string): Res
 const withoutRates = ({ rates, ...summary }: Result) => summary
 
 /** Every promise of the port (results.ts), as tests. `fresh` is called for each. */
-export function describeResults(name: string, fresh: () => Fresh): void {
+export function describeResults(name: string, fresh: () => Fresh<Results>): void {
   describe(`${name} keeps the promises of results:`, () => {
-    let here: Fresh
-    let opened: Results[] = []
+    let here: Fresh<Results>
     let results: Results
-
-    function open(): Results {
-      const one = here.open()
-      opened.push(one)
-      return one
-    }
 
     beforeEach(() => {
       here = fresh()
-      results = open()
+      results = here.open()
     })
 
     afterEach(async () => {
-      await Promise.all(opened.map((one) => one.close()))
-      opened = []
       await here.dispose()
     })
 
@@ -76,7 +67,7 @@ export function describeResults(name: string, fresh: () => Fresh): void {
       ]
       expect(await results.append(stored)).toBe(3)
       await results.close()
-      const other = open()
+      const other = here.open()
       for (const each of stored) expect<unknown>(await other.get(each.id)).toEqual(each)
       const found = await other.find(['c', 'a', 'no such', 'b'])
       expect([...found.keys()].sort()).toEqual(['a', 'b', 'c'])
@@ -120,7 +111,7 @@ export function describeResults(name: string, fresh: () => Fresh): void {
 
     test('two members that append the same results store each of them once', async () => {
       const ids = Array.from({ length: 20 }, (_, index) => `op-${String(index).padStart(2, '0')}`)
-      const members = [open(), open(), open()]
+      const members = [here.open(), here.open(), here.open()]
       const counts = await Promise.all(
         members.map((member, index) => member.append(ids.map((id) => conversion(id, { user: `member-${index}` })))),
       )
@@ -214,7 +205,7 @@ export function describeResults(name: string, fresh: () => Fresh): void {
       await results.append(stored.toReversed())
       expect(await results.deleteBefore(at(7), 3)).toBe(3)
       expect((await results.page({ limit: 20 })).map(({ id }) => id).at(-1)).toBe('op-3')
-      await Promise.all([results.deleteBefore(at(7), 3), open().deleteBefore(at(7), 3)])
+      await Promise.all([results.deleteBefore(at(7), 3), here.open().deleteBefore(at(7), 3)])
       await results.deleteBefore(at(7), 3)
       expect((await results.page({ limit: 20 })).map(({ id }) => id)).toEqual(['op-9', 'op-8', 'op-7'])
       expect(await results.deleteBefore(at(7), 3)).toBe(0)
