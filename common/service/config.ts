@@ -8,9 +8,10 @@ export type Environment = Readonly<Record<string, string | undefined>>
 /** Configuration that cannot work: every fault, by variable, in one message. */
 export class ConfigError extends Error {
   override name = 'ConfigError'
-  constructor(faults: readonly string[]) {
+  constructor(faults: readonly string[], options?: ErrorOptions) {
     super(
       `The configuration is not valid:\n${faults.map((fault) => `  ${fault}`).join('\n')}\nSee .env.example for every variable.`,
+      options,
     )
   }
 }

@@ -73,6 +73,8 @@ export function makePrivate(path: string): void {
     closeSync(openSync(path, 'a', 0o600))
   } catch (error) {
     const reason = error instanceof Error && 'code' in error ? error.code : error
-    throw new ConfigError([`DATA_DIR, or the URL of a file: ${path} cannot be made or written to (${reason})`])
+    throw new ConfigError([`DATA_DIR, or the URL of a file: ${path} cannot be made or written to (${reason})`], {
+      cause: error,
+    })
   }
 }
