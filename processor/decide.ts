@@ -57,11 +57,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
   function verdictOn(request: Request): Verdict {
     if (held.has(request.user)) return { retry: 'An earlier operation of the same user is tried again first.' }
     const before = stored.get(request.id)
-    if (before && !isPerformed(request, before)) {
-      // Whoever gave it up may have died before the dead letter was out: set aside again, it is the same dead letter.
-      if (isDeadLettered(before) && request.redrive === undefined) return { dead: 'It was given up before.' }
-      return answer(request, before)
-    }
+    if (before && !isPerformed(request, before)) return answer(request, before)
     if (isTooOld(request, known.completedAt)) return before ? answer(request, before) : { dead: TOO_OLD }
     const counted = countedUsdE8.get(userDayKey(request)) ?? 0
     const attempt = perform(request, counted, known)

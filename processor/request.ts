@@ -46,11 +46,13 @@ export function readRequest(message: Delivered): { readonly item: Request } | { 
  */
 export function reply(result: ResultSummary, { redrive, traceparent }: Request): Outgoing {
   const { id: operation, user, type: operationType, createdAt, completedAt } = result
+  // What a redrive made of it is the redrive's, also where the first request comes again.
+  const by = redrive ?? result.redrive
   const attributes = {
-    id: `${operation}.${redrive ?? 'result'}`,
+    id: `${operation}.${by ?? 'result'}`,
     time: completedAt,
     subject: operation,
-    redrive,
+    redrive: by,
     traceparent,
   }
   const data = { user, operation, operationType, createdAt, completedAt }

@@ -134,7 +134,7 @@ describe('consume', () => {
     expect(await deliver([message(4, 'a', 'a3')])).toBeUndefined()
   })
 
-  test('a message is dead after 5 attempts, the one behind it goes on, and onDead runs before the dead letter is sent', async () => {
+  test('a message is dead after 5 attempts, the one behind it goes on, and onDead runs once the dead letter is sent', async () => {
     let attempts = 0
     const order: string[] = []
     const hand = start(
@@ -157,7 +157,7 @@ describe('consume', () => {
     await until(() => hand.committed.includes(2))
 
     expect(attempts).toBe(5)
-    expect(order).toEqual(['dead bad, 0 published: It fails. (given up after 5 attempts)', 'good'])
+    expect(order).toEqual(['dead bad, 2 published: It fails. (given up after 5 attempts)', 'good'])
     expect(hand.published.map(({ topic }) => topic)).toEqual([topics.deadLetters, topics.events])
   })
 

@@ -30,7 +30,10 @@ export interface Consumer<Item> {
    * same messages come again after a pause, for as long as it takes.
    */
   handle(received: readonly Received<Item>[], signal: AbortSignal): Promise<readonly Verdict[]>
-  /** Runs, durably, before a message that could be read is set aside as a dead letter. A throw is trouble as above. */
+  /**
+   * Runs, durably, once a message that could be read lies among the dead letters: whatever it says of the message, an
+   * operator finds that one. A crash before it is over brings the message again. A throw is trouble as above.
+   */
   onDead?(received: Received<Item>, reason: string): Promise<void>
   readonly log: Logger
   readonly metrics: Registry
@@ -182,13 +185,13 @@ export function consume<Item>(consumer: Consumer<Item>): Subscription {
   async function setAside(dead: readonly Dead<Item>[], signal: AbortSignal): Promise<void> {
     if (dead.length === 0) return
     await untilItWorks(async () => {
-      for (const { received, reason } of dead) if (received) await consumer.onDead?.(received, reason)
       await broker.publish(
         dead.flatMap(({ message, reason }) => [
           encodeDeadLetter(message, group, reason),
           deadLettered(message, group, reason, deps.now()),
         ]),
       )
+      for (const { received, reason } of dead) if (received) await consumer.onDead?.(received, reason)
     }, signal)
     for (const { message, reason } of dead) {
       deadLetters.inc({ group, topic: message.topic })

@@ -128,6 +128,13 @@ describe.each([
   })
 })
 
+test('a redrive that comes together with a plain success turns the failure by dead letter into it all the same', async () => {
+  const { id } = await submit()
+  await receive(id, [deadLettered])
+  await receive(id, [{}, { redrive: 'r1' }])
+  expect((await read(id)).status).toBe('succeeded')
+})
+
 test('who watches when it fails as a dead letter is told, and the watch ends; each watch after the redrive shows the success', async () => {
   const { id } = await submit('order-1')
   const watch = async (waiting: Waiting) => {

@@ -125,8 +125,9 @@ function onePerOperation(changes: readonly Change[]): Change[] {
   const byId = new Map<string, Change>()
   for (const change of changes) {
     const before = byId.get(change.id)
-    const replaces = before?.errorCode === 'dead-lettered' && change.redriven && change.status === 'succeeded'
-    if (!before || replaces) byId.set(change.id, change)
+    // A plain success is in vain where the row has the dead letter already: then the redrive's alone counts.
+    const givesWay = before?.errorCode === 'dead-lettered' || (before?.status === 'succeeded' && !before.redriven)
+    if (!before || (givesWay && change.redriven && change.status === 'succeeded')) byId.set(change.id, change)
   }
   return [...byId.values()]
 }

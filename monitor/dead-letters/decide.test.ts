@@ -121,11 +121,13 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     ['redrive', redriven, discarded],
     ['discard', discarded, redriven],
   ] as const)('a %s', (_, choice, other) => {
-    test('that was asked for twice is published once, in the name of who asked first', async () => {
+    test('that was asked for twice is decided once, in the name of who asked first', async () => {
       const { decide } = await keep(setAside(original))
       const first = await decide('olga', choice)
       expect(await decide('oscar', choice)).toEqual(first)
-      expect(broker.published).toHaveLength(1)
+      // A redrive that is asked for again is sent again, to the byte, in case the first was lost with its topic.
+      const again = choice.to === 'redriven' ? [broker.published[0]] : []
+      expect(broker.published).toEqual([broker.published[0] ?? [], ...again.flatMap((each) => (each ? [each] : []))])
     })
 
     test('that two ask for at once, of one replica, is published once', async () => {

@@ -32,7 +32,8 @@ export interface Decisions {
  * However often one is asked for, by how many, and whatever crashes in between, it has its effect once: the first
  * decision is recorded before anything is published, and no other is possible after it; the id of its event, which a
  * redriven message carries as `ce_redrive`, follows from the dead letter's; and until the broker has confirmed both, the
- * same is published again, by whoever asks again or by finish.ts.
+ * same is published again by finish.ts. Who asks for a redrive again has the same sent again: that mends what was lost
+ * with its topic, and changes nothing otherwise.
  */
 export function createDecisions(parts: {
   deadLetters: Pick<DeadLetters, 'get' | 'find' | 'decide' | 'confirm'>
@@ -44,9 +45,7 @@ export function createDecisions(parts: {
   const underWay = new Map<string, Promise<void>>()
 
   async function publish(recorded: readonly StoredDeadLetter[]): Promise<void> {
-    const messages = recorded.flatMap((each) =>
-      each.status === 'open' && each.decision ? messagesOf(each, each.decision) : [],
-    )
+    const messages = recorded.flatMap((each) => (each.decision ? messagesOf(each, each.decision) : []))
     if (messages.length > 0) await broker.publish(messages)
     await deadLetters.confirm(recorded.flatMap(({ id, decision }) => (decision ? [{ id, decision }] : [])))
   }
@@ -77,7 +76,7 @@ export function createDecisions(parts: {
     })
     await carryOutNow(
       outcomes.flatMap(({ result, deadLetter }) =>
-        result !== 'refused' && deadLetter.status === 'open' ? [deadLetter] : [],
+        result !== 'refused' && deadLetter.status !== 'discarded' ? [deadLetter] : [],
       ),
     )
     return outcomes.map((outcome) =>

@@ -16,7 +16,7 @@ export interface Clients {
 
 const PASSWORD = 'nobody else knows this sentence'
 /** Nobody submits more while so many of the own operations are pending: what is in flight stays bounded. */
-const MAX_PENDING = 4
+const MAX_PENDING = 8
 /** After so many operations someone else takes the place: the limit of a user's day is soon reached. */
 const OPERATIONS_PER_USER = 40
 const ANSWER_WITHIN_MS = 8000

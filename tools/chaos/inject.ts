@@ -7,14 +7,14 @@ import type { ChaosParts } from './parts.ts'
 import type { Injection, Plan, ServiceName } from './plan.ts'
 import { poisonAll } from './poison.ts'
 import type { Random } from './random.ts'
-import type { Snapshot } from './snapshot.ts'
+import type { Poison } from './snapshot.ts'
 
 /** All that faults are done to, and with. */
 export interface Victims {
   readonly fleet: Fleet
   readonly parts: ChaosParts
   readonly rates: FakeApi
-  readonly poison: Snapshot['poison'][number][]
+  readonly poison: Poison[]
   readonly random: Random
   /** Sends a dead letter's message again, as an operator. */
   readonly redrive: () => Promise<void>
@@ -25,7 +25,7 @@ export interface Victims {
 export type Injected = Map<string, { injected: number; missed: number }>
 
 /** A point that nobody comes to for so long, while other faults are in the way, is given up. */
-const REACHED_WITHIN_MS = 15_000
+const REACHED_WITHIN_MS = 25_000
 /** More than the pause between two looks at what is pending. */
 const SWEEP_MS = 6000
 

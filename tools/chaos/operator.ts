@@ -9,6 +9,8 @@ import type { Random } from './random.ts'
 export interface Operator {
   /** Most of the dead letters of requests that can be redriven, each asked for more than once, of several monitors. */
   redrive(): Promise<void>
+  /** Those that were redriven though their operations, these, are failed: a topic took the message or the reply with it. */
+  redriveAgain(operations: ReadonlySet<string>): Promise<void>
   /** An answer with a status below 400, or undefined after some tries. */
   get(url: string): Promise<unknown>
 }
@@ -19,7 +21,9 @@ const ASK_WITHIN_MS = 30_000
 
 const Page = v.object({
   items: v.array(v.object({ id: v.string(), redrivable: v.boolean(), operation: v.optional(v.string()) })),
+  next: v.optional(v.string()),
 })
+type Letter = v.InferOutput<typeof Page>['items'][number]
 
 export async function createOperator(options: { dataDir: string; fleet: Fleet; random: Random }): Promise<Operator> {
   const { dataDir, fleet, random } = options
@@ -57,18 +61,40 @@ export async function createOperator(options: { dataDir: string; fleet: Fleet; r
     if (v.is(Tokens, answer.body)) token = answer.body.accessToken
   }
 
+  const monitors = () => fleet.members('monitor').flatMap(({ url, extra }) => (extra ? [] : [url]))
+
+  /** Those of requests, as far as they can be had. */
+  async function list(status: 'open' | 'redriven'): Promise<Letter[]> {
+    const letters: Letter[] = []
+    for (let next: string | undefined = ''; next !== undefined; ) {
+      const query: string = `status=${status}&topic=posta.requests&limit=100${next && `&cursor=${encodeURIComponent(next)}`}`
+      const page = await ask('GET', `${random.pick(monitors())}/dead-letters?${query}`)
+      if (!page || !v.is(Page, page.body)) break
+      letters.push(...page.body.items)
+      next = page.body.next
+    }
+    return letters
+  }
+
+  /** Each asked for of every monitor at once. */
+  async function redriveAll(letters: readonly Letter[]): Promise<void> {
+    await Promise.all(
+      letters.flatMap(({ id }) =>
+        monitors().map((url) => ask('POST', `${url}/dead-letters/${encodeURIComponent(id)}/redrive`)),
+      ),
+    )
+  }
+
   return {
     async redrive() {
-      const urls = fleet.members('monitor').flatMap(({ url, extra }) => (extra ? [] : [url]))
-      const list = await ask('GET', `${random.pick(urls)}/dead-letters?status=open&topic=posta.requests&limit=100`)
-      if (!list || !v.is(Page, list.body)) return
-      const ours = list.body.items.filter(({ redrivable, operation }) => {
+      const ours = (await list('open')).filter(({ redrivable, operation }) => {
         return redrivable && operation !== undefined && fleet.misread.includes(operation)
       })
-      await Promise.all(
-        ours
-          .filter(() => random.chance(0.8))
-          .flatMap(({ id }) => urls.map((url) => ask('POST', `${url}/dead-letters/${encodeURIComponent(id)}/redrive`))),
+      await redriveAll(ours.filter(() => random.chance(0.8)))
+    },
+    async redriveAgain(operations) {
+      await redriveAll(
+        (await list('redriven')).filter(({ operation }) => operation !== undefined && operations.has(operation)),
       )
     },
     async get(url) {

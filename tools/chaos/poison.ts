@@ -2,17 +2,25 @@ import type { Header, Outgoing } from '../../common/broker/broker.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { ChaosParts } from './parts.ts'
 import type { Random } from './random.ts'
-import type { Snapshot } from './snapshot.ts'
+import type { Poison } from './snapshot.ts'
 
 /** Puts on every topic what nobody there can read. Each must become one dead letter, and hold up nothing. */
-export async function poisonAll(parts: ChaosParts, known: Snapshot['poison'][number][], random: Random): Promise<void> {
+export async function poisonAll(parts: ChaosParts, known: Poison[], random: Random): Promise<void> {
   const messages: Outgoing[] = []
+  const put: Poison[] = []
   for (const topic of Object.values(topics)) {
     const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
     messages.push({ topic, key: mark, value: Buffer.from(textOf(mark, random)), headers: headersFor(topic, random) })
-    known.push({ mark, topic, atMs: Date.now() })
+    put.push({ mark, topic, atMs: Date.now(), acknowledged: false })
   }
-  await parts.publishForeign(messages)
+  try {
+    await parts.publishForeign(messages)
+    known.push(...put.map((each) => ({ ...each, acknowledged: true })))
+  } catch (error) {
+    // Some of it may be there all the same.
+    known.push(...put)
+    throw error
+  }
 }
 
 function textOf(mark: string, random: Random): string {

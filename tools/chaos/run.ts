@@ -15,12 +15,12 @@ import { expectedRates } from './rates.ts'
 import { readEvents, readGateway, readResults } from './read-stores.ts'
 import { realParts } from './real-parts.ts'
 import type { Safeguard } from './safeguards.ts'
-import type { OperationRow, Snapshot } from './snapshot.ts'
+import type { OperationRow, Poison, Snapshot } from './snapshot.ts'
 
 const LIMIT_USD = 300
 const PEOPLE = 8
 /** Between two submissions of one person, on average. The MongoDB-wire server looks at a whole collection for each question: longer. */
-const PAUSE_MS = { embedded: 300, real: 2000 }
+const PAUSE_MS = { embedded: 300, real: 1000 }
 const CALM_MS = 4000
 /** More than the pauses after which a request is sent again, however often it was already. */
 const LATER_MS = 60 * 60 * 1000
@@ -79,7 +79,7 @@ export async function runPlan(
       history: openHistory(historyPath),
       random: random.fork('clients'),
     })
-    const poison: Snapshot['poison'][number][] = []
+    const poison: Poison[] = []
     const injected = await injectAll(plan, {
       fleet,
       parts,
@@ -94,6 +94,7 @@ export async function runPlan(
     const faultsEndedAtMs = Date.now()
     log(`${clients.acknowledged} operations; the faults are over`)
     await operator.redrive()
+    await operator.redriveAgain(failedByDeadLetter(join(dataDir, 'gateway.db')))
     await Bun.sleep(CALM_MS)
     clients.calm()
     await Bun.sleep(CALM_MS)
@@ -134,6 +135,12 @@ export async function runPlan(
     await rates.stop()
     await parts.dispose()
   }
+}
+
+function failedByDeadLetter(path: string): ReadonlySet<string> {
+  return new Set(
+    readGateway(path).operations.flatMap(({ id, errorCode }) => (errorCode === 'dead-lettered' ? [id] : [])),
+  )
 }
 
 /** Until nothing is old and pending, for as long as the longest backlog may take. */

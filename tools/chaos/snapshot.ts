@@ -81,6 +81,15 @@ export interface Message {
   readonly value: string
 }
 
+/** A message of the foreign client, which nobody can read, by a mark in it. */
+export interface Poison {
+  readonly mark: string
+  readonly topic: string
+  readonly atMs: number
+  /** Whether the broker said that it has it. */
+  readonly acknowledged: boolean
+}
+
 /** A process that the run started, over all its lives. */
 export interface ProcessUse {
   readonly name: string
@@ -106,8 +115,7 @@ export interface Snapshot {
   readonly messages: readonly Message[]
   /** When topics were made anew: what was on them and unread is lost. */
   readonly remade: readonly { readonly topic: string; readonly atMs: number }[]
-  /** By a mark in it: each message of the foreign client, which nobody can read. */
-  readonly poison: readonly { readonly mark: string; readonly topic: string; readonly atMs: number }[]
+  readonly poison: readonly Poison[]
   /** Operations whose requests processor once read wrongly. */
   readonly misread: readonly string[]
   /** What the rates must have been. By source (`live`, `bundled`), base and code. */

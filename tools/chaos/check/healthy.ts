@@ -171,7 +171,7 @@ export function healthySnapshot(): Snapshot {
     deadLetters,
     messages,
     remade: [],
-    poison: [{ mark: 'poison-1', topic: topics.requests, atMs: START_MS }],
+    poison: [{ mark: 'poison-1', topic: topics.requests, atMs: START_MS, acknowledged: true }],
     misread: ['bob-3'],
     rates: { live: { EUR: { KWD: '0.3', USD: '1.25' } }, bundled: { EUR: { KWD: '3e-1', USD: '1.250' } } },
     shown: {
