@@ -211,7 +211,7 @@ export function deadLetterRoutes(parts: {
         security,
         summary: "Send a dead letter's message again",
         description:
-          'Has its effect once, however often it is asked for. It is an event, with who asked. An operation that failed as `dead-lettered` may succeed by it, once. `overloaded`: it is recorded, and is carried out when the broker takes messages again.',
+          'Has its effect once, however often it is asked for; asked for again, the same is sent again. It is an event, with who asked. An operation that failed as `dead-lettered` may succeed by it, once. `overloaded`: it is recorded, and is carried out when the broker takes messages again.',
         responses: {
           200: jsonResponse(DeadLetter, 'The dead letter as it is now.'),
           ...problemResponses('invalid-token', 'forbidden', 'not-found', 'conflict', 'overloaded'),
