@@ -207,6 +207,8 @@ function createMember(options: {
       const victim = child
       if (victim) {
         asked.add(victim.process)
+        // It did not get to the point where it was to kill itself.
+        if (victim.process === armed) armed = undefined
         victim.process.kill('SIGKILL')
         await victim.ended
       }

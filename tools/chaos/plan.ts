@@ -128,12 +128,14 @@ function lanesOf(parts: PartsKind, lengthMs: number, random: Random): Readonly<R
       ...at('gateway', 'before-publish'),
       ...at('gateway', 'after-publish'),
       ...at('gateway', 'before-offset'),
+      restart: () => [3000, { kind: 'restart', target: anyone() }],
+    },
+    'crashes behind gateway': {
       ...at('processor', 'before-publish'),
       ...at('processor', 'before-offset'),
       ...at('processor', 'before-dead-letter'),
       ...at('monitor', 'handling'),
       ...at('monitor', 'before-offset'),
-      restart: () => [3000, { kind: 'restart', target: anyone() }],
     },
     stalls: {
       pause: () => [random.integer(8000, Math.min(25_000, 6000 + awayMs)), { kind: 'pause', target: anyone() }],

@@ -50,6 +50,7 @@ export async function runPlan(
   const historyPath = join(dir, 'history.jsonl')
   const parts = plan.parts === 'real' ? await realParts(dataDir) : embeddedParts(dataDir)
   const rates = startFakeApi()
+  const databasePath = join(dataDir, 'gateway.db')
   let fleet: Fleet | undefined
   try {
     fleet = await createFleet({
@@ -90,20 +91,23 @@ export async function runPlan(
       log,
     })
     for (const member of fleet.members()) if (!member.extra) await member.up()
-    if (parts.remade.length > 0) await sendAgain(fleet, LATER_MS, () => untilSent(join(dataDir, 'gateway.db')))
+    if (parts.remade.length > 0)
+      await sendAgain(fleet, LATER_MS, () => untilNothingIsPending(databasePath, OLD_MS, Date.now() + CATCH_UP_MS))
     const faultsEndedAtMs = Date.now()
     log(`${clients.acknowledged} operations; the faults are over`)
     await operator.redrive()
-    await operator.redriveAgain(failedByDeadLetter(join(dataDir, 'gateway.db')))
+    await operator.redriveAgain(failedByDeadLetter(databasePath))
     await Bun.sleep(CALM_MS)
     clients.calm()
     await Bun.sleep(CALM_MS)
     await clients.stop()
+    // So that one look at each is enough: to look at all of them takes its time.
+    await untilNothingIsPending(databasePath, 0, faultsEndedAtMs + settleMs)
     while ((await clients.lookAgain()) > 0 && Date.now() < faultsEndedAtMs + settleMs) await Bun.sleep(500)
     const shown = await look(
       fleet,
       operator,
-      readGateway(join(dataDir, 'gateway.db')).operations.map(({ id }) => id),
+      readGateway(databasePath).operations.map(({ id }) => id),
     )
     const processes = await Promise.all(
       fleet.members().map(async (member) => ({
@@ -117,7 +121,7 @@ export async function runPlan(
       limitUsdE8: LIMIT_USD * 1e8,
       faultsEndedAtMs,
       history: readHistory(historyPath),
-      ...readGateway(join(dataDir, 'gateway.db')),
+      ...readGateway(databasePath),
       results: await readResults(parts.storeUrls.processor),
       ...(await readEvents(parts.storeUrls.monitor)),
       messages: await parts.readTopics(),
@@ -143,11 +147,11 @@ function failedByDeadLetter(path: string): ReadonlySet<string> {
   )
 }
 
-/** Until nothing is old and pending, for as long as the longest backlog may take. */
-async function untilSent(path: string): Promise<void> {
-  const untilMs = Date.now() + CATCH_UP_MS
-  const isOld = ({ status, createdAtMs }: OperationRow) => status === 'pending' && createdAtMs < Date.now() - OLD_MS
-  while (readGateway(path).operations.some(isOld) && Date.now() < untilMs) await Bun.sleep(1000)
+/** Until nothing that is older than that is pending, or it is too late. */
+async function untilNothingIsPending(path: string, olderMs: number, untilMs: number): Promise<void> {
+  const isPending = ({ status, createdAtMs }: OperationRow) =>
+    status === 'pending' && createdAtMs <= Date.now() - olderMs
+  while (readGateway(path).operations.some(isPending) && Date.now() < untilMs) await Bun.sleep(500)
 }
 
 const Results = v.object({
