@@ -55,14 +55,13 @@ export function decide(requests: readonly Request[], known: Known): Decision {
   const replies = new Map<string, Outgoing>()
 
   function verdictOn(request: Request): Verdict {
-    if (held.has(request.user)) return { retry: 'An earlier operation of the same user is tried again first.' }
+    if (held.has(request.user)) return { retry: 'An earlier operation of the same user is not done yet.' }
     const before = stored.get(request.id)
     if (before && !isPerformed(request, before)) return answer(request, before)
     if (isTooOld(request, known.completedAt)) return before ? answer(request, before) : { dead: TOO_OLD }
     const counted = countedUsdE8.get(userDayKey(request)) ?? 0
     const attempt = perform(request, counted, known)
-    if ('dead' in attempt) return attempt
-    if ('retry' in attempt) {
+    if (!('result' in attempt)) {
       held.add(request.user)
       return attempt
     }

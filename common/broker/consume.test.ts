@@ -161,6 +161,25 @@ describe('consume', () => {
     expect(hand.published.map(({ topic }) => topic)).toEqual([topics.deadLetters, topics.events])
   })
 
+  test('what is to be tried again behind a dead message of its key comes once that one is set aside', async () => {
+    const order: string[] = []
+    let asked = 0
+    const hand = start(
+      async (received) =>
+        received.map(({ item }) => {
+          order.push(item)
+          if (item === 'bad') return { dead: 'It never works.' }
+          asked += 1
+          return asked === 1 ? { retry: 'One before it is not done yet.' } : done
+        }),
+      { onDead: async ({ item }) => void order.push(`${item} is set aside`) },
+    )
+    hand.failNextPublishes(3)
+    await hand.deliver([message(0, 'a', 'bad'), message(1, 'a', 'good')])
+    await until(() => hand.committed.includes(2))
+    expect(order).toEqual(['bad', 'good', 'bad is set aside', 'good'])
+  })
+
   test('trouble is no outcome: the same messages come again until it is over, and the state says so meanwhile', async () => {
     let troubles = 3
     const states: string[] = []

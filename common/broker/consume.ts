@@ -27,7 +27,8 @@ export interface Consumer<Item> {
   /**
    * Handles messages of one partition, in order, and says of each what became of it. After a `retry` no later message of
    * the same key may be done: it comes again with the one before it. A throw means trouble of the broker or a store: the
-   * same messages come again after a pause, for as long as it takes.
+   * same messages come again after a pause, for as long as it takes. Where order matters a message behind a `dead` one of
+   * its key is a `retry`: it comes again once that one is set aside.
    */
   handle(received: readonly Received<Item>[], signal: AbortSignal): Promise<readonly Verdict[]>
   /**
@@ -106,14 +107,17 @@ export function consume<Item>(consumer: Consumer<Item>): Subscription {
       else free.push(received)
     }
     const verdicts = await handleAll(free, batch.signal)
+    const retries: (() => void)[] = []
     for (const [index, received] of free.entries()) {
       const verdict = verdicts[index] ?? { retry: 'The handler said nothing of it.' }
       const before = partition.held.get(keyOf(received.message))
       if (before) before.push(received)
-      else if ('retry' in verdict) hold(batch, partition, received, verdict.retry)
+      else if ('retry' in verdict) retries.push(hold(batch, partition, received, verdict.retry))
       else if ('dead' in verdict) dead.push({ message: received.message, reason: verdict.dead, received })
     }
     await setAside(dead, batch.signal)
+    // Only now: what waits behind a dead message of its key comes after that one.
+    for (const begin of retries) begin()
     while (countHeld(partition) > MAX_HELD) await sleep(FIRST_PAUSE_MS, undefined, { signal: batch.signal })
     partition.handledTo = (batch.messages.at(-1)?.offset ?? -1) + 1
     const heldFrom = firstHeld(partition)
@@ -135,16 +139,18 @@ export function consume<Item>(consumer: Consumer<Item>): Subscription {
     return untilItWorks(() => consumer.handle(received, signal), signal)
   }
 
-  function hold(batch: Batch, partition: Partition<Item>, received: Received<Item>, reason: string): void {
+  /** Holds the message's key from now on. The function that is returned begins with the retries. */
+  function hold(batch: Batch, partition: Partition<Item>, received: Received<Item>, reason: string): () => void {
     const key = keyOf(received.message)
     const waiting = [received]
     partition.held.set(key, waiting)
-    void retry(waiting, reason, () => partition.held.delete(key), batch.signal)
-      .then(() => batch.commit(firstHeld(partition) ?? partition.handledTo))
-      .catch((error: unknown) => {
-        // The partition is lost, or the offset could not be moved now: the next batch moves it, or all comes again.
-        if (!batch.signal.aborted) log.warn({ err: error, group }, 'an offset could not be moved yet')
-      })
+    return () =>
+      void retry(waiting, reason, () => partition.held.delete(key), batch.signal)
+        .then(() => batch.commit(firstHeld(partition) ?? partition.handledTo))
+        .catch((error: unknown) => {
+          // The partition is lost, or the offset could not be moved now: the next batch moves it, or all comes again.
+          if (!batch.signal.aborted) log.warn({ err: error, group }, 'an offset could not be moved yet')
+        })
   }
 
   /** Goes through what waits at a key, one after the other. `release` runs in the very step that finds nothing left. */
