@@ -4,12 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
+import { missingForRealParts } from '../tools/chaos/real-parts.ts'
 import { missing, safeguards } from '../tools/chaos/safeguards.ts'
-import { missingTools } from '../tools/infra/parts.ts'
-import { missingForToxiproxy } from '../tools/infra/toxiproxy.ts'
 import { describeLong } from './system.ts'
-
-const lacking = [...missingTools(), ...missingForToxiproxy()]
 
 const Report = v.object({
   injected: v.record(v.string(), v.object({ injected: v.number(), missed: v.number() })),
@@ -42,7 +39,7 @@ describeLong('a fault run', () => {
     expect(kindsInjected(report)).toBeGreaterThan(18)
   }, 240_000)
 
-  test.skipIf(lacking.length > 0)(
+  test.skipIf(missingForRealParts().length > 0)(
     'on Kafka and FerretDB, through broken connections, breaks no promise',
     async () => {
       const { code, report } = await chaos('--parts', 'real', '--minutes', '2', '--seed', '7')

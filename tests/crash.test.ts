@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import * as v from 'valibot'
+import { type ServiceName, serviceNames } from '../common/name.ts'
 import { type Answer, call, eventually, expectBody } from '../tools/client.ts'
-import { type ServiceName, type ServiceProcess, serviceProcesses } from './processes.ts'
+import { type ServiceProcess, serviceProcesses } from './processes.ts'
 import { addOperator, describeLong, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
 
 describeLong('on this machine alone', () => {
@@ -28,7 +29,7 @@ const FITTING = Math.floor(LIMIT_USD / AMOUNT_USD)
 /** Each victim has a system of its own; on embedded parts the three run side by side, since most of it is waiting. */
 function describeCrashes(name: string, makeParts: () => Promise<Parts>, run: Pick<typeof test, 'each'>): void {
   describe(`kill -9 on ${name}`, () => {
-    run.each(['gateway', 'processor', 'monitor'] as const)(
+    run.each(serviceNames)(
       'of %s loses no operation, does none twice and lets nobody over the limit',
       async (victim) => {
         const parts = await makeParts()

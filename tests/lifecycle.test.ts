@@ -1,14 +1,14 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
+import { type ServiceName, serviceNames } from '../common/name.ts'
 import { type Environment, REPOSITORY_ROOT } from '../common/service/config.ts'
 import { startFakeApi } from '../gateway/rates/fake-api.ts'
 import { type Answer, call, eventually, expectBody } from '../tools/client.ts'
 import { expectAllSucceed, Operation, submitConversions, usdToArs } from './operations.ts'
-import { type ServiceName, type ServiceProcess, serviceProcesses } from './processes.ts'
+import { type ServiceProcess, serviceProcesses } from './processes.ts'
 import { describeLong, embeddedParts, newUser, type Parts } from './system.ts'
 
-const names = ['gateway', 'processor', 'monitor'] as const
 /** What a drain may take. */
 const DRAIN_MS = 8000
 
@@ -39,7 +39,7 @@ describeLong('configuration that cannot work', () => {
     return { code: await child.exited, out, error }
   }
 
-  test.concurrent.each(names)(
+  test.concurrent.each(serviceNames)(
     'of %s ends it with code 1 and one message that lists every fault',
     async (name) => {
       const environment = { ...common, ...own[name] }
@@ -53,7 +53,7 @@ describeLong('configuration that cannot work', () => {
     30_000,
   )
 
-  test.concurrent.each(names)('of %s is a folder that nobody can make, too', async (name) => {
+  test.concurrent.each(serviceNames)('of %s is a folder that nobody can make, too', async (name) => {
     const { code, out, error } = await started(name, {
       [`${name.toUpperCase()}_PORT`]: '0',
       DATA_DIR: '/dev/null/data',

@@ -1,8 +1,7 @@
+import type { ServiceName } from '../common/name.ts'
 import { type Environment, REPOSITORY_ROOT } from '../common/service/config.ts'
 import { call, eventually } from '../tools/client.ts'
 import { freePort } from '../tools/infra/server.ts'
-
-export type ServiceName = 'gateway' | 'processor' | 'monitor'
 
 /** A service as a process of its own, that can be killed and started again at the same address. */
 export interface ServiceProcess {

@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Kafka, logLevel } from 'kafkajs'
-import { MongoClient } from 'mongodb'
 import * as v from 'valibot'
 import { groups, topics } from '../common/messages/topics.ts'
 import { type Environment, REPOSITORY_ROOT } from '../common/service/config.ts'
+import { databaseUrl, dropDatabase } from '../common/service/fresh-store.ts'
 import { call, expectBody, Tokens } from '../tools/client.ts'
 import { type System, startInProcess } from '../tools/in-process.ts'
 
@@ -54,8 +54,8 @@ export async function realParts(): Promise<Parts> {
   const parts = await embeddedParts()
   const brokerUrl = TEST_BROKER_URL ?? ''
   await removeTopics(brokerUrl)
-  const names = ['processor', 'monitor'].map((service) => `test_${service}_${Bun.randomUUIDv7().replaceAll('-', '')}`)
-  const [processor, monitor] = names.map((name) => storeUrl(name))
+  const processor = databaseUrl(TEST_MONGO_URL ?? '')
+  const monitor = databaseUrl(TEST_MONGO_URL ?? '')
   return {
     ...parts,
     environment: {
@@ -67,17 +67,9 @@ export async function realParts(): Promise<Parts> {
     async dispose() {
       await parts.dispose()
       await removeTopics(brokerUrl)
-      const client = await new MongoClient(TEST_MONGO_URL ?? '').connect()
-      for (const name of names) await client.db(name).dropDatabase()
-      await client.close()
+      for (const url of [processor, monitor]) await dropDatabase(url)
     },
   }
-}
-
-function storeUrl(database: string): string {
-  const url = new URL(TEST_MONGO_URL ?? '')
-  url.pathname = `/${database}`
-  return url.href
 }
 
 async function removeTopics(brokerUrl: string): Promise<void> {

@@ -5,12 +5,11 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { check } from './chaos/check/check.ts'
 import { createPlan, describePlan } from './chaos/plan.ts'
+import { missingForRealParts } from './chaos/real-parts.ts'
 import { describeRun, toJson } from './chaos/report.ts'
 import { runPlan } from './chaos/run.ts'
 import { missing, safeguards } from './chaos/safeguards.ts'
-import { missingTools } from './infra/parts.ts'
 import { endWithUs } from './infra/server.ts'
-import { missingForToxiproxy } from './infra/toxiproxy.ts'
 
 const usage = `bun run chaos [--minutes N] [--seed S] [--parts embedded|real] [--json FILE] [--keep] [--plan]
   --without idempotency|offset-order|outbox|lease   take a safeguard out, to see that its absence is found
@@ -39,9 +38,9 @@ if (!(minutes > 0 && minutes <= 24 * 60) || (parts !== 'embedded' && parts !== '
 const plan = createPlan({ parts, seed, lengthMs: minutes * 60_000, only: without && missing[without].faults })
 console.log(describePlan(plan))
 if (values.plan) process.exit(0)
-const lacking = parts === 'real' ? [...missingTools(), ...missingForToxiproxy()] : []
+const lacking = parts === 'real' ? missingForRealParts() : []
 if (lacking.length > 0) {
-  console.error(`To run on real parts, install ${[...new Set(lacking)].join(' and ')}.`)
+  console.error(`To run on real parts, install ${lacking.join(' and ')}.`)
   process.exit(1)
 }
 

@@ -1,11 +1,12 @@
 // `bun run start` and, with --watch, `bun run dev`: the three services, each a process of its own.
+import { serviceNames } from '../common/name.ts'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
 
 const flags = process.argv.includes('--watch') ? ['--watch', '--no-clear-screen'] : []
 let stopping = false
 
 // A process group each: Ctrl-C in the terminal reaches this process alone, which passes it on once.
-const children = ['gateway', 'processor', 'monitor'].map((name) => ({
+const children = serviceNames.map((name) => ({
   name,
   process: Bun.spawn([process.execPath, ...flags, `${name}/main.ts`], {
     cwd: REPOSITORY_ROOT,

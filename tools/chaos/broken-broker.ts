@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BatchHandler, Broker, Delivered, Outgoing, Placed } from '../../common/broker/broker.ts'
 import { topics } from '../../common/messages/topics.ts'
-import type { Point, ServiceName } from './plan.ts'
+import type { ServiceName } from '../../common/name.ts'
+import type { Point } from './plan.ts'
 import type { Random } from './random.ts'
 import type { Safeguard } from './safeguards.ts'
 

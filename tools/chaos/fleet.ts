@@ -1,9 +1,10 @@
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { type ServiceName, serviceNames } from '../../common/name.ts'
 import { type Environment, REPOSITORY_ROOT } from '../../common/service/config.ts'
 import { endWithUs, environmentFor, freePort } from '../infra/server.ts'
 import type { Trouble } from './broken-broker.ts'
-import { type Point, type ServiceName, serviceNames, type Target } from './plan.ts'
+import type { Point, Target } from './plan.ts'
 
 /** What a process is told while it runs. */
 export interface Order {

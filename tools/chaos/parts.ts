@@ -1,7 +1,8 @@
 import type { Outgoing } from '../../common/broker/broker.ts'
 import type { Topic } from '../../common/messages/topics.ts'
+import type { ServiceName } from '../../common/name.ts'
 import type { Environment } from '../../common/service/config.ts'
-import type { Link, PartsKind, ServiceName } from './plan.ts'
+import type { Link, PartsKind } from './plan.ts'
 import type { Message, Snapshot } from './snapshot.ts'
 
 /** What the services of a run stand on, and what can be done to it. A fault's promise resolves when it is over. */

@@ -1,8 +1,7 @@
+import { type ServiceName, serviceNames } from '../../common/name.ts'
 import { createRandom, type Random } from './random.ts'
 
 export type PartsKind = 'embedded' | 'real'
-export const serviceNames = ['gateway', 'processor', 'monitor'] as const
-export type ServiceName = (typeof serviceNames)[number]
 
 /** One of the processes that the run starts, by its service and number. */
 export interface Target {

@@ -7,19 +7,19 @@ import type { Poison } from './snapshot.ts'
 /** Puts on every topic what nobody there can read. Each must become one dead letter, and hold up nothing. */
 export async function poisonAll(parts: ChaosParts, known: Poison[], random: Random): Promise<void> {
   const messages: Outgoing[] = []
-  const put: Poison[] = []
+  const put: Omit<Poison, 'acknowledged'>[] = []
   for (const topic of Object.values(topics)) {
     const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
     messages.push({ topic, key: mark, value: Buffer.from(textOf(mark, random)), headers: headersFor(topic, random) })
-    put.push({ mark, topic, atMs: Date.now(), acknowledged: false })
+    put.push({ mark, topic, atMs: Date.now() })
   }
+  let acknowledged = false
   try {
     await parts.publishForeign(messages)
-    known.push(...put.map((each) => ({ ...each, acknowledged: true })))
-  } catch (error) {
-    // Some of it may be there all the same.
-    known.push(...put)
-    throw error
+    acknowledged = true
+  } finally {
+    // Where that failed some of it may be there all the same.
+    known.push(...put.map((each) => ({ ...each, acknowledged })))
   }
 }
 

@@ -2,20 +2,27 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Kafka, logLevel } from 'kafkajs'
 import type { Delivered, Header, Outgoing } from '../../common/broker/broker.ts'
 import { type Topic, topicSettings, topics } from '../../common/messages/topics.ts'
+import { serviceNames } from '../../common/name.ts'
 import { startFerretdb } from '../infra/ferretdb.ts'
 import { startKafka } from '../infra/kafka.ts'
+import { missingTools } from '../infra/parts.ts'
 import { freePort } from '../infra/server.ts'
-import { startToxiproxy, type TcpProxy, type Toxic } from '../infra/toxiproxy.ts'
+import { missingForToxiproxy, startToxiproxy, type TcpProxy, type Toxic } from '../infra/toxiproxy.ts'
 import { holdLocked } from './embedded-parts.ts'
 import { toMessage } from './message.ts'
 import type { ChaosParts } from './parts.ts'
-import { type Link, links, serviceNames } from './plan.ts'
+import { type Link, links } from './plan.ts'
 import type { Message } from './snapshot.ts'
 
 const toxics: Readonly<Record<'latency' | 'resets' | 'half-open', Toxic>> = {
   latency: { type: 'latency', attributes: { latency: 400, jitter: 300 } },
   resets: { type: 'reset_peer', attributes: { timeout: 300 } },
   'half-open': { type: 'timeout', attributes: { timeout: 0 } },
+}
+
+/** What this machine lacks for them, in words for a person; empty when nothing is missing. */
+export function missingForRealParts(): string[] {
+  return [...new Set([...missingTools(), ...missingForToxiproxy()])]
 }
 
 /** Kafka and a MongoDB-wire server for each store, as processes of their own, and a proxy in each connection to them. */

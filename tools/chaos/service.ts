@@ -1,10 +1,11 @@
 // A service as a process of a fault run: its own clock, its own broker, and orders by IPC from the run that started it.
+
 import { openBroker } from '../../common/broker/open.ts'
+import { serviceNames } from '../../common/name.ts'
 import { type Deps, systemDeps } from '../../common/service/deps.ts'
 import { run } from '../../common/service/lifecycle.ts'
 import { breakBroker, type Trouble } from './broken-broker.ts'
 import type { Order, Report } from './fleet.ts'
-import { serviceNames } from './plan.ts'
 import { createRandom } from './random.ts'
 import { safeguards } from './safeguards.ts'
 

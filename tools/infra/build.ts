@@ -27,6 +27,11 @@ export function builtPath({ name, sources }: Build): string {
   return join(infraDirectory, `${name}-${hash.digest('hex').slice(0, 12)}`)
 }
 
+/** What this machine lacks to build it with Go, in words for a person; empty when nothing is missing. */
+export function missingForGo(plan: Build): string[] {
+  return Bun.which('go') || existsSync(builtPath(plan)) ? [] : ['Go 1.24 or newer (`go` on the PATH)']
+}
+
 const inProgress = new Map<string, Promise<string>>()
 
 /** The build's folder; made on first use. It appears under its name only when it is whole, whoever else builds or dies. */

@@ -1,8 +1,8 @@
-import { existsSync, mkdirSync, mkdtempSync } from 'node:fs'
+import { mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MongoClient } from 'mongodb'
-import { build, builtPath } from './build.ts'
+import { build, missingForGo } from './build.ts'
 import { freePort, runServer, type Server } from './server.ts'
 
 export interface FerretdbOptions {
@@ -21,7 +21,7 @@ const binary = {
 
 /** What this machine lacks to run FerretDB, in words for a person; empty when nothing is missing. */
 export function missingForFerretdb(): string[] {
-  return Bun.which('go') || existsSync(builtPath(binary)) ? [] : ['Go 1.24 or newer (`go` on the PATH)']
+  return missingForGo(binary)
 }
 
 /** Starts FerretDB, which speaks MongoDB's protocol over SQLite files. Resolves when it takes writes. */

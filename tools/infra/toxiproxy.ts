@@ -1,7 +1,7 @@
-import { existsSync, mkdtempSync } from 'node:fs'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { build, builtPath } from './build.ts'
+import { build, missingForGo } from './build.ts'
 import { freePort, runServer } from './server.ts'
 
 /** What a connection through a proxy suffers: see https://github.com/Shopify/toxiproxy#toxics. */
@@ -41,7 +41,7 @@ const binary = {
 
 /** What this machine lacks to run Toxiproxy, in words for a person; empty when nothing is missing. */
 export function missingForToxiproxy(): string[] {
-  return Bun.which('go') || existsSync(builtPath(binary)) ? [] : ['Go 1.24 or newer (`go` on the PATH)']
+  return missingForGo(binary)
 }
 
 export async function startToxiproxy(): Promise<Toxiproxy> {
