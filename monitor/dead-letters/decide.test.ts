@@ -130,6 +130,16 @@ describe.each(stores)('with the %s store', (_, fresh) => {
       expect(broker.published).toEqual([broker.published[0] ?? [], ...again.flatMap((each) => (each ? [each] : []))])
     })
 
+    test('that was carried out is not said to be on its way, where the broker is down when it is asked for again', async () => {
+      const { decide } = await keep(setAside(original))
+      await decide('olga', choice)
+      broker.fail(new Error('The broker is down.'))
+      const again = await decide('oscar', choice).catch((error: unknown) => error)
+      if (choice.to === 'redriven')
+        expect(again).toMatchObject({ code: 'overloaded', message: expect.stringContaining('It was sent before.') })
+      else expect(again).toMatchObject({ status: 'discarded' })
+    })
+
     test('that two ask for at once, of one replica, is published once', async () => {
       const { decide } = await keep(setAside(original))
       const [first, second] = await Promise.all([decide('olga', choice), decide('oscar', choice)])

@@ -89,8 +89,9 @@ export function createDecisions(parts: {
     try {
       await carryOut(recorded)
     } catch (error) {
-      const detail =
-        'It is recorded, and will be carried out as soon as the broker takes messages. Asking again is safe.'
+      const detail = recorded.some(({ status }) => status === 'open')
+        ? 'It is recorded, and will be carried out as soon as the broker takes messages. Asking again is safe.'
+        : 'It was sent before. To have it sent again, ask again once the broker takes messages.'
       throw new Problem('overloaded', detail, { retryAfterS: 5, cause: error })
     }
   }
