@@ -11,7 +11,7 @@ import { sign } from 'hono/jwt'
 import * as v from 'valibot'
 import { readMonitorConfig } from './config.ts'
 import { createMonitor } from './monitor.ts'
-import { loggedIn, requested, succeeded } from './samples.ts'
+import { loggedIn, requested, succeeded } from './testing/messages.ts'
 
 const ISSUER = 'http://gateway.test'
 

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Delivered } from '@posta/common/broker/broker.ts'
-import { openEmbedded } from '@posta/common/broker/embedded.ts'
+import { openEmbedded } from '@posta/common/broker/embedded/embedded.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { NAME } from '@posta/common/name.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
@@ -13,7 +13,7 @@ import { sign } from 'hono/utils/jwt/jwt'
 import * as v from 'valibot'
 import { readProcessorConfig } from './config.ts'
 import { createProcessor } from './processor.ts'
-import { requested, usd } from './samples.ts'
+import { requested, usd } from './testing/requests.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
 

@@ -1,5 +1,5 @@
-import { consumerPart } from '@posta/common/broker/consume.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
+import { consumerPart } from '@posta/common/consumer/consume.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { addDocs } from '@posta/common/service/docs.ts'
 import { healthRoutes } from '@posta/common/service/health.ts'
@@ -9,11 +9,11 @@ import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
 import type { ProcessorConfig } from './config.ts'
+import { keepUp } from './maintenance.ts'
 import { performers } from './performers/performers.ts'
 import { receiveRequests } from './receive-requests.ts'
 import { rateRoutes, resultRoutes } from './rest.ts'
 import { openResults } from './results/open.ts'
-import { keepUp } from './upkeep.ts'
 
 /** Processor, from its parts: read this to see how it hangs together. */
 export function createProcessor(config: ProcessorConfig, deps: Deps, listener: Listener): Service {

@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { topics } from '@posta/common/messages/topics.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
-import { type Fresh, freshDatabase, freshFile } from '@posta/common/service/fresh-store.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { type Fresh, freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import fc from 'fast-check'
 import { Registry } from 'prom-client'
 import { performers } from './performers/performers.ts'
@@ -10,7 +10,7 @@ import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
 import { openEmbeddedResults } from './results/embedded.ts'
 import { openMongoResults } from './results/mongo.ts'
 import type { Results } from './results/results.ts'
-import { NOON, NOON_MS, requested, requestsInHand, usd, usdRates } from './samples.ts'
+import { NOON, NOON_MS, requested, requestsInHand, usd, usdRates } from './testing/requests.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
 

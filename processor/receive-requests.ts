@@ -1,6 +1,6 @@
 // 3. A batch of requests: already stored? else perform; one write, one publish. Next: performers/convert.ts
 import type { Subscription } from '@posta/common/broker/broker.ts'
-import { type Consumer, consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
+import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
 import { deadLettered, decide, type Effect, isPerformed, userDayKey } from './decide.ts'

@@ -3,8 +3,8 @@ import type { Deps } from '../service/deps.ts'
 import type { Logger } from '../service/log.ts'
 import type { Broker } from './broker.ts'
 import { parseBrokerUrl } from './broker-url.ts'
-import { openEmbedded } from './embedded.ts'
-import { openKafka } from './kafka.ts'
+import { openEmbedded } from './embedded/embedded.ts'
+import { openKafka } from './kafka/kafka.ts'
 
 /**
  * The broker that `BROKER_URL` names: embedded in a file, or on Kafka.

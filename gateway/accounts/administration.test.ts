@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from 'bun:test'
+import { ADDRESS, openAccounts, PASSWORD } from '../testing/accounts.ts'
 import { createAdministration } from './administration.ts'
-import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from 'bun:test'
 import { eq } from 'drizzle-orm'
 import { users } from '../database/schema.ts'
-import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
+import { ADDRESS, openAccounts, PASSWORD } from '../testing/accounts.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)

@@ -6,7 +6,7 @@ import * as v from 'valibot'
 import { eventAdder } from '../database/events.ts'
 import { openDatabase } from '../database/open.ts'
 import { outbox, signingKeys } from '../database/schema.ts'
-import { openTemporary } from '../database/temporary.ts'
+import { openTemporary } from '../testing/database.ts'
 import { createGrant } from './access-tokens.ts'
 import { fixedKeys, openKeys, PrivateKeySet } from './keys.ts'
 

@@ -2,7 +2,7 @@ import { afterAll, expect, test } from 'bun:test'
 import { eq } from 'drizzle-orm'
 import { decode } from 'hono/jwt'
 import { refreshTokens, users } from '../database/schema.ts'
-import { ADDRESS, ISSUER, openAccounts, PASSWORD } from './fixture.ts'
+import { ADDRESS, ISSUER, openAccounts, PASSWORD } from '../testing/accounts.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)

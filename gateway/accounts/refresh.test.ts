@@ -3,7 +3,7 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull } from 'drizzle-orm'
 import * as fc from 'fast-check'
 import { refreshTokens, users } from '../database/schema.ts'
-import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
+import { ADDRESS, openAccounts, PASSWORD } from '../testing/accounts.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)

@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from 'bun:test'
 import { Problem } from '@posta/common/service/problem.ts'
-import { ADDRESS, openAccounts, PASSWORD } from './fixture.ts'
+import { ADDRESS, openAccounts, PASSWORD } from '../testing/accounts.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)

@@ -2,10 +2,10 @@ import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { eq, sql } from 'drizzle-orm'
+import { eventually, openTemporary } from '../testing/database.ts'
 import type { Writer } from './commit.ts'
 import { type Held, holdLease } from './lease.ts'
 import { leases, outbox } from './schema.ts'
-import { eventually, openTemporary } from './temporary.ts'
 
 const silent = { info() {}, warn() {} }
 

@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { and, lte, type SQL, sql } from 'drizzle-orm'
+import { openTemporary } from '../testing/database.ts'
 import { openDatabase } from './open.ts'
 import { isPending, operations, users } from './schema.ts'
-import { openTemporary } from './temporary.ts'
 
 test('processes that open a new database at once all get it, and each migration is applied once', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-open-'))

@@ -14,10 +14,10 @@ import { Logout } from '../accounts/logout.ts'
 import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
 import type { Accounts } from '../gateway.ts'
+import type { Waiting } from '../operations/await-outcome.ts'
 import type { Operation } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import type { Submit } from '../operations/submit.ts'
-import type { Waiting } from '../operations/until.ts'
 
 /** What a resolver knows of the request. */
 export interface RequestContext {

@@ -1,6 +1,6 @@
 // 5. A result makes its operation terminal. Next: until.ts
 import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
-import { consume, type Received, type Verdict } from '@posta/common/broker/consume.ts'
+import { consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
 import { type Decoded, decode, type Envelope } from '@posta/common/messages/envelope.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'

@@ -3,7 +3,7 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { asc } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
-import { openTemporary } from '../database/temporary.ts'
+import { openTemporary } from '../testing/database.ts'
 import { createSubmit, MAX_PENDING_PER_USER } from './submit.ts'
 
 const cleanups: (() => Promise<unknown>)[] = []

@@ -1,6 +1,6 @@
 import { afterAll, beforeEach, expect, test } from 'bun:test'
+import { type Behaviour, startFakeApi } from '../testing/fake-rates-api.ts'
 import { askHost } from './ask-host.ts'
-import { type Behaviour, startFakeApi } from './fake-api.ts'
 
 const api = startFakeApi()
 const limits = { budgetMs: 2000, tryMs: 200, notBefore: '2026-11-20', notAfter: '2026-11-24' }

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { type Behaviour, type FakeApi, fakeRates, startFakeApi } from './fake-api.ts'
+import { type Behaviour, type FakeApi, fakeRates, startFakeApi } from '../testing/fake-rates-api.ts'
 import { createRates } from './rates.ts'
 import { bundledSnapshot } from './snapshot.ts'
 

@@ -5,10 +5,10 @@ import { streamEvents } from '@posta/common/service/stream.ts'
 import { Hono } from 'hono'
 import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
+import type { Waiting } from '../operations/await-outcome.ts'
 import { isTerminal, Operation } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import { Submission, type Submit } from '../operations/submit.ts'
-import type { Waiting } from '../operations/until.ts'
 
 const MAX_WAIT_S = 30
 const PageQuery = v.strictObject(pageQuery)

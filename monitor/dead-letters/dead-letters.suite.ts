@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import type { Fresh } from '@posta/common/service/fresh-store.ts'
+import type { Fresh } from '@posta/common/testing/fresh-store.ts'
 import type { Store } from '../events/events.ts'
-import { NOON_MS } from '../samples.ts'
+import { NOON_MS } from '../testing/messages.ts'
 import type { DeadLetterPosition, DeadLetterSummary, Decision, StoredDeadLetter } from './dead-letters.ts'
 
 const ids = (found: Iterable<{ readonly id: string }>) => [...found].map(({ id }) => id)

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { type Fresh, freshFile } from '@posta/common/service/fresh-store.ts'
+import { type Fresh, freshFile } from '@posta/common/testing/fresh-store.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
-import { deliver, NOON_MS, requested } from '../samples.ts'
-import { createDecisions } from './decide.ts'
+import { fakeBroker, letters, setAside, unreadable } from '../testing/dead-letters.ts'
+import { deliver, NOON_MS, requested } from '../testing/messages.ts'
 import { createDecideMany } from './decide-many.ts'
-import { fakeBroker, letters, setAside, unreadable } from './fixture.ts'
+import { createDecisions } from './decisions.ts'
 
 let here: Fresh<Store>
 let store: Store

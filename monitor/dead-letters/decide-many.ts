@@ -2,7 +2,7 @@ import type { Deps } from '@posta/common/service/deps.ts'
 import { decodeCursor, encodeCursor } from '@posta/common/service/pages.ts'
 import * as v from 'valibot'
 import type { DeadLetterFilter, DeadLetterSummary, DeadLetters, StoredDeadLetter } from './dead-letters.ts'
-import type { Choice, Decisions, Outcome } from './decide.ts'
+import type { Choice, Decisions, Outcome } from './decisions.ts'
 
 export interface Asked {
   readonly filter: Omit<DeadLetterFilter, 'status' | 'redrivable'>

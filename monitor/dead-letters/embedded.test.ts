@@ -1,6 +1,6 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
-import { freshFile } from '@posta/common/service/fresh-store.ts'
+import { freshFile } from '@posta/common/testing/fresh-store.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import { describeDeadLetters } from './dead-letters.suite.ts'
 import type { DeadLetterFilter } from './dead-letters.ts'

@@ -1,4 +1,4 @@
-import type { SqliteFile } from '@posta/common/service/sqlite-file.ts'
+import type { SqliteFile } from '@posta/common/storage/sqlite-file.ts'
 import type {
   DeadLetterFilter,
   DeadLetterPosition,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import type { Delivered } from '@posta/common/broker/broker.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
-import { deliver, loggedIn, NOON_MS, requested } from '../samples.ts'
+import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { toDeadLetter } from './from-message.ts'
 
 const setAside = (original: Delivered, reason = 'It failed.') =>

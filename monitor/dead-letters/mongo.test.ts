@@ -1,9 +1,9 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer } from 'node:net'
-import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/service/fresh-store.ts'
+import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
 import { openMongo } from '../events/mongo.ts'
+import { letters } from '../testing/dead-letters.ts'
 import { describeDeadLetters } from './dead-letters.suite.ts'
-import { letters } from './fixture.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 

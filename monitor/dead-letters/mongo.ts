@@ -1,4 +1,4 @@
-import { DUPLICATE_KEY, toDocument, withId } from '@posta/common/service/mongo-database.ts'
+import { DUPLICATE_KEY, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
 import { type Collection, type Filter, type IndexDescription, MongoBulkWriteError } from 'mongodb'
 import type {
   DeadLetterFilter,

@@ -14,8 +14,8 @@ import {
   deadLetterStatuses,
   type StoredDeadLetter,
 } from './dead-letters.ts'
-import type { Choice, Decisions } from './decide.ts'
 import type { createDecideMany } from './decide-many.ts'
+import type { Choice, Decisions } from './decisions.ts'
 
 const filters = {
   topic: v.optional(described(v.picklist(Object.values<Topic>(topics)), 'Where the message was.')),

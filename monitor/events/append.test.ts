@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
-import { verify } from '../chain.ts'
-import { deliver, loggedIn, NOON_MS } from '../samples.ts'
+import { verify } from '../audit/chain.ts'
+import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
 import type { Events, NewEvent, StoredEvent } from './events.ts'
 import { toEvent } from './record.ts'

@@ -1,5 +1,5 @@
 import { setImmediate, setTimeout } from 'node:timers/promises'
-import { link, START } from '../chain.ts'
+import { link, START } from '../audit/chain.ts'
 import type { Events, NewEvent, Tail } from './events.ts'
 
 export type Append = (events: readonly NewEvent[], signal?: AbortSignal) => Promise<void>

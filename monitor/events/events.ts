@@ -1,4 +1,4 @@
-import type { Checkpoints } from '../checkpoints/checkpoints.ts'
+import type { Checkpoints } from '../audit/checkpoints.ts'
 import type { DeadLetters } from '../dead-letters/dead-letters.ts'
 
 /** What an event is looked up and counted by. All of it follows from the event's `text`; `verify` compares. */

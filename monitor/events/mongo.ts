@@ -1,6 +1,6 @@
-import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/service/mongo-database.ts'
+import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
 import type { Collection, Filter, IndexDescription } from 'mongodb'
-import { type CheckpointDocument, checkpointIndexes, mongoCheckpoints } from '../checkpoints/mongo.ts'
+import { type CheckpointDocument, checkpointIndexes, mongoCheckpoints } from '../audit/mongo.ts'
 import {
   type DeadLetterDocument,
   type DecisionDocument,

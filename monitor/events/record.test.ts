@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { decode } from '@posta/common/messages/envelope.ts'
-import { link, START } from '../chain.ts'
-import { at, deliver, loggedIn, NOON_MS, requested, succeeded } from '../samples.ts'
+import { link, START } from '../audit/chain.ts'
+import { at, deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import { fieldsOfText, show, toEvent } from './record.ts'
 
 const shown = (delivered: Parameters<typeof toEvent>[0]) => {

@@ -2,13 +2,13 @@ import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createSigner } from '../checkpoints/fixture.ts'
-import { createWitnesses } from '../checkpoints/witness.ts'
+import { createWitnesses } from '../audit/trusted-heads.ts'
 import { createAppend } from '../events/append.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
 import { toEvent } from '../events/record.ts'
-import { deliver, loggedIn, NOON_MS } from '../samples.ts'
+import { createSigner } from '../testing/checkpoints.ts'
+import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 
 const signer = createSigner()
 let folder: string

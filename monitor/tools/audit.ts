@@ -6,12 +6,12 @@ import { parseArgs } from 'node:util'
 import { ConfigError } from '@posta/common/service/config.ts'
 import { PublicKey } from '@posta/common/service/tokens.ts'
 import * as v from 'valibot'
-import { type ChainReport, verify } from '../chain.ts'
-import { witnessFrom } from '../checkpoints/witness.ts'
+import { type ChainReport, verify } from '../audit/chain.ts'
+import { exportLines, readExport } from '../audit/export.ts'
+import { witnessFrom } from '../audit/trusted-heads.ts'
 import { readMonitorConfig } from '../config.ts'
 import type { StoredEvent } from '../events/events.ts'
-import { openStore } from '../events/open.ts'
-import { exportLines, readExport } from '../export.ts'
+import { openStore } from '../store/open.ts'
 
 const USAGE = `bun run audit export [--out FILE]
 bun run audit verify [EXPORT] [--checkpoint FILE] [--keys FILE]

@@ -1,5 +1,5 @@
 import { RateTable } from '@posta/common/operations/rates.ts'
-import { sqliteFile } from '@posta/common/service/sqlite-file.ts'
+import { sqliteFile } from '@posta/common/storage/sqlite-file.ts'
 import * as v from 'valibot'
 import { type Position, Result, ResultSummary, type Results } from './results.ts'
 

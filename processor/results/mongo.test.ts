@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Server } from 'node:net'
-import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/service/fresh-store.ts'
+import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
 import { openMongoResults } from './mongo.ts'
 import { conversion, describeResults } from './results.suite.ts'
 

@@ -1,4 +1,4 @@
-import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/service/mongo-database.ts'
+import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
 import type { IndexDescription } from 'mongodb'
 import * as v from 'valibot'
 import { Result, ResultSummary, type Results } from './results.ts'

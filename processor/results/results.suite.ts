@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import type { Fresh } from '@posta/common/service/fresh-store.ts'
+import type { Fresh } from '@posta/common/testing/fresh-store.ts'
 import type { Result, Results } from './results.ts'
 
 type Succeeded = Extract<Result, { status: 'succeeded' }>

@@ -7,13 +7,13 @@ import {
   type TopicPartitionOffset,
 } from 'kafkajs'
 import type { Topic } from '../../messages/topics.ts'
+import { within } from '../../service/deadline.ts'
 import type { Logger } from '../../service/log.ts'
 import type { BatchHandler, Delivered, Header } from '../broker.ts'
 import { type Connect, retry } from './client.ts'
 import { protocolError } from './errors.ts'
-import { createFeed, type Feed } from './feed.ts'
+import { createFeed, type Feed } from './partition-queue.ts'
 import type { Topics } from './topics.ts'
-import { within } from './within.ts'
 
 /** The least that brokers allow by default: a member that died is replaced after it. */
 const SESSION_TIMEOUT_MS = 6000

@@ -1,6 +1,6 @@
 import type { Admin } from 'kafkajs'
+import { within } from '../../service/deadline.ts'
 import type { Client, Connect } from './client.ts'
-import { within } from './within.ts'
 
 const PING_TIMEOUT_MS = 2900
 /** Whoever asks within this gets the answer that was given last. */

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { IHeaders, Message, Producer } from 'kafkajs'
 import { type Topic, topicSettings } from '../../messages/topics.ts'
+import { within } from '../../service/deadline.ts'
 import { type Header, MessageTooLarge, type Outgoing, type Placed, sizeBytes } from '../broker.ts'
 import { type Client, type Connect, retry } from './client.ts'
 import { isRefusedLogin, protocolError } from './errors.ts'
 import { partitionOf } from './partition-of.ts'
 import { FRAMING_BYTES, TopicMismatch, type Topics } from './topics.ts'
-import { within } from './within.ts'
 
 /** What one send may hold of a partition. Kafka's limit is on the batch, and kafkajs makes one batch of it. */
 const MAX_SEND_BYTES = 512 * 1024

@@ -1,9 +1,9 @@
 import type { Admin, ITopicMetadata } from 'kafkajs'
 import { type Topic, topicSettings, topics } from '../../messages/topics.ts'
+import { within } from '../../service/deadline.ts'
 import type { Logger } from '../../service/log.ts'
 import type { Connect } from './client.ts'
 import { protocolError } from './errors.ts'
-import { within } from './within.ts'
 
 /** A topic that exists with another number of partitions than messages are keyed for. Only an operator can help. */
 export class TopicMismatch extends Error {

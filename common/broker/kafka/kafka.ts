@@ -1,0 +1,70 @@
+import { ConfigError } from '../../service/config.ts'
+import type { Logger } from '../../service/log.ts'
+import type { Broker, Subscription } from '../broker.ts'
+import { credentialsFault, parseBrokerUrl } from '../broker-url.ts'
+import { createConnector } from './client.ts'
+import { createPing } from './ping.ts'
+import { createPublisher } from './publish.ts'
+import { subscribe } from './subscribe.ts'
+import { createTopics } from './topics.ts'
+
+const PUBLISH_GRACE_MS = 1500
+
+/**
+ * The broker on Kafka, or on Redpanda, by kafkajs. Nothing is asked of it before the first call.
+ *
+ * What is particular to it: of headers, the order within one name is kept, between names it is not; `subscribe` and
+ * `publish` create the topics that are missing, and reject with `TopicMismatch` where one has another partition count.
+ * @throws ConfigError where the URL or the credentials cannot work.
+ */
+export function openKafka(options: {
+  /** `kafka://host:port,host:port?tls=true&sasl=scram-sha-512` */
+  readonly url: string
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  /** By which the broker's own logs and quotas know this process. */
+  readonly clientId: string
+  readonly log: Logger
+  /** A prefix of every topic and group, which keeps tests on one broker apart. */
+  readonly namespace?: string | undefined
+}): Broker {
+  const { url, username, password, clientId, log, namespace } = options
+  const parsed = parseBrokerUrl(url)
+  if ('fault' in parsed) throw new ConfigError([`BROKER_URL: ${parsed.fault}`])
+  const { address } = parsed
+  if (address.kind !== 'kafka') throw new ConfigError(['BROKER_URL: must begin with kafka://'])
+  const fault = credentialsFault(address, { username, password })
+  if (fault) throw new ConfigError([fault])
+
+  const { connect, close: disconnect } = createConnector({ address, username, password, clientId, log })
+  const topics = createTopics({ connect, namespace, log })
+  const publisher = createPublisher({ connect, topics })
+  const ping = createPing(connect)
+  const subscriptions = new Set<Promise<Subscription>>()
+  let closed: Promise<void> | undefined
+
+  async function close(): Promise<void> {
+    const opened = await Promise.allSettled(subscriptions)
+    await Promise.all(opened.map((each) => each.status === 'fulfilled' && each.value.close()))
+    await publisher.close(PUBLISH_GRACE_MS)
+    disconnect()
+  }
+
+  return {
+    publish: publisher.publish,
+    async subscribe(group, to, handle) {
+      if (closed) throw new Error('The broker has been closed: nothing more can be subscribed to.')
+      const groupId = namespace === undefined ? group : `${namespace}.${group}`
+      const subscribing = subscribe({ connect, topics, group, groupId, to, handle, ping, log })
+      subscriptions.add(subscribing)
+      const forget = () => subscriptions.delete(subscribing)
+      subscribing.then(({ ended }) => ended.then(forget, forget), forget)
+      return subscribing
+    },
+    ping,
+    close() {
+      closed ??= close()
+      return closed
+    },
+  }
+}

@@ -1,0 +1,147 @@
+import { afterEach, beforeEach, expect, test } from 'bun:test'
+import type { Caller } from '@posta/common/service/auth.ts'
+import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { createApp } from '@posta/common/service/http.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { createMetrics } from '@posta/common/service/metrics.ts'
+import { Problem } from '@posta/common/service/problem.ts'
+import { type Fresh, freshFile } from '@posta/common/testing/fresh-store.ts'
+import type { Hono } from 'hono'
+import * as v from 'valibot'
+import { createAppend } from '../events/append.ts'
+import { openEmbedded } from '../events/embedded.ts'
+import type { Store } from '../events/events.ts'
+import { toEvent } from '../events/record.ts'
+import { createSigner, DAY_MS } from '../testing/checkpoints.ts'
+import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
+import { checkpointRoutes } from './rest.ts'
+import { createWitnesses, type Witnesses } from './trusted-heads.ts'
+
+const callers: { readonly [token: string]: Caller } = {
+  ana: { user: 'ana', role: 'user' },
+  olga: { user: 'olga', role: 'operator' },
+}
+const deps: Deps = { ...systemDeps, now: () => NOON_MS }
+const signer = createSigner()
+
+let here: Fresh<Store>
+let store: Store
+let witnesses: Witnesses
+let app: Hono
+
+beforeEach(async () => {
+  here = freshFile(openEmbedded)
+  store = here.open()
+  witnesses = createWitnesses({ store, findKey: signer.findKey, deps })
+  app = createApp({
+    config: { allowedOrigins: [], production: true },
+    log: createLog('monitor', 'silent'),
+    metrics: createMetrics('monitor'),
+    deps,
+  })
+  const routes = checkpointRoutes({
+    checkpoints: store.checkpoints,
+    witnesses,
+    verify: async (token) => {
+      const caller = callers[token]
+      if (!caller) throw new Problem('invalid-token')
+      return caller
+    },
+  })
+  app.route('/audit', routes)
+  await createAppend(store.events)([toEvent(deliver(loggedIn('a')), NOON_MS), toEvent(deliver(loggedIn('b')), NOON_MS)])
+})
+
+afterEach(async () => {
+  await here.dispose()
+})
+
+async function ask(path: string, token?: string, body?: object) {
+  const response = await app.request(`/audit${path}`, {
+    method: body ? 'POST' : 'GET',
+    headers: { ...(token !== undefined && { Authorization: `Bearer ${token}` }), 'Content-Type': 'application/json' },
+    ...(body && { body: JSON.stringify(body) }),
+  })
+  const answer: unknown = await response.json()
+  return { status: response.status, body: answer }
+}
+
+const heads = () => witnesses.heads()
+
+test('where the chains are is told to who signs it', async () => {
+  expect(await ask('/heads', 'olga')).toEqual({
+    status: 200,
+    body: { heads: [{ chain: 'posta.events/0', seq: 2, hash: expect.stringMatching(/^[\da-f]{64}$/) }] },
+  })
+})
+
+test('a signed checkpoint is kept, and served as it came', async () => {
+  expect(await ask('/checkpoints/latest', 'olga')).toMatchObject({ status: 404, body: { code: 'not-found' } })
+  const checkpoint = signer.sign(await heads(), NOON_MS)
+  expect(await ask('/checkpoints', 'olga', { checkpoint })).toEqual({ status: 200, body: { missing: [] } })
+  const shown = { time: '2026-11-23T12:00:00.000Z', checkpoint }
+  expect(await ask('/checkpoints/latest', 'olga')).toEqual({ status: 200, body: shown })
+  expect(await ask('/checkpoints', 'olga')).toEqual({ status: 200, body: { items: [shown] } })
+})
+
+test('whoever keeps one is told what of it the chains do not hold', async () => {
+  const [head] = await heads()
+  if (!head) throw new Error('there is a chain')
+  const [cut, other] = [
+    { ...head, seq: 3 },
+    { ...head, hash: 'f'.repeat(64) },
+  ]
+  for (const missing of [cut, other])
+    expect(await ask('/checkpoints', 'olga', { checkpoint: signer.sign([missing], NOON_MS) })).toEqual({
+      status: 200,
+      body: { missing: [missing] },
+    })
+})
+
+test('one that was kept elsewhere can be put back, also once its key is gone', async () => {
+  const own = createSigner()
+  const witnessesOfOwn = createWitnesses({ store, findKey: (kid) => own.findKey(kid), deps })
+  const old = own.sign(await heads(), NOON_MS - 40 * DAY_MS)
+  own.rotate()
+  await expect(witnessesOfOwn.keep(old)).rejects.toMatchObject({ code: 'invalid-input' })
+  await witnessesOfOwn.keep(own.sign(await heads(), NOON_MS))
+  expect(await witnessesOfOwn.keep(old)).toEqual([])
+  expect(await store.checkpoints.list({ limit: 9 })).toHaveLength(2)
+})
+
+test('they are listed newest first, page by page', async () => {
+  for (const days of [2, 1, 0])
+    await ask('/checkpoints', 'olga', { checkpoint: signer.sign(await heads(), NOON_MS - days * DAY_MS) })
+  const Page = v.object({ items: v.array(v.object({ time: v.string() })), next: v.optional(v.string()) })
+  const first = v.parse(Page, (await ask('/checkpoints?limit=2', 'olga')).body)
+  const second = v.parse(Page, (await ask(`/checkpoints?limit=2&cursor=${first.next}`, 'olga')).body)
+  expect([...first.items, ...second.items].map(({ time }) => time.slice(0, 10))).toEqual([
+    '2026-11-23',
+    '2026-11-22',
+    '2026-11-21',
+  ])
+  expect(second.next).toBeUndefined()
+  expect((await ask('/checkpoints?cursor=x', 'olga')).status).toBe(400)
+})
+
+test('what gateway has not signed is refused, and keeps nothing', async () => {
+  const forged = createSigner().sign(await heads(), NOON_MS)
+  for (const checkpoint of [forged, 'x', '']) {
+    expect(await ask('/checkpoints', 'olga', { checkpoint })).toMatchObject({
+      status: 422,
+      body: { errors: [{ pointer: '#/checkpoint', detail: 'is not signed by a key of gateway' }] },
+    })
+  }
+  expect((await ask('/checkpoints', 'olga', { checkpoint: forged, more: 1 })).status).toBe(422)
+  expect(await store.checkpoints.list({ limit: 1 })).toEqual([])
+})
+
+test.each([
+  ['/heads', undefined],
+  ['/checkpoints', undefined],
+  ['/checkpoints/latest', undefined],
+  ['/checkpoints', { checkpoint: 'x' }],
+])('%s is for operators alone', async (path, body) => {
+  expect((await ask(path, 'ana', body)).status).toBe(403)
+  expect((await ask(path, undefined, body)).status).toBe(401)
+})

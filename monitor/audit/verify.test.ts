@@ -1,0 +1,102 @@
+import { expect, test } from 'bun:test'
+import type { Events } from '../events/events.ts'
+import { toEvent } from '../events/record.ts'
+import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
+import { link, START } from './chain.ts'
+import type { CurrentWitness } from './trusted-heads.ts'
+import { createAudit } from './verify.ts'
+
+const stored = [0, 1].flatMap((partition) =>
+  link(
+    START,
+    Array.from({ length: 5 }, (_, n) => toEvent(deliver(loggedIn(`${partition}-${n}`), n, partition), NOON_MS)),
+  ),
+)
+
+/** Pages of two; each takes a second of the clock. */
+function setUp(secondsPerPage = 1, witness: CurrentWitness = { heads: [], starts: [] }) {
+  let nowMs = 0
+  const inChainOrder: Events['inChainOrder'] = async function* (after) {
+    const start = after ? stored.findIndex(({ chain, seq }) => chain === after.chain && seq === after.seq) + 1 : 0
+    for (let next = start; next < stored.length; next += 2) {
+      nowMs += secondsPerPage * 1000
+      yield stored.slice(next, next + 2)
+    }
+  }
+  return createAudit({
+    events: { inChainOrder },
+    witnesses: { current: async () => witness },
+    deps: { monotonicMs: () => nowMs },
+  })
+}
+
+const staying = new AbortController().signal
+
+test('a store that can be gone through in time is answered for as a whole', async () => {
+  expect(await setUp()(undefined, staying)).toMatchObject({
+    ok: true,
+    events: 10,
+    chains: [
+      { chain: 'posta.events/0', events: 5, head: { seq: 5 } },
+      { chain: 'posta.events/1', events: 5, head: { seq: 5 } },
+    ],
+  })
+  expect(await setUp()(undefined, staying)).not.toHaveProperty('next')
+})
+
+test('what takes too long is answered in parts, which together are the whole', async () => {
+  const audit = setUp(15)
+  const first = await audit(undefined, staying)
+  expect(first).toMatchObject({ ok: true, events: 4, chains: [{ chain: 'posta.events/0', head: { seq: 4 } }] })
+  let [events, next, parts] = [first.events, first.next, 1]
+  while (next) {
+    const part = await audit(next, staying)
+    expect(part.ok).toBe(true)
+    events += part.events
+    next = part.next
+    parts++
+  }
+  expect([events, parts]).toEqual([10, 3])
+})
+
+test('it stops when whoever asked has left', async () => {
+  expect(await setUp()(undefined, AbortSignal.abort())).toMatchObject({ events: 2, next: expect.any(String) })
+})
+
+test('a third at once is refused, and welcome later', async () => {
+  const audit = setUp()
+  const both = [audit(undefined, staying), audit(undefined, staying)]
+  await expect(audit(undefined, staying)).rejects.toMatchObject({ code: 'overloaded' })
+  await Promise.all(both)
+  expect((await audit(undefined, staying)).ok).toBe(true)
+})
+
+test('a cursor that it did not give is refused', async () => {
+  await expect(setUp()('x', staying)).rejects.toMatchObject({ code: 'malformed-request' })
+})
+
+test('a checkpoint that cannot be used is a fault of its own', async () => {
+  const witness = { heads: [], starts: [], fault: 'Nobody has signed it.' }
+  expect(await setUp(1, witness)(undefined, staying)).toMatchObject({
+    ok: false,
+    fault: 'Nobody has signed it.',
+    chains: [{ events: 5 }, { events: 5 }],
+  })
+})
+
+test('what a checkpoint names is looked for, also where the answer comes in parts', async () => {
+  const heads = [0, 1].map((partition) => ({ chain: `posta.events/${partition}`, seq: 6, hash: 'a'.repeat(64) }))
+  for (const secondsPerPage of [1, 15]) {
+    const audit = setUp(secondsPerPage, { heads, starts: [], atMs: NOON_MS })
+    const found: unknown[] = []
+    let next: string | undefined
+    do {
+      const part = await audit(next, staying)
+      expect(part.checkpoint).toBe(new Date(NOON_MS).toISOString())
+      found.push(...part.chains.flatMap(({ chain, firstBad }) => (firstBad ? { chain, ...firstBad } : [])))
+      next = part.next
+    } while (next)
+    const fault = 'It is missing, as are all behind it: a checkpoint names number 6 of this chain.'
+    expect(found).toEqual(heads.map(({ chain }) => ({ chain, seq: 6, fault })))
+  }
+})

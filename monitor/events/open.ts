@@ -1,9 +1,0 @@
-import { filePath } from '@posta/common/service/config.ts'
-import { openEmbedded } from './embedded.ts'
-import type { Store } from './events.ts'
-import { openMongo } from './mongo.ts'
-
-/** The store at a `file:` or `mongodb://…/name` URL. */
-export function openStore(url: string): Store {
-  return url.startsWith('file:') ? openEmbedded(filePath(url)) : openMongo(url)
-}

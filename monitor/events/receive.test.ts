@@ -1,0 +1,81 @@
+import { expect, test } from 'bun:test'
+import type { Delivered } from '@posta/common/broker/broker.ts'
+import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
+import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
+import type { NewEvent } from './events.ts'
+import { createReceive, readMessage } from './receive.ts'
+
+const garbled = (message: Delivered): Delivered => ({ ...message, value: Buffer.from('{') })
+
+function setUp() {
+  const stored: NewEvent[] = []
+  const letters: StoredDeadLetter[] = []
+  const calls: string[] = []
+  const receive = createReceive({
+    append: async (events) => void stored.push(...events),
+    deadLetters: { add: async (added) => void letters.push(...added) },
+    onStored: () => calls.push('stored'),
+    deps: { now: () => NOON_MS },
+  })
+  const receiveAll = (...messages: Delivered[]) =>
+    receive(
+      messages.flatMap((message) => {
+        const read = readMessage(message)
+        return 'item' in read ? [{ item: read.item, message }] : []
+      }),
+      new AbortController().signal,
+    )
+  return { stored, letters, calls, receiveAll }
+}
+
+test('requests, results and events become events', async () => {
+  const { stored, calls, receiveAll } = setUp()
+  const verdicts = await receiveAll(deliver(requested('op-1')), deliver(succeeded('op-1')), deliver(loggedIn('e-1')))
+  expect(verdicts).toEqual([{ done: true }, { done: true }, { done: true }])
+  expect(stored.map(({ id }) => id)).toEqual(['op-1.requested', 'op-1.succeeded', 'e-1'])
+  expect(calls).toEqual(['stored'])
+})
+
+test('an unreadable event is set aside, since nobody else would', () => {
+  expect(readMessage(garbled(deliver(loggedIn('e-1'))))).toEqual({ unreadable: 'The value is not JSON in UTF-8.' })
+})
+
+test('an unreadable request or result is left to the service that it is for: one message, one dead letter', async () => {
+  const { stored, letters, receiveAll } = setUp()
+  const messages = [garbled(deliver(requested('op-1'))), deliver(loggedIn('e-1')), garbled(deliver(succeeded('op-1')))]
+  expect(await receiveAll(...messages)).toEqual([{ done: true }, { done: true }, { done: true }])
+  expect(stored.map(({ id }) => id)).toEqual(['e-1'])
+  expect(letters).toEqual([])
+})
+
+test('a dead letter is stored as one', async () => {
+  const { letters, calls, receiveAll } = setUp()
+  const original = deliver(requested('op-1'), 7, 3)
+  await receiveAll(deliver(encodeDeadLetter(original, 'posta.processor', 'It failed.')))
+  expect(letters).toMatchObject([{ id: `posta.requests.3.7.${NOON_MS}`, redrivable: true }])
+  expect(calls).toEqual([])
+})
+
+test.each([
+  ['without any fact', {}],
+  ['without a value', { value: null }],
+  ['without headers or key', { headers: [], key: null }],
+  ['of bytes', { value: new Uint8Array([0, 255]), headers: [['posta-id', new Uint8Array([255])]] }],
+] as const)('what lies among the dead letters %s is stored, and never set aside again', async (_, changes) => {
+  const { letters, receiveAll } = setUp()
+  const message = { ...deliver(loggedIn('e-1'), 5), topic: 'posta.dead-letters' as const, ...changes }
+  expect(await receiveAll(message)).toEqual([{ done: true }])
+  expect(letters).toMatchObject([{ id: `posta.dead-letters.0.5.${NOON_MS}`, redrivable: false }])
+})
+
+test('trouble of the store is no verdict: the batch comes again', async () => {
+  const receive = createReceive({
+    append: () => Promise.reject(new Error('down')),
+    deadLetters: { add: async () => {} },
+    onStored: () => {},
+    deps: { now: () => NOON_MS },
+  })
+  const message = deliver(loggedIn('e-1'))
+  await expect(receive([{ item: 'event', message }], new AbortController().signal)).rejects.toThrow('down')
+})

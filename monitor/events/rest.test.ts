@@ -1,0 +1,263 @@
+import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Caller } from '@posta/common/service/auth.ts'
+import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { createApp } from '@posta/common/service/http.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { createMetrics } from '@posta/common/service/metrics.ts'
+import { Problem } from '@posta/common/service/problem.ts'
+import type { Hono } from 'hono'
+import * as v from 'valibot'
+import { createAudit } from '../audit/verify.ts'
+import { at, deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
+import { createAppend } from './append.ts'
+import { openEmbedded } from './embedded.ts'
+import type { Store } from './events.ts'
+import { toEvent } from './record.ts'
+import { routes } from './rest.ts'
+import { createStats } from './stats.ts'
+import { createStream } from './stream.ts'
+import { createTimeline } from './timeline.ts'
+
+const callers: { readonly [token: string]: Caller } = {
+  ana: { user: 'ana', role: 'user' },
+  bob: { user: 'bob', role: 'user' },
+  olga: { user: 'olga', role: 'operator' },
+}
+const log = createLog('monitor', 'silent')
+const deps: Deps = { ...systemDeps, now: () => NOON_MS }
+
+let folder: string
+let store: Store
+let app: Hono
+let closing: AbortController
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'posta-rest-'))
+  store = openEmbedded(join(folder, 'monitor.db'))
+  closing = new AbortController()
+  const { events } = store
+  app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
+  app.route(
+    '/',
+    routes({
+      events,
+      timeline: createTimeline(events),
+      stats: createStats(events, deps),
+      audit: createAudit({ events, witnesses: { current: async () => ({ heads: [], starts: [] }) }, deps }),
+      stream: createStream({ events, deps, log }),
+      verify: async (token) => {
+        const caller = callers[token]
+        if (!caller) throw new Problem('invalid-token')
+        return caller
+      },
+      closing: closing.signal,
+    }),
+  )
+  await createAppend(events)(
+    [
+      loggedIn('login-ana', 'ana', 0),
+      requested('op-1', 'ana', 1000),
+      succeeded('op-1', 'ana', 1040),
+      loggedIn('login-bob', 'bob', 2000),
+    ].map((message, offset) => toEvent(deliver(message, offset), NOON_MS)),
+  )
+})
+
+afterEach(async () => {
+  closing.abort()
+  await store.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const Page = v.object({ items: v.array(v.looseObject({ id: v.string() })), next: v.optional(v.string()) })
+
+async function ask(path: string, token?: string, init: RequestInit = {}) {
+  const headers = { ...(token !== undefined && { Authorization: `Bearer ${token}` }), ...init.headers }
+  const response = await app.request(path, { ...init, headers })
+  const body: unknown = await response.json()
+  return { status: response.status, headers: response.headers, body }
+}
+
+const pageOf = ({ body }: { readonly body: unknown }) => v.parse(Page, body)
+const idsOf = (answer: { readonly body: unknown }) => pageOf(answer).items.map(({ id }) => id)
+
+describe('GET /events', () => {
+  test('has the own events of a user, newest first', async () => {
+    const answer = await ask('/events', 'ana')
+    expect(answer.status).toBe(200)
+    expect(answer.headers.get('Cache-Control')).toBe('no-store')
+    expect(idsOf(answer)).toEqual(['op-1.succeeded', 'op-1.requested', 'login-ana'])
+    expect(pageOf(answer).items[2]).toEqual({
+      id: 'login-ana',
+      type: 'posta.user.logged-in',
+      time: at(0),
+      user: 'ana',
+      topic: 'posta.events',
+      partition: 0,
+      offset: 0,
+      receivedAt: at(0),
+      data: { user: 'ana', session: 'login-ana.session' },
+      chain: { name: 'posta.events/0', seq: 1, hash: expect.stringMatching(/^[\da-f]{64}$/) },
+    })
+  })
+
+  test("has everyone's for operators", async () => {
+    expect(idsOf(await ask('/events', 'olga'))).toEqual(['login-bob', 'op-1.succeeded', 'op-1.requested', 'login-ana'])
+    expect(idsOf(await ask('/events?user=bob', 'olga'))).toEqual(['login-bob'])
+  })
+
+  test("has nothing of another's", async () => {
+    expect((await ask('/events?user=bob', 'ana')).body).toEqual({ items: [] })
+    expect(idsOf(await ask('/events?user=ana', 'ana'))).toHaveLength(3)
+    expect(idsOf(await ask('/events?operation=op-1', 'bob'))).toEqual([])
+  })
+
+  test('filters by type, operation and time', async () => {
+    expect(idsOf(await ask('/events?type=posta.user.logged-in', 'olga'))).toEqual(['login-bob', 'login-ana'])
+    expect(idsOf(await ask('/events?operation=op-1', 'ana'))).toEqual(['op-1.succeeded', 'op-1.requested'])
+    expect(idsOf(await ask(`/events?from=${at(1000)}&to=${at(2000)}`, 'olga'))).toEqual([
+      'op-1.succeeded',
+      'op-1.requested',
+    ])
+  })
+
+  test('goes on at the cursor until there is no more', async () => {
+    const seen: string[] = []
+    let cursor = ''
+    do {
+      const answer = await ask(`/events?limit=1${cursor}`, 'olga')
+      seen.push(...idsOf(answer))
+      const { next } = pageOf(answer)
+      cursor = next ? `&cursor=${next}` : ''
+    } while (cursor)
+    expect(seen).toEqual(['login-bob', 'op-1.succeeded', 'op-1.requested', 'login-ana'])
+  })
+
+  test.each([
+    ['cursor=x', 400],
+    ['limit=0', 422],
+    ['limit=101', 422],
+    ['type=posta.unknown', 422],
+    ['from=yesterday', 422],
+    ['unknown=1', 422],
+    ['user=', 422],
+  ])('refuses ?%s', async (query, status) => {
+    expect((await ask(`/events?${query}`, 'olga')).status).toBe(status)
+  })
+})
+
+test('GET /events/{id} is one of the own, for operators any, and otherwise is not there', async () => {
+  expect((await ask('/events/op-1.requested', 'ana')).body).toMatchObject({ id: 'op-1.requested', operation: 'op-1' })
+  expect((await ask('/events/op-1.requested', 'olga')).status).toBe(200)
+  expect((await ask('/events/op-1.requested', 'bob')).body).toMatchObject({ code: 'not-found' })
+  expect((await ask('/events/unknown', 'olga')).status).toBe(404)
+})
+
+test('GET /operations/{id}/timeline is of an own operation, for operators of any, and otherwise is not there', async () => {
+  expect((await ask('/operations/op-1/timeline', 'ana')).body).toMatchObject({
+    operation: 'op-1',
+    user: 'ana',
+    totalMs: 40,
+  })
+  expect(pageOf(await ask('/operations/op-1/timeline', 'olga')).items).toHaveLength(2)
+  expect((await ask('/operations/op-1/timeline', 'bob')).status).toBe(404)
+  expect((await ask('/operations/unknown/timeline', 'olga')).status).toBe(404)
+})
+
+test('GET /stats counts the last hour', async () => {
+  expect((await ask('/stats', 'olga')).body).toMatchObject({
+    logins: 2,
+    failedOperations: 0,
+    latency: { operations: 1, averageMs: 1040, maxMs: 1040 },
+  })
+})
+
+test('GET /audit/verify tells whole chains from one that was changed', async () => {
+  expect((await ask('/audit/verify', 'olga')).body).toMatchObject({
+    ok: true,
+    events: 4,
+    chains: [
+      { chain: 'posta.events/0', events: 2, head: { seq: 2 } },
+      { chain: 'posta.requests/0', events: 1 },
+      { chain: 'posta.results/0', events: 1 },
+    ],
+  })
+  const { Database } = await import('bun:sqlite')
+  using database = new Database(join(folder, 'monitor.db'))
+  database.run("UPDATE events SET text = replace(text, 'login-bob', 'login-eve') WHERE id = 'login-bob'")
+  expect((await ask('/audit/verify', 'olga')).body).toMatchObject({
+    ok: false,
+    chains: [{ chain: 'posta.events/0', firstBad: { seq: 2, id: 'login-bob' } }, {}, {}],
+  })
+  expect((await ask('/audit/verify?cursor=x', 'olga')).status).toBe(400)
+})
+
+test('an event whose text was made unreadable is shown as that, and ends no list', async () => {
+  const { Database } = await import('bun:sqlite')
+  using database = new Database(join(folder, 'monitor.db'))
+  database.run("UPDATE events SET text = 'x' WHERE id = 'op-1.succeeded'")
+  const { items } = pageOf(await ask('/events', 'ana'))
+  expect(items).toHaveLength(3)
+  expect(items[0]).toMatchObject({ id: 'op-1.succeeded', altered: true, data: null })
+})
+
+test('however often HEAD asks for the stream, there is room for who follows it', async () => {
+  const headers = { Authorization: 'Bearer olga' }
+  for (let n = 0; n < 150; n++)
+    expect((await app.request('/events/stream', { method: 'HEAD', headers })).status).toBe(200)
+  const response = await app.request('/events/stream', { headers })
+  expect(response.status).toBe(200)
+  await response.body?.cancel()
+})
+
+test('GET /events/stream sends what is stored, as server-sent events', async () => {
+  const response = await app.request('/events/stream?user=ana', { headers: { Authorization: 'Bearer olga' } })
+  expect(response.status).toBe(200)
+  expect(response.headers.get('Content-Type')).toStartWith('text/event-stream')
+  const reader = response.body?.getReader()
+  const decoder = new TextDecoder()
+  let text = ''
+  const until = async (pattern: RegExp) => {
+    while (!pattern.test(text)) {
+      const { value, done } = (await reader?.read()) ?? { done: true }
+      if (done) throw new Error(`It ended before ${pattern}: ${text}`)
+      text += decoder.decode(value)
+    }
+  }
+  await until(/event: ready\n/)
+  await createAppend(store.events)([toEvent(deliver(loggedIn('new', 'ana', 3000), 9), NOON_MS)])
+  await until(/event: event\n.*"id":"new".*\n/s)
+  expect(text).toMatch(/\nid: \d+(?:\.\d+){17}\n/)
+  closing.abort()
+  await until(/event: end\n/)
+  expect((await ask('/events/stream', 'olga', { headers: { 'Last-Event-ID': 'x' } })).body).toMatchObject({
+    code: 'malformed-request',
+  })
+})
+
+const operatorRoutes = [
+  ['GET', '/events/stream'],
+  ['GET', '/stats'],
+  ['GET', '/audit/verify'],
+] as const
+const userRoutes = [
+  ['GET', '/events'],
+  ['GET', '/events/login-ana'],
+  ['GET', '/operations/op-1/timeline'],
+] as const
+
+test.each(operatorRoutes)('%s %s is for operators alone', async (method, path) => {
+  const { status, body } = await ask(path, 'ana', { method })
+  expect({ status, body }).toMatchObject({ status: 403, body: { code: 'forbidden' } })
+})
+
+test.each([...operatorRoutes, ...userRoutes])('%s %s needs a valid token', async (method, path) => {
+  for (const token of [undefined, 'forged']) {
+    const { status, headers } = await ask(path, token, { method })
+    expect(status).toBe(401)
+    expect(headers.get('WWW-Authenticate')).toStartWith('Bearer')
+  }
+})

@@ -1,0 +1,53 @@
+import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
+import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import { freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
+import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
+import { toDeadLetter } from '../dead-letters/from-message.ts'
+import { openEmbedded } from '../events/embedded.ts'
+import { openMongo } from '../events/mongo.ts'
+import { deliver, loggedIn, NOON_MS, requested } from './messages.ts'
+
+// For the tests of this folder.
+
+const serverUrl = process.env.TEST_MONGO_URL
+
+/** Each store that is there to be tested with. */
+export const stores = [
+  ['embedded', () => freshFile(openEmbedded)] as const,
+  ...(serverUrl ? [['MongoDB', () => freshDatabase(serverUrl, openMongo)] as const] : []),
+]
+
+/** As monitor keeps it, some ms after noon. */
+export function setAside(original: Delivered, reason = 'It failed.', ms = 0): StoredDeadLetter {
+  return toDeadLetter(deliver(encodeDeadLetter(original, 'posta.processor', reason)), NOON_MS + ms)
+}
+
+/** So many requests of different operations, set aside one ms after the other. */
+export function letters(count: number): StoredDeadLetter[] {
+  return Array.from({ length: count }, (_, n) => setAside(deliver(requested(`op-${n}`), n), 'It failed.', n))
+}
+
+/** What another program wrote among the dead letters. */
+export const unreadable = toDeadLetter({ ...deliver(loggedIn('x'), 9), topic: 'posta.dead-letters' }, NOON_MS + 1)
+
+/** A broker that remembers what was published, and fails while it is told to. */
+export function fakeBroker() {
+  const published: Outgoing[][] = []
+  let failure: Error | undefined
+  return {
+    published,
+    /** Of all messages that were published, by topic, what `ce_id` or `ce_redrive` says. */
+    ids: (header: 'ce_id' | 'ce_redrive') =>
+      published
+        .flat()
+        .flatMap(({ headers }) => headers.flatMap(([name, value]) => (name === header ? String(value) : []))),
+    fail(error: Error | undefined) {
+      failure = error
+    },
+    async publish(messages: readonly Outgoing[]) {
+      if (failure) throw failure
+      published.push([...messages])
+      return messages.map(({ topic }) => ({ topic, partition: 0, offset: 0 }))
+    },
+  }
+}

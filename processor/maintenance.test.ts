@@ -1,0 +1,41 @@
+import { expect, test } from 'bun:test'
+import { freshFile } from '@posta/common/testing/fresh-store.ts'
+import { keepUp } from './maintenance.ts'
+import { openEmbeddedResults } from './results/embedded.ts'
+import { conversion } from './results/results.suite.ts'
+
+const DAY_MS = 24 * 60 * 60 * 1000
+
+test('results go 400 days after their operations were performed, however many; younger ones stay', async () => {
+  const here = freshFile(openEmbeddedResults)
+  const results = here.open()
+  const performedMs = Date.UTC(2026, 10, 23)
+  const at = (ms: number) => ({ completedAt: new Date(performedMs + ms).toISOString() })
+  await results.append([
+    ...Array.from({ length: 1100 }, (_, index) => conversion(`old-${index}`, at(0))),
+    conversion('younger', at(1000)),
+  ])
+  let nowMs = performedMs + 400 * DAY_MS
+  let rounds = 0
+  const left = async () => (await results.page({ limit: 2000 })).length
+  const upkeep = keepUp({
+    results: {
+      async deleteBefore(...asked) {
+        rounds += 1
+        return results.deleteBefore(...asked)
+      },
+    },
+    deps: { now: () => nowMs },
+    log: { info() {}, warn() {} },
+    everyMs: 1,
+  })
+  await upkeep.start?.()
+  while (rounds < 2) await Bun.sleep(1)
+  expect(await left()).toBe(1101)
+  nowMs += 1
+  while ((await left()) !== 1) await Bun.sleep(1)
+  await upkeep.close?.(1000)
+  expect(await results.get('younger')).toBeDefined()
+  await results.close()
+  await here.dispose()
+})

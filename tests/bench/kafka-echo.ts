@@ -1,0 +1,69 @@
+import { Kafka, logLevel, type Producer } from 'kafkajs'
+import { MongoClient } from 'mongodb'
+import { answering } from '../../tools/infra/server.ts'
+import type { Parts } from '../system/system.ts'
+
+export interface Echo {
+  /** Resolves when a message has gone over one topic, and one like it over another back, and a document is inserted. */
+  thereAndBack(): Promise<void>
+  close(): Promise<void>
+}
+
+/** About as large as a request. */
+const PAYLOAD = 'x'.repeat(600)
+
+/** The least that a reply over Kafka with a stored result can be: kafkajs, the mongodb driver, and nothing between. */
+export async function openEcho({ environment }: Pick<Parts, 'environment'>): Promise<Echo> {
+  const brokers = (environment.BROKER_URL ?? '').replace(/^kafka:\/\/|\?.*/g, '').split(',')
+  const kafka = new Kafka({ clientId: 'bench', brokers, logLevel: logLevel.NOTHING })
+  const name = `bench-${Bun.randomUUIDv7()}`
+  const [there, back] = [`${name}-there`, `${name}-back`]
+  const mongo = await new MongoClient(environment.PROCESSOR_STORE_URL ?? '').connect()
+  const documents = mongo.db().collection('bench', { writeConcern: { w: 'majority', journal: true } })
+
+  const admin = kafka.admin()
+  await admin.connect()
+  await admin.createTopics({ topics: [{ topic: there }, { topic: back }], waitForLeaders: false })
+  // A topic that is new is not known at once, and whoever asks too early is refused.
+  await answering('Kafka', brokers.join(), async () => void (await admin.fetchTopicMetadata({ topics: [there, back] })))
+  const producer = kafka.producer({ allowAutoTopicCreation: false })
+  await producer.connect()
+  let arrived: (() => void) | undefined
+  const consumers = [
+    await consume(kafka, there, () => send(producer, back)),
+    await consume(kafka, back, async () => arrived?.()),
+  ]
+
+  return {
+    async thereAndBack() {
+      const came = new Promise<void>((resolve) => {
+        arrived = resolve
+      })
+      await send(producer, there)
+      await came
+      await documents.insertOne({ payload: PAYLOAD })
+    },
+    async close() {
+      await Promise.all([...consumers, producer].map((client) => client.disconnect()))
+      await admin.deleteGroups([there, back])
+      await admin.deleteTopics({ topics: [there, back] })
+      await admin.disconnect()
+      await mongo.close()
+    },
+  }
+}
+
+async function send(producer: Producer, topic: string): Promise<void> {
+  await producer.send({ topic, acks: -1, messages: [{ value: PAYLOAD }] })
+}
+
+/** A consumer of the topic, in a group of the same name. Resolves when it has its partitions. */
+async function consume(kafka: Kafka, topic: string, onMessage: () => Promise<void>) {
+  const consumer = kafka.consumer({ groupId: topic })
+  const joined = new Promise((resolve) => consumer.on('consumer.group_join', resolve))
+  await consumer.connect()
+  await consumer.subscribe({ topic, fromBeginning: true })
+  await consumer.run({ eachMessage: onMessage })
+  await joined
+  return consumer
+}

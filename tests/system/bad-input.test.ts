@@ -1,0 +1,321 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { createHmac, generateKeyPairSync, sign as signBytes } from 'node:crypto'
+import { type Answer, call, graphql } from '../../tools/client.ts'
+import type { System } from '../../tools/in-process.ts'
+import { embeddedParts, newUser, type Parts, startReplicas } from './system.ts'
+
+const ours = generateKeyPairSync('ed25519')
+const theirs = generateKeyPairSync('ed25519')
+const KID = 'the-key'
+
+let parts: Parts
+let urls: System
+let token: string
+let user: string
+
+beforeAll(async () => {
+  parts = await embeddedParts()
+  const keys = [{ ...ours.privateKey.export({ format: 'jwk' }), kid: KID, alg: 'EdDSA', use: 'sig' }]
+  const [system] = await startReplicas(parts, 1, { TOKEN_KEYS: JSON.stringify({ keys }) })
+  if (!system) throw new Error('No system was started.')
+  urls = system
+  ;({ token, id: user } = await newUser(urls.gatewayUrl))
+}, 60_000)
+afterAll(async () => {
+  await urls.close()
+  await parts.dispose()
+})
+
+const operationsUrl = () => `${urls.gatewayUrl}/operations`
+
+/** A request as someone would send it by hand. */
+async function raw(
+  body: string,
+  headers: Record<string, string>,
+  path = '/operations',
+  method = 'POST',
+): Promise<Answer> {
+  const response = await fetch(`${urls.gatewayUrl}${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, ...headers },
+    body,
+  })
+  return { status: response.status, headers: response.headers, body: await response.json() }
+}
+
+const json = { 'content-type': 'application/json' }
+
+function expectProblem(answer: Answer, status: number, code: string): void {
+  expect({ status: answer.status, type: answer.headers.get('content-type'), body: answer.body }).toMatchObject({
+    status,
+    type: 'application/problem+json',
+    body: { code, type: `/problems/${code}`, status },
+  })
+}
+
+describe('a submission that is refused changes nothing and says why', () => {
+  const convert = (input: Record<string, unknown>) => ({
+    type: 'convert',
+    input: { from: 'USD', to: 'ARS', amount: '1', ...input },
+  })
+  const badAmounts = [
+    '-1',
+    '0',
+    '0.00',
+    'NaN',
+    'Infinity',
+    '1e999',
+    '1e2',
+    '9'.repeat(400),
+    '1,5',
+    ' 1',
+    '1 ',
+    '1 000',
+    '',
+    '.5',
+    '5.',
+    '+1',
+    '0x10',
+    '1.123456789',
+    '1234567890123456789',
+    '٣',
+    100,
+    null,
+    ['1'],
+    { value: '1' },
+  ]
+  const cases: [string, unknown, number, string, string][] = [
+    ...badAmounts.map((amount): [string, unknown, number, string, string] => [
+      `the amount ${JSON.stringify(amount).slice(0, 20)}`,
+      convert({ amount }),
+      422,
+      'invalid-input',
+      '#/input/amount',
+    ]),
+    ['an unknown member of the input', convert({ memo: 'x' }), 422, 'invalid-input', '#/input/memo'],
+    ['an unknown member beside it', { ...convert({}), user: 'someone' }, 422, 'invalid-input', '#/user'],
+    ['an unknown type', { type: 'transfer', input: {} }, 422, 'invalid-input', '#/type'],
+    ['a type of the prototype', { type: 'constructor', input: {} }, 422, 'invalid-input', '#/type'],
+    ['no input', { type: 'convert' }, 422, 'invalid-input', '#/input'],
+    ['an unknown currency to convert to', convert({ to: 'XYZW' }), 422, 'unknown-currency', '#/input/to'],
+    ['an unknown currency to convert from', convert({ from: 'XYZW' }), 422, 'unknown-currency', '#/input/from'],
+    ['a currency that is a path', convert({ from: '../../etc' }), 422, 'invalid-input', '#/input/from'],
+    ['an array', [], 422, 'invalid-input', '#/type'],
+    ['null', null, 422, 'invalid-input', '#'],
+  ]
+  test.each(cases)('%s', async (_name, body, status, code, pointer) => {
+    const answer = await raw(JSON.stringify(body), { ...json, 'idempotency-key': 'unused' })
+    expectProblem(answer, status, code)
+    expect(answer.body).toMatchObject({ errors: [{ pointer }] })
+    expect(JSON.stringify(answer.body).length).toBeLessThan(2000)
+  })
+
+  test('malformed JSON is 400, another content type 415, more than 64 KiB 413', async () => {
+    expectProblem(await raw('{"type":', json), 400, 'malformed-request')
+    expectProblem(await raw('', json), 400, 'malformed-request')
+    expectProblem(await raw('{}', { 'content-type': 'text/plain' }), 415, 'unsupported-media-type')
+    expectProblem(
+      await raw('type=convert', { 'content-type': 'application/x-www-form-urlencoded' }),
+      415,
+      'unsupported-media-type',
+    )
+    expectProblem(await raw(JSON.stringify({ type: 'x'.repeat(70_000) }), json), 413, 'payload-too-large')
+    expectProblem(await raw(JSON.stringify({ query: 'x'.repeat(70_000) }), json, '/graphql'), 413, 'payload-too-large')
+  })
+
+  test.each(['x'.repeat(256), 'has space', 'ä'])('an idempotency key that is none: %s', async (key) => {
+    const answer = await raw(JSON.stringify(convert({})), {
+      ...json,
+      'idempotency-key':
+        encodeURIComponent(key) === key || key.includes(' ') ? key : Buffer.from(key).toString('latin1'),
+    })
+    expectProblem(answer, 400, 'malformed-request')
+  })
+
+  test('and none of it used the key up or left an operation', async () => {
+    expect(await call('GET', operationsUrl(), { token })).toMatchObject({ status: 200, body: { items: [] } })
+  })
+
+  test('the same is refused over GraphQL with the same codes, and the refused value is not repeated', async () => {
+    const secret = 'not to be repeated'
+    const asked: [string, Record<string, unknown>, string][] = [
+      ['mutation { convert(input: { from: "USD", to: "ARS", amount: "-1" }) { id } }', {}, 'invalid-input'],
+      ['mutation { convert(input: { from: "USD", to: "XYZW", amount: "1" }) { id } }', {}, 'unknown-currency'],
+      ['mutation { convert(input: { from: "USD", to: "ARS", amount: 1 }) { id } }', {}, 'malformed-request'],
+      [
+        'mutation ($input: ConvertInput!) { convert(input: $input) { id } }',
+        { input: { from: 'USD', to: 'ARS', amount: '1', memo: secret } },
+        'malformed-request',
+      ],
+      [
+        'mutation ($input: LoginInput!) { login(input: $input) { accessToken } }',
+        { input: { email: 'a@example.com', password: { secret } } },
+        'malformed-request',
+      ],
+      [
+        'mutation ($input: RegisterInput!) { register(input: $input) { id } }',
+        { input: { email: secret, password: secret } },
+        'invalid-input',
+      ],
+      ['{ operation(id: "nothing") { id } }', {}, 'not-found'],
+      ['{ operations(first: 0) { edges { cursor } } }', {}, 'invalid-input'],
+      ['{ operations(after: "nonsense") { edges { cursor } } }', {}, 'malformed-request'],
+      ['{ nonsense }', {}, 'malformed-request'],
+      ['{ me { ', {}, 'malformed-request'],
+      [`{ ${Array.from({ length: 11 }, (_, index) => `a${index}: me { id }`).join(' ')} }`, {}, 'malformed-request'],
+    ]
+    for (const [query, variables, code] of asked) {
+      const { body } = await graphql(urls.gatewayUrl, query, variables, token)
+      expect({ query, body }).toMatchObject({ query, body: { errors: [{ extensions: { code } }] } })
+      expect(JSON.stringify(body)).not.toContain(secret)
+    }
+    expect((await graphql(urls.gatewayUrl, '{ me { id } }')).body).toMatchObject({
+      errors: [{ extensions: { code: 'invalid-token' } }],
+    })
+  })
+})
+
+describe('lists refuse', () => {
+  test.each(['limit=0', 'limit=101', 'limit=-1', 'limit=ten', 'limit=1&limit=2', 'unknown=1'])(
+    '%s, 422',
+    async (query) => {
+      for (const url of [operationsUrl(), `${urls.processorUrl}/results`, `${urls.monitorUrl}/events`])
+        expectProblem(await call('GET', `${url}?${query}`, { token }), 422, 'invalid-input')
+    },
+  )
+  test.each(['nonsense', 'bnVsbA', Buffer.from('{"a":1}').toString('base64url'), 'x'.repeat(600)])(
+    'the cursor %s, 400',
+    async (cursor) => {
+      for (const url of [operationsUrl(), `${urls.processorUrl}/results`, `${urls.monitorUrl}/events`])
+        expectProblem(await call('GET', `${url}?cursor=${cursor}`, { token }), 400, 'malformed-request')
+    },
+  )
+})
+
+describe('paths', () => {
+  test('an id that is none is 404, a method that is none is 405 with Allow', async () => {
+    for (const id of ['x', '..%2f..%2fetc', "'; DROP TABLE operations; --", '%00'])
+      expect((await call('GET', `${operationsUrl()}/${id}`, { token })).status).toBe(404)
+    const answer = await raw('{}', json, '/operations', 'PUT')
+    expectProblem(answer, 405, 'method-not-allowed')
+    expect(answer.headers.get('allow')).toContain('POST')
+  })
+})
+
+describe('a token is refused, by every service, that', () => {
+  const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const nowS = Math.floor(Date.now() / 1000)
+  const header = { alg: 'EdDSA', typ: 'JWT', kid: KID }
+  const claims = () => ({
+    iss: urls.gatewayUrl,
+    aud: 'posta',
+    sub: user,
+    role: 'operator',
+    jti: '1',
+    iat: nowS,
+    exp: nowS + 600,
+  })
+  const signed = (head: object, body: object, key = ours.privateKey) => {
+    const text = `${part(head)}.${part(body)}`
+    return `${text}.${signBytes(null, Buffer.from(text), key).toString('base64url')}`
+  }
+  const without = (name: string) => Object.fromEntries(Object.entries(claims()).filter(([each]) => each !== name))
+  const forged: [string, () => string][] = [
+    ['has expired', () => signed(header, { ...claims(), exp: nowS - 1 })],
+    ['never expires', () => signed(header, without('exp'))],
+    ['is of another issuer', () => signed(header, { ...claims(), iss: 'https://example.com' })],
+    ['is for another audience', () => signed(header, { ...claims(), aud: 'others' })],
+    ['has no subject', () => signed(header, without('sub'))],
+    ['has a role that does not exist', () => signed(header, { ...claims(), role: 'root' })],
+    ['is not signed', () => `${part({ ...header, alg: 'none' })}.${part(claims())}.`],
+    ['is not signed, and says that it is', () => `${part(header)}.${part(claims())}.`],
+    [
+      'is signed by HS256 with the public key',
+      () => {
+        const text = `${part({ ...header, alg: 'HS256' })}.${part(claims())}`
+        const secret = ours.publicKey.export({ type: 'spki', format: 'pem' })
+        return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`
+      },
+    ],
+    [
+      'is signed by HS256 with the public key’s x',
+      () => {
+        const text = `${part({ ...header, alg: 'HS256' })}.${part(claims())}`
+        return `${text}.${createHmac('sha256', ours.publicKey.export({ format: 'jwk' }).x ?? '')
+          .update(text)
+          .digest('base64url')}`
+      },
+    ],
+    ['is signed by another key', () => signed(header, claims(), theirs.privateKey)],
+    ['names a key that does not exist', () => signed({ ...header, kid: 'theirs' }, claims(), theirs.privateKey)],
+    [
+      'brings its own key',
+      () =>
+        signed(
+          { ...header, kid: 'theirs', jwk: theirs.publicKey.export({ format: 'jwk' }) },
+          claims(),
+          theirs.privateKey,
+        ),
+    ],
+    ['names no key', () => signed({ alg: 'EdDSA', typ: 'JWT' }, claims())],
+    [
+      'has a payload that was changed',
+      () => signed(header, { ...claims(), role: 'user' }).replace(/\.[^.]+\./, `.${part(claims())}.`),
+    ],
+    ['is no token', () => 'nonsense'],
+    ['is endless', () => 'x'.repeat(5000)],
+  ]
+  test.each(forged)('%s', async (_name, make) => {
+    const bad = make()
+    for (const url of [
+      operationsUrl(),
+      `${urls.processorUrl}/results`,
+      `${urls.monitorUrl}/stats`,
+      `${urls.gatewayUrl}/auth/me`,
+    ]) {
+      const answer = await call('GET', url, { token: bad })
+      expectProblem(answer, 401, 'invalid-token')
+      expect(answer.headers.get('www-authenticate')).toStartWith('Bearer')
+      expect(JSON.stringify(answer.body)).not.toContain(bad)
+    }
+  })
+
+  test('while one that is properly made is accepted by all', async () => {
+    const good = signed(header, claims())
+    for (const url of [operationsUrl(), `${urls.processorUrl}/results`, `${urls.monitorUrl}/stats`])
+      expect((await call('GET', url, { token: good })).status).toBe(200)
+  })
+
+  test('is not there, or is not a Bearer token', async () => {
+    expectProblem(await call('GET', operationsUrl()), 401, 'invalid-token')
+    for (const authorization of ['', 'Basic YTpi', 'Bearer', `Token ${token}`])
+      expectProblem(await call('GET', operationsUrl(), { headers: { authorization } }), 401, 'invalid-token')
+  })
+})
+
+describe('accounts', () => {
+  const post = (path: string, body: unknown) => call('POST', `${urls.gatewayUrl}/auth/${path}`, { body })
+  test('registration refuses what is no email, short, common or endless passwords, and an email that is taken in any case', async () => {
+    const password = 'a long sentence that only I know'
+    for (const email of ['', 'nobody', 'a@', '@b', `${'a'.repeat(260)}@example.com`, 5])
+      expectProblem(await post('register', { email, password }), 422, 'invalid-input')
+    for (const bad of ['', '14 characters!', 'x'.repeat(257), 'passwordpassword', 5])
+      expectProblem(await post('register', { email: 'new@example.com', password: bad }), 422, 'invalid-input')
+    expect((await post('register', { email: 'Case@Example.com', password })).status).toBe(201)
+    expectProblem(await post('register', { email: 'cASE@example.COM', password }), 409, 'email-taken')
+    expectProblem(await post('register', { email: 'x@example.com', password, role: 'operator' }), 422, 'invalid-input')
+  })
+
+  test('a login answers an unknown user and a wrong password alike, and 429 after too many', async () => {
+    await post('register', { email: 'known@example.com', password: 'a long sentence that only I know' })
+    const wrong = await post('login', { email: 'known@example.com', password: 'wrong' })
+    const unknown = await post('login', { email: 'unknown@example.com', password: 'wrong' })
+    expectProblem(wrong, 401, 'invalid-credentials')
+    expect(unknown.body).toEqual(wrong.body)
+    let last = wrong
+    for (let tries = 0; tries < 20 && last.status === 401; tries++)
+      last = await post('login', { email: 'known@example.com', password: 'wrong' })
+    expectProblem(last, 429, 'too-many-requests')
+    expect(Number(last.headers.get('retry-after'))).toBeGreaterThan(0)
+  }, 30_000)
+})

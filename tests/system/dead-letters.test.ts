@@ -1,0 +1,272 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import * as v from 'valibot'
+import { encodeDeadLetter } from '../../common/messages/dead-letter.ts'
+import { groups, topics } from '../../common/messages/topics.ts'
+import type { Service } from '../../common/service/lifecycle.ts'
+import { readMonitorConfig } from '../../monitor/config.ts'
+import { openStore } from '../../monitor/store/open.ts'
+import { call, eventually, expectBody } from '../../tools/client.ts'
+import type { System } from '../../tools/in-process.ts'
+import { breakProcessor } from './broken-processor.ts'
+import { publishForeign } from './foreign.ts'
+import {
+  type DeadLetter,
+  deadLettersOf,
+  expectRedriven,
+  Operation,
+  outcomeOf,
+  redrive,
+  stepsOf,
+  usdToArs,
+} from './operations.ts'
+import {
+  addOperator,
+  describeLong,
+  embeddedParts,
+  newUser,
+  noRealParts,
+  type Parts,
+  realParts,
+  startReplicas,
+} from './system.ts'
+
+describeLong('on this machine alone', () => {
+  describeDeadLetters('embedded parts', embeddedParts)
+})
+describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
+  describeDeadLetters('real parts', realParts)
+})
+
+type User = Awaited<ReturnType<typeof newUser>>
+
+/** What operators can do about operations that failed as dead letters, and what their users see of it. */
+function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): void {
+  describe(`dead letters on ${name}, two of each service:`, () => {
+    let parts: Parts
+    let systems: readonly System[]
+    let repaired: Service[] = []
+    let operator: string
+    let operatorId: string
+    let [ana, bob, carl]: User[] = []
+    let anas: Operation[]
+    /** What Ana's watches of her first operation saw, from its submission on. */
+    let watched: Promise<string>[]
+
+    const urlsOf = (replica: number) => {
+      const system = systems[replica]
+      if (!system) throw new Error('there are two')
+      return system
+    }
+    const userOf = (user: User | undefined) => {
+      if (!user) throw new Error('there are three')
+      return user
+    }
+    const submit = (user: User | undefined, amount: string, headers: Record<string, string> = {}) =>
+      call('POST', `${urlsOf(0).gatewayUrl}/operations`, {
+        token: userOf(user).token,
+        body: usdToArs(amount),
+        headers: { 'Idempotency-Key': `order-of-${amount}`, ...headers },
+      })
+    const accept = async (user: User | undefined, amount: string) =>
+      expectBody(await submit(user, amount), 202, Operation)
+    const lettersOf = async (user: User | undefined): Promise<DeadLetter[]> =>
+      (await deadLettersOf(urlsOf(0).monitorUrl, operator, 5)).filter((letter) => letter.user === userOf(user).id)
+    const many = (replica: number, what: 'redrive' | 'discard', body: object) =>
+      call('POST', `${urlsOf(replica).monitorUrl}/dead-letters/${what}`, { token: operator, body })
+
+    // While no operation can be performed Ana submits three, the others one each.
+    beforeAll(async () => {
+      parts = await makeParts()
+      systems = await startReplicas(parts, 2)
+      const { gatewayUrl } = urlsOf(0)
+      operator = await addOperator(parts, gatewayUrl)
+      const me = await call('GET', `${gatewayUrl}/auth/me`, { token: operator })
+      operatorId = expectBody(me, 200, v.object({ id: v.string() })).id
+      ;[ana, bob, carl] = [await newUser(gatewayUrl), await newUser(gatewayUrl), await newUser(gatewayUrl)]
+      const repairs = await Promise.all(systems.map(breakProcessor))
+      anas = [await accept(ana, '1')]
+      watched = systems.flatMap(({ gatewayUrl }) => watches(gatewayUrl, userOf(ana).token, anas[0]?.id ?? ''))
+      anas.push(await accept(ana, '2'), await accept(ana, '3'))
+      const others = [await accept(bob, '1'), await accept(carl, '6000')]
+      for (const { id } of anas) await expectDeadLettered(ana, id)
+      await expectDeadLettered(bob, others[0]?.id)
+      await expectDeadLettered(carl, others[1]?.id)
+      repaired = await Promise.all(repairs.map((repair) => repair()))
+    }, 90_000)
+    afterAll(async () => {
+      for (const system of systems) await system.close()
+      for (const service of repaired) await service.close()
+      await parts.dispose()
+    }, 60_000)
+
+    async function expectDeadLettered(user: User | undefined, id = ''): Promise<void> {
+      const operation = await outcomeOf(urlsOf(1).gatewayUrl, userOf(user).token, id, 30_000)
+      expect(operation).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' } })
+    }
+
+    test('who watched is told of the failure, by every way there is, and the watch ends', async () => {
+      expect(watched).toHaveLength(4)
+      for (const statuses of watched) expect(await statuses).toMatch(/^(pending,)?failed$/)
+      const waited = await submit(ana, '1', { Prefer: 'wait=10' })
+      expect(waited).toMatchObject({ status: 200, body: { id: anas[0]?.id, error: { code: 'dead-lettered' } } })
+    }, 30_000)
+
+    test('a dry run changes nothing; a redrive by filter that two ask for has each effect once; every way to watch shows it', async () => {
+      const filter = { user: userOf(ana).id, topic: topics.requests }
+      const before = await lettersOf(ana)
+      expect(await many(0, 'redrive', { filter })).toMatchObject({
+        status: 200,
+        body: { dryRun: true, count: 3, ids: before.map(({ id }) => id).toReversed() },
+      })
+      expect(await lettersOf(ana)).toEqual(before)
+
+      const asked = await Promise.all([0, 1].map((replica) => many(replica, 'redrive', { filter, dryRun: false })))
+      const counts = asked.map((answer) =>
+        expectBody(answer, 200, v.object({ redriven: v.number(), refused: v.number() })),
+      )
+      expect(counts.reduce((sum, { redriven }) => sum + redriven, 0)).toBe(3)
+      expect(counts.map(({ refused }) => refused)).toEqual([0, 0])
+
+      // Each watch ends at what is terminal; whoever begins one now sees the change, by each way and at each gateway.
+      const { token } = userOf(ana)
+      for (const { id } of anas)
+        for (const { gatewayUrl } of systems)
+          for (const way of [watchStream, watchSubscription]) {
+            const seen: string[] = []
+            const deadlineMs = performance.now() + 30_000
+            while (seen.at(-1) !== 'succeeded' && performance.now() < deadlineMs)
+              seen.push(await way(gatewayUrl, token, id))
+            expect(seen.join()).toMatch(/^(failed,)*succeeded$/)
+          }
+      for (const [index, { id }] of anas.entries()) {
+        const read = await call('GET', `${urlsOf(1).gatewayUrl}/operations/${id}`, { token })
+        expect(read).toMatchObject({ body: { id, status: 'succeeded' } })
+        expect(read.body).not.toHaveProperty('error')
+        const waited = await submit(ana, String(index + 1), { Prefer: 'wait=10' })
+        expect(waited).toMatchObject({ status: 200, body: { id, status: 'succeeded' } })
+        expect(await stepsOf(urlsOf(1).monitorUrl, token, id, 5)).toEqual([
+          'posta.operation.requested',
+          'posta.message.dead-lettered',
+          'posta.operation.failed',
+          'posta.dead-letter.redriven',
+          'posta.operation.succeeded',
+        ])
+      }
+      for (const letter of await lettersOf(ana))
+        expect(letter).toMatchObject({ status: 'redriven', redrive: { by: operatorId } })
+    }, 90_000)
+
+    test('a discard is an event with who and why; the operation stays failed, and no redrive is possible any more', async () => {
+      const [letter] = await lettersOf(bob)
+      const filter = { operation: letter?.operation }
+      expect(await many(1, 'discard', { filter, reason: 'Bob asked us to.', dryRun: false })).toMatchObject({
+        status: 200,
+        body: { discarded: 1, already: 0, refused: 0 },
+      })
+      expect(await redrive(urlsOf(0).monitorUrl, operator, letter?.id ?? '')).toMatchObject({
+        status: 409,
+        body: { code: 'conflict' },
+      })
+      const token = userOf(bob).token
+      const events = await eventually(
+        () => call('GET', `${urlsOf(0).monitorUrl}/events?type=posta.dead-letter.discarded`, { token }),
+        (answer) => expectBody(answer, 200, Items).items.length > 0,
+      )
+      expect(events.body).toMatchObject({
+        items: [{ data: { deadLetter: letter?.id, by: operatorId, reason: 'Bob asked us to.' } }],
+      })
+      await expectDeadLettered(bob, letter?.operation)
+    }, 30_000)
+
+    test('a redrive that a killed monitor had recorded is carried out by itself; another dead letter of an operation that succeeded changes nothing', async () => {
+      const { gatewayUrl, monitorUrl, environment } = urlsOf(0)
+      const { id: user, token } = userOf(carl)
+      const [letter] = await lettersOf(carl)
+      const { id = '', operation = '' } = letter ?? {}
+      const store = openStore(readMonitorConfig(environment).storeUrl)
+      const at = new Date().toISOString()
+      const decision = { to: 'redriven', event: `${id}.redriven`, by: operatorId, at } as const
+      await store.deadLetters.decide([{ id, decision }])
+      await store.close()
+      const read = () => call('GET', `${gatewayUrl}/operations/${operation}`, { token })
+      const { body: succeeded } = await eventually(
+        read,
+        (answer) => expectBody(answer, 200, Operation).status === 'succeeded',
+        30_000,
+      )
+      await eventually(
+        () => call('GET', `${monitorUrl}/dead-letters/${encodeURIComponent(id)}`, { token: operator }),
+        (answer) => expectRedriven(answer).status === 'redriven',
+      )
+
+      const whole = await call('GET', `${monitorUrl}/dead-letters/${encodeURIComponent(id)}`, { token: operator })
+      const { original } = expectBody(whole, 200, Whole)
+      const bytes = ({ base64 }: { readonly base64: string }) => Buffer.from(base64, 'base64')
+      const another = encodeDeadLetter(
+        {
+          topic: topics.requests,
+          partition: 0,
+          offset: 1_000_000,
+          timestampMs: Date.now(),
+          key: bytes(original.key),
+          value: bytes(original.value),
+          headers: original.headers.map((header) => [header.name, bytes(header)]),
+        },
+        groups.processor,
+        'It was set aside once more.',
+      )
+      await publishForeign(parts, another.key, [another])
+      await deadLettersOf(monitorUrl, operator, 6)
+      expect(expectRedriven(await redrive(monitorUrl, operator, another.key)).operation).toBe(operation)
+      // The second redrive was answered, with what was there.
+      expect((await stepsOf(monitorUrl, token, operation, 7)).slice(-2)).toEqual([
+        'posta.dead-letter.redriven',
+        'posta.operation.succeeded',
+      ])
+      expect((await read()).body).toEqual(succeeded)
+      // It counted once: 4000 of the day's 10000 USD are left.
+      const outcomes: string[] = []
+      for (const amount of ['4000', '0.01']) {
+        const { id } = await accept(carl, amount)
+        const { status, error } = await outcomeOf(gatewayUrl, token, id)
+        outcomes.push(error?.code ?? status)
+      }
+      expect(outcomes).toEqual(['succeeded', 'limit-exceeded'])
+      expect(await call('GET', `${monitorUrl}/audit/verify`, { token: operator })).toMatchObject({ body: { ok: true } })
+      expect((await lettersOf(carl)).every((each) => each.user === user)).toBe(true)
+    }, 60_000)
+  })
+}
+
+const Items = v.object({ items: v.array(v.unknown()) })
+const Bytes = v.object({ base64: v.string() })
+const Whole = v.object({
+  original: v.object({
+    key: Bytes,
+    value: Bytes,
+    headers: v.array(v.object({ name: v.string(), ...Bytes.entries })),
+  }),
+})
+
+const watches = (gatewayUrl: string, token: string, id: string) =>
+  [watchStream, watchSubscription].map((way) => way(gatewayUrl, token, id))
+
+/** The statuses that the stream shows until it ends. */
+async function watchStream(gatewayUrl: string, token: string, id: string): Promise<string> {
+  const response = await fetch(`${gatewayUrl}/operations/${id}/stream`, { headers: headersOf(token) })
+  return statusesIn(await response.text())
+}
+
+/** The statuses that the GraphQL subscription shows until it is complete. */
+async function watchSubscription(gatewayUrl: string, token: string, id: string): Promise<string> {
+  const response = await fetch(`${gatewayUrl}/graphql`, {
+    method: 'POST',
+    headers: { ...headersOf(token), 'content-type': 'application/json' },
+    body: JSON.stringify({ query: `subscription { operationChanged(id: "${id}") { status error { code } } }` }),
+  })
+  return statusesIn(await response.text())
+}
+
+const headersOf = (token: string) => ({ authorization: `Bearer ${token}`, accept: 'text/event-stream' })
+
+const statusesIn = (text: string) => [...text.matchAll(/"status":"(\w+)"/g)].map(([, status]) => status).join()

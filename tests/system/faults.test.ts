@@ -1,0 +1,289 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import type { Header } from '../../common/broker/broker.ts'
+import { topics } from '../../common/messages/topics.ts'
+import type { Service } from '../../common/service/lifecycle.ts'
+import { call, eventually, expectBody } from '../../tools/client.ts'
+import { type System, startInProcess } from '../../tools/in-process.ts'
+import { breakProcessor } from './broken-processor.ts'
+import { type Foreign, publishForeign } from './foreign.ts'
+import {
+  deadLettersOf,
+  expectAllSucceed,
+  expectRedriven,
+  Operation,
+  outcomeOf,
+  redrive,
+  stepsOf,
+  submitConversions,
+  untilInTrouble,
+  usdToArs,
+} from './operations.ts'
+import { addOperator, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
+
+describeFaults('embedded parts', embeddedParts)
+describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
+  describeFaults('real parts', realParts)
+})
+
+/** What a message can be that should not be there, and how it is put right. */
+function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
+  describe(`on ${name}`, () => {
+    let parts: Parts
+    let system: System
+    let operator: string
+    let repaired: Service | undefined
+
+    beforeAll(async () => {
+      parts = await makeParts()
+      system = await startInProcess(parts.environment)
+      operator = await addOperator(parts, system.gatewayUrl)
+    }, 60_000)
+    afterAll(async () => {
+      await system.close()
+      await repaired?.close()
+      await parts.dispose()
+    }, 60_000)
+
+    test('poison on every topic becomes dead letters, and what comes behind it goes on', async () => {
+      const { gatewayUrl, monitorUrl } = system
+      const user = await newUser(gatewayUrl)
+      const before = await submitConversions(gatewayUrl, user.token, 3)
+      const poison = poisonFor(user.id).filter(
+        ({ key, value }) => parts.environment.BROKER_URL !== undefined || (key !== null && value !== null),
+      )
+      await publishForeign(parts, user.id, poison)
+      const behind = await submitConversions(gatewayUrl, user.token, 3)
+      await expectAllSucceed(system, user.token, [...before, ...behind], 30_000)
+
+      const found = await deadLettersOf(monitorUrl, operator, poison.length)
+      const setAsideBy = { requests: 'processor', results: 'gateway', events: 'monitor' } as const
+      for (const [topic, service] of Object.entries(setAsideBy)) {
+        const ofTopic = found.filter((each) => each.topic === `posta.${topic}`)
+        expect(ofTopic).toHaveLength(poison.filter((each) => each.topic === `posta.${topic}`).length)
+        for (const each of ofTopic)
+          expect(each).toMatchObject({ group: `posta.${service}`, status: 'open', redrivable: true })
+      }
+      // They lie where they are: sent on, they would come back for ever.
+      const garbage = found.filter(({ topic }) => topic === topics.deadLetters)
+      expect(garbage).toHaveLength(poison.filter(({ topic }) => topic === topics.deadLetters).length)
+      for (const each of garbage) {
+        expect(each).toMatchObject({ status: 'open', redrivable: false })
+        expect(await redrive(monitorUrl, operator, each.id)).toMatchObject({ status: 409, body: { code: 'conflict' } })
+      }
+      for (const { reason } of found) {
+        expect(reason.length).toBeGreaterThan(20)
+        expect(reason).not.toContain(SECRET)
+      }
+
+      // Redriven unchanged it is as bad as before, and set aside once more. All that was there is there once.
+      const [request] = found.filter(({ topic }) => topic === topics.requests)
+      expect(expectRedriven(await redrive(monitorUrl, operator, request?.id ?? '')).status).toBe('redriven')
+      expect(await deadLettersOf(monitorUrl, operator, poison.length + 1)).toHaveLength(poison.length + 1)
+      await expectAllSucceed(system, user.token, await submitConversions(gatewayUrl, user.token, 1))
+      expect(await deadLettersOf(monitorUrl, operator, poison.length + 1)).toHaveLength(poison.length + 1)
+      expect(await call('GET', `${monitorUrl}/audit/verify`, { token: operator })).toMatchObject({ body: { ok: true } })
+      for (const url of [gatewayUrl, system.processorUrl, monitorUrl]) await untilInTrouble(url, [])
+    }, 60_000)
+
+    test('an operation that failed as a dead letter succeeds by redrive, once, however often that is asked for', async () => {
+      const { gatewayUrl, processorUrl, monitorUrl } = system
+      const user = await newUser(gatewayUrl)
+      const operatorId = expectBody(
+        await call('GET', `${gatewayUrl}/auth/me`, { token: operator }),
+        200,
+        v.object({ id: v.string() }),
+      ).id
+      const submit = (amount: string) =>
+        call('POST', `${gatewayUrl}/operations`, {
+          token: user.token,
+          body: usdToArs(amount),
+          headers: { 'Idempotency-Key': `order-of-${amount}` },
+        })
+
+      const repair = await breakProcessor(system)
+      const { id } = expectBody(await submit('6000'), 202, Operation)
+      expect(await outcomeOf(gatewayUrl, user.token, id, 30_000)).toMatchObject({
+        status: 'failed',
+        error: { code: 'dead-lettered' },
+      })
+      repaired = await repair()
+
+      await stepsOf(monitorUrl, user.token, id, 3)
+      const letters = await deadLettersOf(monitorUrl, operator, 1)
+      const letter = letters.find(({ operation }) => operation === id)
+      expect(letter).toMatchObject({ status: 'open', topic: topics.requests, group: 'posta.processor', user: user.id })
+      expect(letter?.reason).toContain('Performing convert failed: It was released too early.')
+      const letterId = letter?.id ?? ''
+      expect(await redrive(monitorUrl, user.token, letterId)).toMatchObject({
+        status: 403,
+        body: { code: 'forbidden' },
+      })
+
+      const asked = await Promise.all([1, 2].map(() => redrive(monitorUrl, operator, letterId)))
+      const succeeded = await eventually(
+        () => call('GET', `${gatewayUrl}/operations/${id}`, { token: user.token }),
+        (answer) => expectBody(answer, 200, Operation).status === 'succeeded',
+        30_000,
+      )
+      expect(succeeded.body).not.toHaveProperty('error')
+      asked.push(await redrive(monitorUrl, operator, letterId))
+      for (const answer of asked)
+        expect(expectRedriven(answer)).toMatchObject({
+          status: 'redriven',
+          redrive: { ...expectRedriven(asked[0] ?? answer).redrive, by: operatorId },
+        })
+
+      // It counted once: 4000 of the day's 10000 USD are left.
+      const next = expectBody(await submit('4000'), 202, Operation)
+      expect((await outcomeOf(gatewayUrl, user.token, next.id)).status).toBe('succeeded')
+      const over = expectBody(await submit('0.01'), 202, Operation)
+      expect((await outcomeOf(gatewayUrl, user.token, over.id)).error?.code).toBe('limit-exceeded')
+      expect(await submit('6000')).toMatchObject({ body: { id, status: 'succeeded' } })
+      expect(await call('GET', `${processorUrl}/results/${id}`, { token: user.token })).toMatchObject({
+        body: { status: 'succeeded' },
+      })
+
+      await stepsOf(monitorUrl, user.token, over.id, 2)
+      expect(await stepsOf(monitorUrl, user.token, id, 5)).toEqual([
+        'posta.operation.requested',
+        'posta.message.dead-lettered',
+        'posta.operation.failed',
+        'posta.dead-letter.redriven',
+        'posta.operation.succeeded',
+      ])
+      const events = await call('GET', `${monitorUrl}/events?operation=${id}&type=posta.dead-letter.redriven`, {
+        token: user.token,
+      })
+      expect(events.body).toMatchObject({
+        items: [{ user: user.id, data: { user: user.id, deadLetter: letterId, by: operatorId } }],
+      })
+    }, 60_000)
+  })
+}
+
+const SECRET = 'not to be repeated'
+/** More than we ever send, and what the topics take. */
+const LARGE_BYTES = 900_000
+
+/** Everything that a message can be and should not, on every topic. `user` has operations in the same partitions. */
+function poisonFor(user: string): Foreign[] {
+  const time = new Date().toISOString()
+  const types = {
+    [topics.requests]: 'posta.operation.requested',
+    [topics.results]: 'posta.operation.succeeded',
+    [topics.events]: 'posta.user.logged-in',
+  }
+  const headersOf = (type: string, more: Record<string, string> = {}): Header[] => {
+    const all = {
+      ce_specversion: '1.0',
+      ce_id: Bun.randomUUIDv7(),
+      ce_source: '/foreign',
+      ce_type: type,
+      ce_time: time,
+    }
+    return Object.entries({ ...all, ...more }).map(([name, text]) => [name, Buffer.from(text)])
+  }
+  const json = (value: unknown) => Buffer.from(JSON.stringify(value))
+  const onEach = Object.entries(types).flatMap(([name, type]): Foreign[] => {
+    const message = { topic: v.parse(v.picklist(Object.values(topics)), name), key: user }
+    return [
+      { ...message, value: Buffer.from(`{"user": "${SECRET}`), headers: headersOf(type) },
+      { ...message, value: Buffer.from([0xff, 0xfe, 0x00]), headers: headersOf(type) },
+      { ...message, value: json({ secret: SECRET }), headers: headersOf(type) },
+      { ...message, value: json([]), headers: headersOf(type) },
+      { ...message, value: new Uint8Array(), headers: headersOf(type) },
+      { ...message, value: json({ user }), headers: [] },
+      { ...message, value: json({ user, session: '1' }), headers: headersOf('posta.key.rotated.twice') },
+      { ...message, value: json({ user, session: '1' }), headers: headersOf(type, { ce_time: 'yesterday' }) },
+      { ...message, value: Buffer.alloc(LARGE_BYTES, 'x'), headers: headersOf(type) },
+      { ...message, value: json({ user }), headers: [...headersOf(type), ['constructor', Buffer.from([0xff])]] },
+      { ...message, value: null, headers: headersOf(type) },
+      { ...message, key: null, value: json({ secret: SECRET }), headers: headersOf(type) },
+    ]
+  })
+  const result = { user, operation: Bun.randomUUIDv7(), operationType: 'convert', createdAt: time, completedAt: time }
+  const output = { amount: '1.00', currency: 'ARS', rate: '1', date: time.slice(0, 10), source: 'live' }
+  const letter = { topic: topics.deadLetters, key: 'garbage', value: Buffer.from(SECRET), headers: [] }
+  const forged = { id: 'posta.requests.0.1.1', group: 'posta.processor', reason: SECRET, topic: topics.requests }
+  const facts = { ...forged, partition: '0', offset: '2', timestamp: '1' }
+  return [
+    ...onEach,
+    // Of an operation that gateway does not know.
+    { topic: topics.results, key: user, value: json({ ...result, output }), headers: headersOf(types[topics.results]) },
+    // A request under another's key: it would come out of order.
+    {
+      topic: topics.requests,
+      key: 'another',
+      value: json({
+        ...result,
+        input: usdToArs('1').input,
+        rates: { base: 'USD', date: output.date, source: 'live', rates: [] },
+      }),
+      headers: headersOf(types[topics.requests]),
+    },
+    letter,
+    { ...letter, value: json({ secret: SECRET }) },
+    { ...letter, headers: Object.entries(facts).map(([name, text]) => [`posta-${name}`, Buffer.from(text)]) },
+    { ...letter, value: null },
+    { ...letter, key: null },
+  ]
+}
+
+describe('another process that keeps a file locked for a second', () => {
+  let parts: Parts
+  let system: System
+
+  beforeAll(async () => {
+    parts = await embeddedParts()
+    system = await startInProcess(parts.environment)
+  }, 30_000)
+  afterAll(async () => {
+    await system.close()
+    await parts.dispose()
+  }, 30_000)
+
+  /** Runs `look` again and again for a second, in which a process of its own is in the middle of writing to the files. */
+  async function whileLocked(names: readonly string[], look: () => Promise<void>): Promise<void> {
+    const paths = names.map((name) => join(parts.dataDir, name))
+    const holder = Bun.spawn([process.execPath, join(import.meta.dir, 'locks.child.ts'), ...paths], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const { value } = await holder.stdout.getReader().read()
+    expect(Buffer.from(value ?? []).toString()).toBe('locked\n')
+    const startedMs = performance.now()
+    while (performance.now() - startedMs < 1000) {
+      await look()
+      await Bun.sleep(20)
+    }
+    holder.stdin.end()
+    expect(await holder.exited).toBe(0)
+  }
+
+  test('those of processor and monitor: operations are accepted, none gets an invented outcome, all succeed after', async () => {
+    const { token } = await newUser(system.gatewayUrl)
+    const ids: string[] = []
+    await whileLocked(['processor.db', 'monitor.db'], async () => {
+      if (ids.length < 10) ids.push(...(await submitConversions(system.gatewayUrl, token, 1)))
+      for (const id of ids)
+        expect(await call('GET', `${system.gatewayUrl}/operations/${id}`, { token })).toMatchObject({
+          body: { status: 'pending' },
+        })
+    })
+    await expectAllSucceed(system, token, ids)
+  }, 30_000)
+
+  test('those of gateway and the broker: what is submitted meanwhile is accepted late, and once', async () => {
+    const { token } = await newUser(system.gatewayUrl)
+    const submitted: Promise<string[]>[] = []
+    await whileLocked(['gateway.db', 'broker.db'], async () => {
+      if (submitted.length < 10) submitted.push(submitConversions(system.gatewayUrl, token, 1))
+      expect((await call('GET', `${system.gatewayUrl}/operations`, { token })).body).toEqual({ items: [] })
+    })
+    const ids = (await Promise.all(submitted)).flat()
+    expect(ids).toHaveLength(10)
+    await expectAllSucceed(system, token, ids)
+    for (const url of [system.gatewayUrl, system.processorUrl, system.monitorUrl]) await untilInTrouble(url, [])
+  }, 30_000)
+})

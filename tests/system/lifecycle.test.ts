@@ -1,0 +1,184 @@
+import { Database } from 'bun:sqlite'
+import { expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { type ServiceName, serviceNames } from '../../common/name.ts'
+import { type Environment, REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { startFakeApi } from '../../gateway/testing/fake-rates-api.ts'
+import { type Answer, call, eventually, expectBody } from '../../tools/client.ts'
+import { expectAllSucceed, Operation, submitConversions, usdToArs } from './operations.ts'
+import { type ServiceProcess, serviceProcesses } from './processes.ts'
+import { describeLong, embeddedParts, newUser, type Parts } from './system.ts'
+
+/** What a drain may take. */
+const DRAIN_MS = 8000
+
+describeLong('configuration that cannot work', () => {
+  const SECRET = 'hunter2'
+  const common: Environment = {
+    GATEWAY_PORT: '70000',
+    BROKER_URL: `kafka://posta:${SECRET}@broker`,
+    TOKEN_ISSUER: 'ftp://example.com',
+    ALLOWED_ORIGINS: 'everyone',
+    TRUSTED_PROXIES: '10.0.0.0/64',
+    LOG_LEVEL: 'loud',
+    NODE_ENV: 'staging',
+  }
+  const own: Record<ServiceName, Environment> = {
+    gateway: { DATABASE_URL: `mysql://root:${SECRET}@db`, RATES_URL: 'tomorrow', TOKEN_KEYS: `{"keys": "${SECRET}"}` },
+    processor: { PROCESSOR_STORE_URL: `mongodb://root:${SECRET}@db`, DAILY_LIMIT_USD: '-5' },
+    monitor: { MONITOR_STORE_URL: `mongodb://root:${SECRET}@db` },
+  }
+
+  const started = async (name: ServiceName, environment: Environment) => {
+    const child = Bun.spawn([process.execPath, `${name}/main.ts`], {
+      cwd: REPOSITORY_ROOT,
+      env: { ...process.env, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const [out, error] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
+    return { code: await child.exited, out, error }
+  }
+
+  test.concurrent.each(serviceNames)(
+    'of %s ends it with code 1 and one message that lists every fault',
+    async (name) => {
+      const environment = { ...common, ...own[name] }
+      const { code, out, error } = await started(name, environment)
+      expect({ code, out }).toEqual({ code: 1, out: '' })
+      const listed = [...error.matchAll(/^ {2}([A-Z_]+): .+/gm)].map(([, variable]) => variable)
+      expect(listed.toSorted()).toEqual(Object.keys(environment).toSorted())
+      expect(error).not.toContain(SECRET)
+      expect(error).not.toMatch(/^\s+at /m)
+    },
+    30_000,
+  )
+
+  test.concurrent.each(serviceNames)('of %s is a folder that nobody can make, too', async (name) => {
+    const { code, out, error } = await started(name, {
+      [`${name.toUpperCase()}_PORT`]: '0',
+      DATA_DIR: '/dev/null/data',
+      LOG_LEVEL: 'silent',
+    })
+    expect({ code, out }).toEqual({ code: 1, out: '' })
+    expect(error).toContain('DATA_DIR')
+    expect(error).not.toMatch(/^\s+at /m)
+  })
+
+  test.concurrent('is a port that another program has, too', async () => {
+    const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
+    const { code, error } = await started('processor', { PROCESSOR_PORT: String(other.port) })
+    await other.stop()
+    expect(code).toBe(1)
+    expect(error).toMatch(/^ {2}PROCESSOR_PORT: 127\.0\.0\.1:\d+ is taken/m)
+    expect(error).not.toMatch(/^\s+at /m)
+  }, 30_000)
+})
+
+describeLong('processes', () => {
+  async function makeParts(cleanups: AsyncDisposableStack): Promise<Parts> {
+    const parts = await embeddedParts()
+    cleanups.defer(parts.dispose)
+    return parts
+  }
+
+  async function startAll(cleanups: AsyncDisposableStack, services: readonly ServiceProcess[]): Promise<void> {
+    for (const service of services) cleanups.defer(async () => void (await service.stop('SIGKILL')))
+    await Promise.all(services.map((service) => service.start()))
+  }
+
+  test.concurrent('drain on SIGTERM with operations in flight: code 0 within 8 s, and what was accepted is done after the restart', async () => {
+    await using cleanups = new AsyncDisposableStack()
+    const { environment } = await makeParts(cleanups)
+    const { gateway, processor, monitor } = await serviceProcesses(environment)
+    const all = [gateway, processor, monitor]
+    await startAll(cleanups, all)
+    const users = await Promise.all([1, 2, 3, 4].map(() => newUser(gateway.url)))
+    const accepted = users.map(() => [] as string[])
+    const enough = Promise.withResolvers<void>()
+
+    /** Submits until gateway is gone. */
+    async function submitAll(token: string, ids: string[]): Promise<void> {
+      for (;;) {
+        const answer = await call('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') }).catch(gone)
+        if (answer.status === 0 || answer.status === 503) return
+        if (answer.status === 429) continue
+        ids.push(expectBody(answer, 202, Operation).id)
+        if (accepted.flat().length === 200) enough.resolve()
+      }
+    }
+    const submitting = users.map(({ token }, index) => submitAll(token, accepted[index] ?? []))
+    await enough.promise
+    const startedMs = performance.now()
+    expect(await Promise.all(all.map((service) => service.stop('SIGTERM')))).toEqual([0, 0, 0])
+    expect(performance.now() - startedMs).toBeLessThan(DRAIN_MS)
+    await Promise.all(submitting)
+
+    await Promise.all(all.map((service) => service.start()))
+    for (const [index, { token }] of users.entries())
+      await expectAllSucceed({ gatewayUrl: gateway.url, monitorUrl: monitor.url }, token, accepted[index] ?? [], 30_000)
+  }, 60_000)
+
+  test.concurrent('leave at once on a second signal', async () => {
+    await using cleanups = new AsyncDisposableStack()
+    const api = startFakeApi()
+    cleanups.defer(api.stop)
+    api.behave('stalled')
+    const { environment } = await makeParts(cleanups)
+    const { gateway } = await serviceProcesses({ ...environment, RATES_URL: api.url })
+    await startAll(cleanups, [gateway])
+    const { token } = await newUser(gateway.url)
+    const pending = call('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') }).catch(gone)
+    while (api.asked.length === 0) await Bun.sleep(10)
+    const first = gateway.stop('SIGTERM')
+    await eventually(
+      () => call('GET', `${gateway.url}/health/live`).catch(gone),
+      ({ status }) => status === 0,
+    )
+    const startedMs = performance.now()
+    expect(await gateway.stop('SIGTERM')).toBe(1)
+    // The drain alone would wait for the request for 4 s.
+    expect(performance.now() - startedMs).toBeLessThan(3000)
+    await Promise.all([first, pending])
+  }, 30_000)
+
+  test.concurrent('two gateways on one database are one to their clients, and one goes on without the other', async () => {
+    await using cleanups = new AsyncDisposableStack()
+    const { environment, dataDir } = await makeParts(cleanups)
+    const first = await serviceProcesses(environment)
+    const second = (await serviceProcesses({ ...environment, TOKEN_ISSUER: first.gateway.url })).gateway
+    await startAll(cleanups, [first.gateway, first.processor, first.monitor])
+    await startAll(cleanups, [second])
+    const urls = [first.gateway.url, second.url]
+    const { token } = await newUser(second.url)
+
+    const ids: string[] = []
+    for (let index = 0; index < 10; index++) {
+      const answers = await Promise.all(
+        urls.map((url) =>
+          call('POST', `${url}/operations`, {
+            token,
+            body: usdToArs('1'),
+            headers: { 'Idempotency-Key': `order-${index}`, Prefer: 'wait=20' },
+          }),
+        ),
+      )
+      const [one, other] = answers.map((answer) => expectBody(answer, 200, Operation))
+      expect(other).toEqual(one)
+      ids.push(one?.id ?? '')
+    }
+    expect(new Set(ids).size).toBe(10)
+    await expectAllSucceed({ gatewayUrl: second.url, monitorUrl: first.monitor.url }, token, ids)
+    // One of them sends at a time: no request is there twice.
+    const broker = new Database(join(dataDir, 'broker.db'), { readonly: true })
+    expect(broker.query('SELECT count(*) AS requests FROM "posta.requests"').get()).toEqual({ requests: 10 })
+    broker.close()
+
+    // The first has come first: it is the one that sends, and the one that receives.
+    await first.gateway.stop('SIGKILL')
+    const more = await submitConversions(second.url, token, 5)
+    await expectAllSucceed({ gatewayUrl: second.url, monitorUrl: first.monitor.url }, token, more, 20_000)
+  }, 60_000)
+})
+
+/** What a client sees of a service that has left. */
+const gone = (): Answer => ({ status: 0, headers: new Headers(), body: undefined })

@@ -1,0 +1,144 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { call } from '../../tools/client.ts'
+import { type System, startInProcess } from '../../tools/in-process.ts'
+import { startFerretdb } from '../../tools/infra/ferretdb.ts'
+import { type KafkaServer, startKafka } from '../../tools/infra/kafka.ts'
+import { missingTools } from '../../tools/infra/parts.ts'
+import type { Server } from '../../tools/infra/server.ts'
+import { deadLettersOf, expectAllSucceed, outcomeOf, submitConversions, untilInTrouble } from './operations.ts'
+import { addOperator, embeddedParts, logIn, newUser, noRealParts, type Parts } from './system.ts'
+
+/** A client of a store may get over one loss of its connections and not over another. */
+const KILLS = 3
+
+const missing = missingTools()
+// A broker and stores of its own, since they are killed.
+const reason = noRealParts ?? (missing.length > 0 ? `it needs ${missing.join(' and ')}` : undefined)
+
+describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? '' : ` (skipped: ${reason})`}`, () => {
+  let broker: KafkaServer
+  let processorStore: Server
+  let monitorStore: Server
+  let parts: Parts
+  let system: System
+  let operator: string
+
+  beforeAll(async () => {
+    ;[broker, processorStore, monitorStore, parts] = await Promise.all([
+      startKafka(),
+      startFerretdb(),
+      startFerretdb(),
+      embeddedParts(),
+    ])
+    system = await startInProcess({
+      ...parts.environment,
+      BROKER_URL: broker.url,
+      PROCESSOR_STORE_URL: `${processorStore.url}processor`,
+      MONITOR_STORE_URL: `${monitorStore.url}monitor`,
+    })
+    operator = await addOperator(parts, system.gatewayUrl)
+    const { token } = await newUser(system.gatewayUrl)
+    await expectAllSucceed(system, token, await submitConversions(system.gatewayUrl, token, 1), 30_000)
+  }, 90_000)
+  afterAll(async () => {
+    await system?.close()
+    await Promise.all([broker, processorStore, monitorStore].map((server) => server?.stop()))
+    await parts?.dispose()
+  }, 60_000)
+
+  async function expectWhole(): Promise<void> {
+    expect(await deadLettersOf(system.monitorUrl, operator, 0)).toEqual([])
+    expect(await call('GET', `${system.monitorUrl}/audit/verify`, { token: operator })).toMatchObject({
+      status: 200,
+      body: { ok: true },
+    })
+  }
+
+  test.each([
+    ['is killed, and started again', 'SIGKILL'],
+    ['stops answering, and goes on', 'SIGSTOP'],
+  ] as const)(
+    'takes logins and operations while the broker %s; all go out when it is back, and succeed',
+    async (_what, signal) => {
+      const { gatewayUrl, processorUrl, monitorUrl } = system
+      const users = [await newUser(gatewayUrl), await newUser(gatewayUrl)]
+      const before = await Promise.all(users.map(({ token }) => submitConversions(gatewayUrl, token, 5)))
+      await broker.kill(signal)
+      const during = await Promise.all(
+        users.map(async ({ email }) => submitConversions(gatewayUrl, (await logIn(gatewayUrl, email)).accessToken, 10)),
+      )
+      await Promise.all([
+        untilInTrouble(gatewayUrl, ['broker', 'relay', 'results'], 25_000),
+        untilInTrouble(processorUrl, ['broker', 'requests'], 25_000),
+        untilInTrouble(monitorUrl, ['broker', 'events'], 25_000),
+      ])
+      for (const [index, { token }] of users.entries())
+        for (const id of during[index] ?? [])
+          expect(await call('GET', `${gatewayUrl}/operations/${id}`, { token })).toMatchObject({
+            body: { status: 'pending' },
+          })
+      if (signal === 'SIGSTOP') await broker.kill('SIGCONT')
+      else await broker.restart()
+      for (const [index, { token }] of users.entries())
+        await expectAllSucceed(system, token, [...(before[index] ?? []), ...(during[index] ?? [])], 40_000)
+      for (const url of [gatewayUrl, processorUrl, monitorUrl]) await untilInTrouble(url, [])
+      await expectWhole()
+      for (const { token } of users)
+        expect(await call('GET', `${monitorUrl}/events?type=posta.user.logged-in`, { token })).toMatchObject({
+          body: { items: [{}, {}] },
+        })
+    },
+    90_000,
+  )
+
+  test('holds operations while processor’s store is away, as often as that happens: none gets an outcome before, and all succeed', async () => {
+    const { gatewayUrl, processorUrl } = system
+    const { token } = await newUser(gatewayUrl)
+    const ids = await submitConversions(gatewayUrl, token, 5)
+    await processorStore.kill()
+    const during = await submitConversions(gatewayUrl, token, 10)
+    await untilInTrouble(processorUrl, ['store', 'requests'])
+    for (const id of during)
+      expect(await call('GET', `${gatewayUrl}/operations/${id}`, { token })).toMatchObject({
+        body: { status: 'pending' },
+      })
+    await expectUnavailable(`${processorUrl}/results`, token)
+    await untilInTrouble(gatewayUrl, [])
+    await processorStore.restart()
+    await expectAllSucceed(system, token, [...ids, ...during], 30_000)
+    for (let kills = 1; kills < KILLS; kills++) {
+      const next = await submitConversions(gatewayUrl, token, 5)
+      await processorStore.restart()
+      await expectAllSucceed(system, token, next, 30_000)
+    }
+    await untilInTrouble(processorUrl, [])
+    await expectWhole()
+  }, 90_000)
+
+  test('goes on while monitor’s store is away, as often as that happens, and monitor misses nothing', async () => {
+    const { gatewayUrl, monitorUrl } = system
+    const { token, email } = await newUser(gatewayUrl)
+    await monitorStore.kill()
+    await logIn(gatewayUrl, email)
+    const ids = await submitConversions(gatewayUrl, token, 10)
+    for (const id of ids) expect((await outcomeOf(gatewayUrl, token, id)).status).toBe('succeeded')
+    await untilInTrouble(monitorUrl, ['store', 'events'])
+    await expectUnavailable(`${monitorUrl}/events`, token)
+    await monitorStore.restart()
+    await expectAllSucceed(system, token, ids, 30_000)
+    for (let kills = 1; kills < KILLS; kills++) {
+      const next = await submitConversions(gatewayUrl, token, 5)
+      await monitorStore.restart()
+      await expectAllSucceed(system, token, next, 30_000)
+    }
+    await untilInTrouble(monitorUrl, [])
+    await expectWhole()
+  }, 90_000)
+})
+
+/** What a client is told by a service whose store is away. */
+async function expectUnavailable(url: string, token: string): Promise<void> {
+  const answer = await call('GET', url, { token })
+  expect(answer).toMatchObject({ status: 503, body: { code: 'unavailable' } })
+  expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
+}
