@@ -1,30 +1,41 @@
 import {
+  type BrokerConfig,
+  brokerContradiction,
+  brokerEntries,
+  resolveBrokerConfig,
+} from '@posta/common/broker/config.ts'
+import {
   type CommonConfig,
   commonEntries,
-  dataFile,
   type Environment,
   HttpUrl,
   readConfig,
-  settle,
-  storeUrl,
+  resolveConfig,
 } from '@posta/common/service/config.ts'
+import { fileUrl } from '@posta/common/service/file-url.ts'
 import * as v from 'valibot'
 import { PrivateKeySet } from './accounts/keys.ts'
 
 export interface GatewayConfig extends CommonConfig {
-  readonly port: number
+  readonly broker: BrokerConfig
   readonly databaseUrl: string
   readonly databaseAuthToken: string | undefined
   /** Undefined: the public API, its mirror, the snapshot. `bundled:`: the snapshot alone. */
   readonly ratesUrl: string | undefined
   readonly tokenKeys: PrivateKeySet | undefined
-  /** Where monitor tells of its audit chains and takes checkpoints of them. */
+  /** Where monitor shows its audit chains and takes checkpoints of them. */
   readonly auditUrl: string
 }
 
 const entries = {
   ...commonEntries,
-  DATABASE_URL: v.optional(storeUrl('file:', 'libsql://', 'http://', 'https://')),
+  ...brokerEntries,
+  DATABASE_URL: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^(?:file:|libsql:\/\/|https?:\/\/)./, 'must begin with file: or libsql:// or http:// or https://'),
+    ),
+  ),
   DATABASE_AUTH_TOKEN: v.optional(v.string()),
   RATES_URL: v.optional(
     v.union([v.literal('bundled:'), HttpUrl], 'must be bundled: or a URL that begins with http:// or https://'),
@@ -35,15 +46,15 @@ const entries = {
 
 /** @throws ConfigError with every fault. */
 export function readGatewayConfig(environment: Environment): GatewayConfig {
-  const values = readConfig(entries, environment)
-  const common = settle(values)
+  const values = readConfig(entries, environment, brokerContradiction)
+  const common = resolveConfig('gateway', values)
   return {
     ...common,
-    port: values.GATEWAY_PORT,
-    databaseUrl: values.DATABASE_URL ?? dataFile(values.DATA_DIR, 'gateway.db'),
+    broker: resolveBrokerConfig(values, values.DATA_DIR),
+    databaseUrl: values.DATABASE_URL ?? fileUrl(values.DATA_DIR, 'gateway.db'),
     databaseAuthToken: values.DATABASE_AUTH_TOKEN,
     ratesUrl: values.RATES_URL,
     tokenKeys: values.TOKEN_KEYS,
-    auditUrl: values.AUDIT_URL ?? `${common.monitorUrl}/audit`,
+    auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,
   }
 }

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { sql } from 'drizzle-orm'
 import { operations, refreshTokens } from './database/schema.ts'
-import { keepUp, operationsBefore } from './maintenance.ts'
+import { maintenance, operationsBefore } from './maintenance.ts'
 import { openAccounts } from './testing/accounts.ts'
 import { eventually, openTemporary } from './testing/database.ts'
 
@@ -17,7 +17,7 @@ test('who holds the lease deletes refresh tokens that have expired, and no other
   pass(31 * DAY_MS)
   const { user } = await enter('recent@example.com')
   const { kid } = await keys.current()
-  const upkeep = keepUp({ ...all, lease: held, keys, log, everyMs: 1 })
+  const upkeep = maintenance({ ...all, lease: held, keys, log, everyMs: 1 })
   await upkeep.start?.()
   await eventually(async () => (await database.$count(refreshTokens)) === 1 && (await keys.current()).kid !== kid)
   expect(await database.select({ userId: refreshTokens.userId }).from(refreshTokens)).toEqual([{ userId: user.id }])
@@ -38,7 +38,7 @@ test('who does not hold the lease leaves everything as it is; what fails keeps n
     },
   }
   const keys = { rotateIfDue: () => Promise.reject(new Error('not now')) }
-  const upkeep = keepUp({ ...all, lease, keys, log, everyMs: 1 })
+  const upkeep = maintenance({ ...all, lease, keys, log, everyMs: 1 })
   await upkeep.start?.()
   await eventually(() => looks > 6)
   expect(await database.$count(refreshTokens)).toBe(1)
@@ -69,7 +69,7 @@ test('operations go 400 days after they were accepted, however many; pending one
     await writer.write([database.insert(operations).values(old.slice(from, from + 100))])
   await writer.write([database.insert(operations).values(others)])
 
-  const upkeep = keepUp({ lease: held, writer, keys: noKeys, deps: { now: () => nowMs }, log, everyMs: 1 })
+  const upkeep = maintenance({ lease: held, writer, keys: noKeys, deps: { now: () => nowMs }, log, everyMs: 1 })
   await upkeep.start?.()
   const count = () => database.$count(operations)
   nowMs = acceptedMs + 400 * DAY_MS

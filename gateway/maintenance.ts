@@ -1,6 +1,6 @@
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
+import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import type { Part } from '@posta/common/service/lifecycle.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
 import { type SQL, sql } from 'drizzle-orm'
@@ -15,14 +15,14 @@ const EVERY_MS = 60 * 1000
  * What time alone brings about, done every minute by whoever holds the lease: keys rotate; refresh tokens that have
  * expired go, and operations that have been terminal and kept for long enough.
  */
-export function keepUp(parts: {
+export function maintenance(parts: {
   lease: Pick<Lease, 'current'>
   writer: Writer
   keys: Pick<Keys, 'rotateIfDue'>
   deps: Pick<Deps, 'now'>
   log: Pick<Logger, 'info' | 'warn'>
   everyMs?: number
-}): Part {
+}): Component {
   const { lease, writer, keys, deps, log, everyMs = EVERY_MS } = parts
 
   async function remove(what: string, statement: (atOnce: number) => SQL, signal: AbortSignal): Promise<void> {
@@ -47,7 +47,7 @@ export function keepUp(parts: {
     },
   ]
   return repeat({
-    name: 'upkeep',
+    name: 'maintenance',
     everyMs,
     tasks: tasks.map(({ name, run }) => ({
       name,

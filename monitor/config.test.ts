@@ -2,8 +2,8 @@ import { expect, test } from 'bun:test'
 import { readMonitorConfig } from './config.ts'
 
 test('without any variable it works with nothing installed', () => {
-  const { port, storeUrl, brokerUrl } = readMonitorConfig({ DATA_DIR: '/tmp/posta' })
-  expect({ port, storeUrl, brokerUrl }).toEqual({
+  const { port, storeUrl, broker } = readMonitorConfig({ DATA_DIR: '/tmp/posta' })
+  expect({ port, storeUrl, brokerUrl: broker.url }).toEqual({
     port: 3002,
     storeUrl: 'file:/tmp/posta/monitor.db',
     brokerUrl: 'file:/tmp/posta/broker.db',

@@ -1,30 +1,33 @@
 import {
+  type BrokerConfig,
+  brokerContradiction,
+  brokerEntries,
+  resolveBrokerConfig,
+} from '@posta/common/broker/config.ts'
+import {
   type CommonConfig,
   commonEntries,
-  dataFile,
   type Environment,
   readConfig,
-  StoreUrl,
-  settle,
+  resolveConfig,
 } from '@posta/common/service/config.ts'
+import { fileUrl } from '@posta/common/service/file-url.ts'
+import { StoreUrl } from '@posta/common/storage/store-url.ts'
 import * as v from 'valibot'
 
 export interface MonitorConfig extends CommonConfig {
-  readonly port: number
+  readonly broker: BrokerConfig
   readonly storeUrl: string
 }
 
-const entries = {
-  ...commonEntries,
-  MONITOR_STORE_URL: v.optional(StoreUrl),
-}
+const entries = { ...commonEntries, ...brokerEntries, MONITOR_STORE_URL: v.optional(StoreUrl) }
 
 /** @throws ConfigError with every fault. */
 export function readMonitorConfig(environment: Environment): MonitorConfig {
-  const values = readConfig(entries, environment)
+  const values = readConfig(entries, environment, brokerContradiction)
   return {
-    ...settle(values),
-    port: values.MONITOR_PORT,
-    storeUrl: values.MONITOR_STORE_URL ?? dataFile(values.DATA_DIR, 'monitor.db'),
+    ...resolveConfig('monitor', values),
+    broker: resolveBrokerConfig(values, values.DATA_DIR),
+    storeUrl: values.MONITOR_STORE_URL ?? fileUrl(values.DATA_DIR, 'monitor.db'),
   }
 }

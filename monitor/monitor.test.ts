@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
-import { type Listener, listen, type Service } from '@posta/common/service/lifecycle.ts'
+import { type Listener, listen } from '@posta/common/service/listener.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import type { Service } from '@posta/common/service/service.ts'
 import { sign } from 'hono/jwt'
 import * as v from 'valibot'
 import { readMonitorConfig } from './config.ts'
@@ -50,8 +51,8 @@ beforeEach(async () => {
     TOKEN_ISSUER: ISSUER,
     LOG_LEVEL: 'silent',
   })
-  url = config.monitorUrl
-  broker = openBroker({ url: config.brokerUrl, clientId: 'test', log: createLog('test', 'silent'), deps })
+  url = config.urls.monitor
+  broker = openBroker({ url: config.broker.url, clientId: 'test', log: createLog('test', 'silent'), deps })
   service = await createMonitor(config, deps, listener)
   await service.start()
 })

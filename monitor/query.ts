@@ -11,6 +11,3 @@ export const Time = v.pipe(
 )
 export const described = <Schema extends v.GenericSchema>(schema: Schema, description: string) =>
   v.pipe(schema, v.metadata({ description }))
-
-/** For `describeRoute`. */
-export const security = [{ bearer: [] }]

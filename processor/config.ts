@@ -1,17 +1,23 @@
 import {
+  type BrokerConfig,
+  brokerContradiction,
+  brokerEntries,
+  resolveBrokerConfig,
+} from '@posta/common/broker/config.ts'
+import {
   type CommonConfig,
   commonEntries,
-  dataFile,
   type Environment,
   readConfig,
-  StoreUrl,
-  settle,
+  resolveConfig,
 } from '@posta/common/service/config.ts'
+import { fileUrl } from '@posta/common/service/file-url.ts'
+import { StoreUrl } from '@posta/common/storage/store-url.ts'
 import Big from 'big.js'
 import * as v from 'valibot'
 
 export interface ProcessorConfig extends CommonConfig {
-  readonly port: number
+  readonly broker: BrokerConfig
   readonly storeUrl: string
   /** In 1e-8 USD. */
   readonly dailyLimitUsdE8: number
@@ -21,8 +27,9 @@ const MAX_DAILY_LIMIT_USD = 10_000_000
 
 const entries = {
   ...commonEntries,
+  ...brokerEntries,
   PROCESSOR_STORE_URL: v.optional(StoreUrl),
-  // So large that no one asks for more, so small that every sum of 1e-8 USD within it is a whole number below 2^53.
+  // So large that nobody asks for more, so small that every sum of 1e-8 USD within it is a whole number below 2^53.
   DAILY_LIMIT_USD: v.optional(
     v.pipe(
       v.string(),
@@ -37,11 +44,11 @@ const entries = {
 
 /** @throws ConfigError with every fault. */
 export function readProcessorConfig(environment: Environment): ProcessorConfig {
-  const values = readConfig(entries, environment)
+  const values = readConfig(entries, environment, brokerContradiction)
   return {
-    ...settle(values),
-    port: values.PROCESSOR_PORT,
-    storeUrl: values.PROCESSOR_STORE_URL ?? dataFile(values.DATA_DIR, 'processor.db'),
+    ...resolveConfig('processor', values),
+    broker: resolveBrokerConfig(values, values.DATA_DIR),
+    storeUrl: values.PROCESSOR_STORE_URL ?? fileUrl(values.DATA_DIR, 'processor.db'),
     dailyLimitUsdE8: values.DAILY_LIMIT_USD,
   }
 }

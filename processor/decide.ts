@@ -1,5 +1,5 @@
-import type { Outgoing } from '@posta/common/broker/broker.ts'
 import type { Verdict } from '@posta/common/consumer/consume.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Performer } from '@posta/common/operations/contract.ts'
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'

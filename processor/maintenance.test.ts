@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
-import { keepUp } from './maintenance.ts'
+import { maintenance } from './maintenance.ts'
 import { openEmbeddedResults } from './results/embedded.ts'
 import { conversion } from './results/results.suite.ts'
 
@@ -18,7 +18,7 @@ test('results go 400 days after their operations were performed, however many; y
   let nowMs = performedMs + 400 * DAY_MS
   let rounds = 0
   const left = async () => (await results.page({ limit: 2000 })).length
-  const upkeep = keepUp({
+  const upkeep = maintenance({
     results: {
       async deleteBefore(...asked) {
         rounds += 1

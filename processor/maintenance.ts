@@ -1,6 +1,6 @@
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
+import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import type { Part } from '@posta/common/service/lifecycle.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
 import type { Results } from './results/results.ts'
@@ -8,12 +8,12 @@ import type { Results } from './results/results.ts'
 const EVERY_MS = 60 * 60 * 1000
 
 /** What time alone brings about, done every hour by every processor: results that were kept for long enough go. */
-export function keepUp(parts: {
+export function maintenance(parts: {
   results: Pick<Results, 'deleteBefore'>
   deps: Pick<Deps, 'now'>
   log: Pick<Logger, 'info' | 'warn'>
   everyMs?: number
-}): Part {
+}): Component {
   const { results, deps, log, everyMs = EVERY_MS } = parts
 
   async function deleteOld(signal: AbortSignal): Promise<void> {
@@ -22,5 +22,5 @@ export function keepUp(parts: {
     if (deleted > 0) log.info({ deleted }, 'old results were deleted')
   }
 
-  return repeat({ name: 'upkeep', everyMs, tasks: [{ name: 'delete old results', run: deleteOld }], log })
+  return repeat({ name: 'maintenance', everyMs, tasks: [{ name: 'delete old results', run: deleteOld }], log })
 }

@@ -3,12 +3,12 @@ import { generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Delivered } from '@posta/common/broker/broker.ts'
 import { openEmbedded } from '@posta/common/broker/embedded/embedded.ts'
+import type { Delivered } from '@posta/common/messages/message.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { NAME } from '@posta/common/name.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
-import { listen } from '@posta/common/service/lifecycle.ts'
+import { listen } from '@posta/common/service/listener.ts'
 import { sign } from 'hono/utils/jwt/jwt'
 import * as v from 'valibot'
 import { readProcessorConfig } from './config.ts'
@@ -110,10 +110,10 @@ test('the store in trouble is told by readiness and holds requests up, until it 
     expect(response.status).toBe(200)
     return v.parse(Ready, await response.json())
   }
-  await eventually(async () => ((await readiness()).parts.requests?.status === 'in trouble' ? true : undefined))
+  await eventually(async () => ((await readiness()).parts.requests?.status === 'failing' ? true : undefined))
   expect(await readiness()).toMatchObject({
     status: 'degraded',
-    parts: { store: { status: 'in trouble' }, broker: { status: 'ok' } },
+    parts: { store: { status: 'failing' }, broker: { status: 'ok' } },
   })
   expect(replies).toEqual([])
   const refused = await fetch(`${url}/results/op-1`, { headers: { Authorization: `Bearer ${token}` } })

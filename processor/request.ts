@@ -1,5 +1,5 @@
-import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
 import { decode, encode } from '@posta/common/messages/envelope.ts'
+import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { ResultSummary } from './results/results.ts'

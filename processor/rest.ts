@@ -1,12 +1,11 @@
 import { operationTypes } from '@posta/common/operations/catalog.ts'
 import { CurrencyCode, RateDate, RateSource } from '@posta/common/operations/rates.ts'
-import { type Authenticated, bearer, type Caller, type TokenVerifier } from '@posta/common/service/auth.ts'
-import { jsonResponse, noStore, problemResponses, validate } from '@posta/common/service/http.ts'
+import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem, problemCodes } from '@posta/common/service/problem.ts'
+import { json, routesOf } from '@posta/common/service/route.ts'
 import Big from 'big.js'
 import { Hono } from 'hono'
-import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
 import type { ResultSummary, Results } from './results/results.ts'
 
@@ -33,9 +32,7 @@ const ShownResult = v.object(members)
 const ShownResultWithRates = v.object({ ...members, rates: Rates })
 const ShownRates = v.object({ ...Rates.entries, storedAt: v.string() })
 
-const PageQuery = v.strictObject(pageQuery)
 const Cursor = v.object({ completedAt: v.string(), id: v.string() })
-const security = [{ bearer: [] }]
 
 interface Parts {
   readonly results: Results
@@ -43,21 +40,16 @@ interface Parts {
 }
 
 export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
-  const tags = ['results']
+  const route = routesOf('results', verify)
   return new Hono<Authenticated>()
-    .use(bearer(verify), noStore)
     .get(
       '/',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: "Results, newest first: your own, or everyone's for an operator",
-        responses: {
-          200: jsonResponse(pageOf(ShownResult), 'A page of them.'),
-          ...problemResponses('malformed-request', 'invalid-token', 'invalid-input', 'keys-unavailable'),
-        },
+        caller: 'user',
+        query: v.strictObject(pageQuery),
+        answers: { 200: json(pageOf(ShownResult), 'A page of results.') },
       }),
-      validate('query', PageQuery),
       async (c) => {
         const { limit, cursor } = c.req.valid('query')
         const before = decodeCursor(Cursor, cursor)
@@ -67,14 +59,11 @@ export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
     )
     .get(
       '/:id',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: 'The result of an operation, with the rates that it rests on',
-        responses: {
-          200: jsonResponse(ShownResultWithRates, 'It.'),
-          ...problemResponses('invalid-token', 'not-found', 'keys-unavailable'),
-        },
+        caller: 'user',
+        answers: { 200: json(ShownResultWithRates, 'The result.') },
+        problems: ['not-found'],
       }),
       async (c) => {
         const { user = undefined } = ownOnly(c.var.caller)
@@ -87,24 +76,23 @@ export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
 }
 
 export function rateRoutes({ results, verify }: Parts): Hono<Authenticated> {
-  return new Hono<Authenticated>().use(bearer(verify), noStore).get(
+  const route = routesOf('rates', verify)
+  return new Hono<Authenticated>().get(
     '/:base',
-    describeRoute({
-      tags: ['rates'],
-      security,
-      summary: 'The newest rate table of a currency that is stored',
-      description: 'The one with the latest date of those that `store-rates` operations kept, whoever asked for them.',
-      responses: {
-        200: jsonResponse(ShownRates, 'It.'),
-        ...problemResponses('malformed-request', 'invalid-token', 'not-found', 'keys-unavailable'),
-      },
+    ...route({
+      summary: 'The newest stored rate table of a currency',
+      description:
+        'The table with the latest date among those that `store-rates` operations stored, whoever asked for them.',
+      caller: 'user',
+      answers: { 200: json(ShownRates, 'The rate table.') },
+      problems: ['malformed-request', 'not-found'],
     }),
     async (c) => {
       const base = v.safeParse(CurrencyCode, c.req.param('base'))
       if (!base.success) throw new Problem('malformed-request', 'The path must end in a currency code such as USD.')
       const newest = await results.newestRates(base.output)
       if (!newest)
-        throw new Problem('not-found', `No rates of ${base.output} are stored. A store-rates operation does.`)
+        throw new Problem('not-found', `No rates of ${base.output} are stored. Submit a store-rates operation first.`)
       return c.json({ ...newest.table, storedAt: newest.completedAt })
     },
   )

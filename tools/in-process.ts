@@ -1,12 +1,14 @@
 import type { Environment } from '../common/service/config.ts'
+import { portVariable } from '../common/service/config.ts'
 import { type Deps, systemDeps } from '../common/service/deps.ts'
-import { type Listener, listen, type Service } from '../common/service/lifecycle.ts'
-import { readGatewayConfig } from '../gateway/config.ts'
-import { createGateway } from '../gateway/gateway.ts'
-import { readMonitorConfig } from '../monitor/config.ts'
-import { createMonitor } from '../monitor/monitor.ts'
-import { readProcessorConfig } from '../processor/config.ts'
-import { createProcessor } from '../processor/processor.ts'
+import { type Listener, listen } from '../common/service/listener.ts'
+import type { Service } from '../common/service/service.ts'
+import { gateway } from '../gateway/gateway.ts'
+import { monitor } from '../monitor/monitor.ts'
+import { processor } from '../processor/processor.ts'
+
+/** Whoever sends stands before whoever receives: they are closed in this order. */
+const definitions = [gateway, processor, monitor]
 
 export interface System {
   readonly gatewayUrl: string
@@ -19,35 +21,28 @@ export interface System {
 }
 
 /**
- * The three services in this process, for the demo, the tests and the benchmarks. A port that is 0, or taken, becomes a
- * free one; every address follows from it.
+ * The services in this process, for the demo, the tests and the benchmarks. A port that is 0, or taken, becomes a free
+ * one; every address follows from it.
  */
 export async function startInProcess(environment: Environment, deps: Deps = systemDeps): Promise<System> {
   const host = environment.HOST ?? '127.0.0.1'
-  const ports = {
-    GATEWAY_PORT: listenSomewhere(host, environment.GATEWAY_PORT),
-    PROCESSOR_PORT: listenSomewhere(host, environment.PROCESSOR_PORT),
-    MONITOR_PORT: listenSomewhere(host, environment.MONITOR_PORT),
-  }
-  const settled = {
-    ...environment,
-    ...Object.fromEntries(Object.entries(ports).map(([name, { port }]) => [name, String(port)])),
-  }
-  const gateway = readGatewayConfig(settled)
-  const services = await Promise.all([
-    createGateway(gateway, deps, ports.GATEWAY_PORT),
-    createProcessor(readProcessorConfig(settled), deps, ports.PROCESSOR_PORT),
-    createMonitor(readMonitorConfig(settled), deps, ports.MONITOR_PORT),
-  ])
+  const placed = definitions.map((definition) => {
+    const variable = portVariable(definition.name)
+    return { definition, variable, listener: listenSomewhere(host, environment[variable]) }
+  })
+  const ports = Object.fromEntries(placed.map(({ variable, listener }) => [variable, String(listener.port)]))
+  const settled = { ...environment, ...ports }
+  const configured = placed.map(({ definition, listener }) => ({ listener, ...definition.configure(settled) }))
+  const services = await Promise.all(configured.map(({ create, listener }) => create(deps, listener)))
   for (const service of services) await service.start()
+  const { urls } = gateway.configure(settled).config
   return {
-    gatewayUrl: gateway.gatewayUrl,
-    processorUrl: gateway.processorUrl,
-    monitorUrl: gateway.monitorUrl,
+    gatewayUrl: urls.gateway,
+    processorUrl: urls.processor,
+    monitorUrl: urls.monitor,
     environment: settled,
     services,
     async close() {
-      // Whoever sends closes before whoever receives.
       for (const service of services) await service.close()
     },
   }

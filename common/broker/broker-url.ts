@@ -1,5 +1,5 @@
 import { isIPv6 } from 'node:net'
-import { filePath } from '../service/config.ts'
+import { filePath } from '../service/file-url.ts'
 
 export const saslMechanisms = ['plain', 'scram-sha-256', 'scram-sha-512'] as const
 export type SaslMechanism = (typeof saslMechanisms)[number]

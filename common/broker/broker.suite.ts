@@ -1,18 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
+import { type Delivered, type Header, type Outgoing, type RecordPosition, sizeBytes } from '../messages/message.ts'
 import { type Group, groups, type Topic, topicSettings, topics } from '../messages/topics.ts'
 import type { ChildTarget, ChildTask } from './broker.suite.child.ts'
-import {
-  type Batch,
-  type BatchHandler,
-  type Broker,
-  type Delivered,
-  type Header,
-  MessageTooLarge,
-  type Outgoing,
-  type Placed,
-  sizeBytes,
-} from './broker.ts'
+import { type Batch, type BatchHandler, type Broker, MessageTooLarge } from './broker.ts'
 
 /** A broker's server or file, with no topic, message or group offset in it yet. */
 export interface Fresh {
@@ -81,7 +72,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
         small(`key-${i % 17}`, `message ${i}`, i % 3 === 0 ? topics.events : topics.requests),
       )
       const published = new Map<string, string>()
-      const record = (messages: readonly Outgoing[], places: readonly Placed[]) => {
+      const record = (messages: readonly Outgoing[], places: readonly RecordPosition[]) => {
         expect(places.map((place) => place.topic)).toEqual(messages.map((message) => message.topic))
         places.forEach((place, i) => {
           published.set(placeOf(place), textOf(messages[i]))
@@ -539,7 +530,7 @@ async function setUp(fresh: () => Fresh | Promise<Fresh>): Promise<Here> {
   }
 }
 
-type Line = (Placed & { readonly text: string }) | 'open' | 'resumed'
+type Line = (RecordPosition & { readonly text: string }) | 'open' | 'resumed'
 
 interface Child {
   /** What it has written so far. */
@@ -629,7 +620,7 @@ function keyOf({ key }: Delivered): string {
   return Buffer.from(key ?? []).toString()
 }
 
-function placeOf(place: Placed | string | undefined): string {
+function placeOf(place: RecordPosition | string | undefined): string {
   return typeof place === 'object' ? `${place.topic}/${place.partition}/${place.offset}` : 'no place'
 }
 

@@ -1,31 +1,5 @@
+import type { Delivered, Outgoing, RecordPosition } from '../messages/message.ts'
 import type { Group, Topic } from '../messages/topics.ts'
-
-/** Key and value of a message are bytes, header names text and header values bytes; a name may repeat, in order. */
-export type Header = readonly [name: string, value: Uint8Array]
-
-export interface Outgoing {
-  readonly topic: Topic
-  /** Messages of one key keep their order. */
-  readonly key: string
-  readonly value: Uint8Array
-  readonly headers: readonly Header[]
-}
-
-/** Where the broker holds a message. */
-export interface Placed {
-  readonly topic: Topic
-  readonly partition: number
-  readonly offset: number
-}
-
-/** A message as it arrives. Anyone may have written it: nothing but its place is certain. */
-export interface Delivered extends Placed {
-  readonly key: Uint8Array | null
-  readonly value: Uint8Array | null
-  readonly headers: readonly Header[]
-  /** When the broker or the producer wrote it, in ms since the epoch. */
-  readonly timestampMs: number
-}
 
 export interface Batch {
   readonly topic: Topic
@@ -77,11 +51,11 @@ export interface Subscription {
  */
 export interface Broker {
   /**
-   * Resolves when the broker holds every message durably, with the place of each, in the order given. A rejection may
+   * Resolves when the broker holds every message durably, with the position of each, in the order given. A rejection may
    * leave some of them published. Cuts what it sends so that no batch of a partition exceeds 512 KiB, unless one message
    * does by itself. Rejects with `MessageTooLarge`, before anything is sent, where a message exceeds its topic's limit.
    */
-  publish(messages: readonly Outgoing[]): Promise<readonly Placed[]>
+  publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
   subscribe(group: Group, topics: readonly Topic[], handle: BatchHandler): Promise<Subscription>
   /** Resolves if the broker answers; rejects with the reason within 3 s if not. */
   ping(): Promise<void>
@@ -94,19 +68,4 @@ export class MessageTooLarge extends Error {
   constructor(topic: Topic, bytes: number, limitBytes: number) {
     super(`A message for ${topic} has ${bytes} bytes with its headers; at most ${limitBytes} fit there.`)
   }
-}
-
-/** The bytes that count against a topic's limit. */
-export function sizeBytes(message: Pick<Outgoing, 'key' | 'value' | 'headers'>): number {
-  let bytes = Buffer.byteLength(message.key) + message.value.byteLength
-  for (const [name, value] of message.headers) bytes += Buffer.byteLength(name) + value.byteLength
-  return bytes
-}
-
-const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
-
-/** The last value of a header as text, as a reader of single-valued headers takes it. */
-export function headerText(message: { readonly headers: readonly Header[] }, name: string): string | undefined {
-  const found = message.headers.findLast(([each]) => each === name)
-  return found && utf8.decode(found[1])
 }

@@ -1,3 +1,4 @@
+import type { Clock } from '../service/clock.ts'
 import { ConfigError } from '../service/config.ts'
 import type { Deps } from '../service/deps.ts'
 import type { Logger } from '../service/log.ts'
@@ -5,6 +6,11 @@ import type { Broker } from './broker.ts'
 import { parseBrokerUrl } from './broker-url.ts'
 import { openEmbedded } from './embedded/embedded.ts'
 import { openKafka } from './kafka/kafka.ts'
+
+/** What a service takes from outside. `openBroker`: instead of the broker that `BROKER_URL` names, for whoever wraps it. */
+export interface ServiceDeps extends Deps {
+  readonly openBroker?: typeof openBroker
+}
 
 /**
  * The broker that `BROKER_URL` names: embedded in a file, or on Kafka.
@@ -16,7 +22,7 @@ export function openBroker(options: {
   readonly password?: string | undefined
   readonly clientId: string
   readonly log: Logger
-  readonly deps: Pick<Deps, 'now' | 'monotonicMs'>
+  readonly deps: Clock
 }): Broker {
   const { url, log, deps } = options
   const parsed = parseBrokerUrl(url)

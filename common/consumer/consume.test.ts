@@ -3,14 +3,14 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
-import type { Delivered, Outgoing } from '../broker/broker.ts'
 import { openEmbedded } from '../broker/embedded/embedded.ts'
 import { decodeDeadLetter } from '../messages/dead-letter.ts'
 import { decode } from '../messages/envelope.ts'
+import type { Delivered, Outgoing } from '../messages/message.ts'
 import { groups, topics } from '../messages/topics.ts'
 import { systemDeps } from '../service/deps.ts'
 import { createLog } from '../service/log.ts'
-import { brokerInHand } from '../testing/fake-broker.ts'
+import { createFakeBroker } from '../testing/fake-broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from './consume.ts'
 
 const done: Verdict = { done: true }
@@ -29,7 +29,7 @@ function message(offset: number, key: string, text: string): Delivered {
 }
 
 function start(handle: Consumer<string>['handle'], more: Partial<Consumer<string>> = {}) {
-  const hand = brokerInHand()
+  const hand = createFakeBroker()
   const subscription = consume<string>({
     broker: hand.broker,
     group: groups.processor,
@@ -217,7 +217,7 @@ describe('consume', () => {
   })
 
   test('a subscription that cannot be made yet is made as soon as it can be', async () => {
-    const hand = brokerInHand()
+    const hand = createFakeBroker()
     let refusals = 2
     const subscription = consume<string>({
       broker: {

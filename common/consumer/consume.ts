@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import { type Batch, type Broker, type Delivered, headerText, type Subscription } from '../broker/broker.ts'
+import type { Batch, Broker, Subscription } from '../broker/broker.ts'
 import { deadLetterId, encodeDeadLetter } from '../messages/dead-letter.ts'
 import { encode } from '../messages/envelope.ts'
+import { type Delivered, headerText } from '../messages/message.ts'
 import { type Group, type Topic, topics } from '../messages/topics.ts'
+import type { Component } from '../service/component.ts'
 import { ConfigError } from '../service/config.ts'
 import type { Deps } from '../service/deps.ts'
-import type { Check } from '../service/health.ts'
-import type { Part } from '../service/lifecycle.ts'
 import type { Logger } from '../service/log.ts'
 
 /** What a handler says of one message. A reason is a sentence for operators, without a secret. */
@@ -277,12 +277,11 @@ function persistent(subscribe: () => Promise<Subscription>, isTroubled: () => bo
 }
 
 /** A consumer as a part of its service, and as a part of the service's health. */
-export function consumerPart(name: string, start: () => Subscription): Part & Check {
+export function consumerComponent(name: string, start: () => Subscription): Component {
   const ended = Promise.withResolvers<void>()
   let subscription: Subscription | undefined
   return {
     name,
-    required: false,
     ended: ended.promise,
     async start() {
       subscription = start()

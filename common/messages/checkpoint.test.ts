@@ -3,7 +3,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import { sign } from 'hono/jwt'
 import * as v from 'valibot'
 import { createTokenVerifier, PublicKey } from '../service/tokens.ts'
-import { among, type Checkpoint, ownKeys, readCheckpoint, signCheckpoint } from './checkpoint.ts'
+import { type Checkpoint, keySet, ownKeys, readCheckpoint, signCheckpoint } from './checkpoint.ts'
 
 const ISSUER = 'http://gateway.test'
 
@@ -24,8 +24,8 @@ const checkpoint: Checkpoint = {
 const signed = signCheckpoint(checkpoint, key)
 
 test('a checkpoint says what was signed, to whoever has the key', async () => {
-  expect(await readCheckpoint(signed, among([publicPart(key)]))).toEqual(checkpoint)
-  expect(await readCheckpoint(signed, among(ownKeys(signed)))).toEqual(checkpoint)
+  expect(await readCheckpoint(signed, keySet([publicPart(key)]))).toEqual(checkpoint)
+  expect(await readCheckpoint(signed, keySet(ownKeys(signed)))).toEqual(checkpoint)
   expect(JSON.stringify(ownKeys(signed))).not.toContain(key.d)
 })
 
@@ -42,13 +42,13 @@ test('nothing that was changed, cut, or signed by another passes for one', async
     'x',
     '',
   ]
-  for (const jwt of forged) expect(await readCheckpoint(jwt, among([publicPart(key)])), jwt).toBeUndefined()
+  for (const jwt of forged) expect(await readCheckpoint(jwt, keySet([publicPart(key)])), jwt).toBeUndefined()
 })
 
 test('no access token passes for a checkpoint, and no checkpoint for an access token', async () => {
   const claims = { iss: ISSUER, aud: 'posta', sub: 'olga', role: 'operator', jti: 'x', iat: 1, exp: 9_999_999_999 }
   const token = await sign({ ...claims, heads: [], keys: [] }, key, 'EdDSA')
-  const findKey = among([publicPart(key)])
+  const findKey = keySet([publicPart(key)])
   expect(await readCheckpoint(token, findKey)).toBeUndefined()
   const verify = createTokenVerifier({ issuer: ISSUER, findKey, deps: { now: Date.now } })
   expect(await verify(token)).toEqual({ user: 'olga', role: 'operator' })

@@ -5,19 +5,19 @@ import { NAME } from '../name.ts'
 import { type FindKey, PublicKey } from '../service/tokens.ts'
 
 /** An event of an audit chain by its number and its hash, which stands for it and for all before it. */
-export const Place = v.object({
+export const ChainHead = v.object({
   chain: v.pipe(v.string(), v.minLength(1), v.maxLength(256)),
   seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   hash: v.pipe(v.string(), v.regex(/^[\da-f]{64}$/)),
 })
-export type Place = v.InferOutput<typeof Place>
+export type ChainHead = v.InferOutput<typeof ChainHead>
 
 /** Where the audit chains were at a time, in gateway's word. */
 export interface Checkpoint {
   readonly issuer: string
   /** By gateway's clock, in whole seconds. */
   readonly atMs: number
-  readonly heads: readonly Place[]
+  readonly heads: readonly ChainHead[]
   /** Every key that gateway has signed checkpoints with, so that the newest vouches for the signatures of the old ones. */
   readonly keys: readonly PublicKey[]
 }
@@ -25,7 +25,7 @@ export interface Checkpoint {
 const Claims = v.object({
   iss: v.string(),
   iat: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  heads: v.pipe(v.array(Place), v.minLength(1), v.maxLength(1000)),
+  heads: v.pipe(v.array(ChainHead), v.minLength(1), v.maxLength(1000)),
   keys: v.pipe(v.array(PublicKey), v.maxLength(100)),
 })
 
@@ -67,7 +67,7 @@ export async function readCheckpoint(jwt: string, findKey: FindKey): Promise<Che
   }
 }
 
-export function among(keys: readonly PublicKey[]): FindKey {
+export function keySet(keys: readonly PublicKey[]): FindKey {
   return async (kid) => keys.find((key) => key.kid === kid)
 }
 

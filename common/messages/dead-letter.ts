@@ -1,4 +1,4 @@
-import { type Delivered, type Header, headerText, type Outgoing } from '../broker/broker.ts'
+import { type Delivered, type Header, headerText, type Outgoing } from './message.ts'
 import { type Group, type Topic, topics } from './topics.ts'
 
 /** A message that a group could not handle, as it came, and where and why. */

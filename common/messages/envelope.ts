@@ -1,7 +1,7 @@
 import * as v from 'valibot'
-import { type Delivered, type Header, headerText, type Outgoing, sizeBytes } from '../broker/broker.ts'
 import { Problem } from '../service/problem.ts'
 import { type MessageData, type MessageType, messages, sources } from './events.ts'
+import { type Delivered, type Header, headerText, type Outgoing, sizeBytes } from './message.ts'
 import type { Topic } from './topics.ts'
 
 /** At most this much enters the outbox; the limits of the topics leave room for what travels with it. */

@@ -1,4 +1,3 @@
-import type { MiddlewareHandler } from 'hono'
 import { Problem } from './problem.ts'
 
 export interface Caller {
@@ -27,18 +26,4 @@ export async function authenticate(authorization: string | null | undefined, ver
         : 'The request has no Authorization header.',
     )
   return verify(token)
-}
-
-/** Lets in who shows a valid access token, and sets `caller`. */
-export function bearer(verify: TokenVerifier): MiddlewareHandler<Authenticated> {
-  return async (c, next) => {
-    c.set('caller', await authenticate(c.req.header('authorization'), verify))
-    await next()
-  }
-}
-
-/** After `bearer`: lets in operators alone. */
-export const operatorsOnly: MiddlewareHandler<Authenticated> = async (c, next) => {
-  if (c.var.caller.role !== 'operator') throw new Problem('forbidden', 'This is for operators.')
-  await next()
 }

@@ -1,7 +1,7 @@
 import { BlockList, isIP } from 'node:net'
 import { resolve } from 'node:path'
 import * as v from 'valibot'
-import { credentialsFault, parseBrokerUrl } from '../broker/broker-url.ts'
+import { type ServiceName, serviceNames } from '../name.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -17,26 +17,24 @@ export class ConfigError extends Error {
 }
 
 /**
- * What `schema` makes of the environment; a variable that is empty counts as absent.
+ * The configuration that the environment holds. A variable that is empty counts as absent.
+ * @param contradiction says why values that are each valid do not fit together, as a line of its own
  * @throws ConfigError with every fault. Values are not repeated, since some are secret.
+ * @example
+ * const { PORT } = readConfig({ PORT: v.optional(Port, '3000') }, process.env)
  */
 export function readConfig<Entries extends v.ObjectEntries>(
   entries: Entries,
   environment: Environment,
+  contradiction: (given: Environment) => string | undefined = () => undefined,
 ): v.InferOutput<v.ObjectSchema<Entries, undefined>> {
   const given = Object.fromEntries(Object.entries(environment).filter(([, text]) => text !== undefined && text !== ''))
   const checked = v.safeParse(v.object(entries), given)
-  const contradiction = brokerContradiction(given)
-  if (checked.success && !contradiction) return checked.output
   const faults = checked.issues?.map((issue) => `${String(issue.path?.[0]?.key)}: ${issue.message}`) ?? []
-  throw new ConfigError(contradiction ? [...faults, contradiction] : faults)
-}
-
-/** Why a URL that can work by itself does not with the credentials that are given. */
-function brokerContradiction({ BROKER_URL, BROKER_USERNAME, BROKER_PASSWORD }: Environment): string | undefined {
-  const parsed = BROKER_URL === undefined ? undefined : parseBrokerUrl(BROKER_URL)
-  if (!parsed || 'fault' in parsed) return undefined
-  return credentialsFault(parsed.address, { username: BROKER_USERNAME, password: BROKER_PASSWORD })
+  const contradicting = contradiction(given)
+  if (contradicting) faults.push(contradicting)
+  if (checked.success && faults.length === 0) return checked.output
+  throw new ConfigError(faults)
 }
 
 export const REPOSITORY_ROOT = resolve(import.meta.dir, '../..')
@@ -56,31 +54,6 @@ export const HttpUrl = v.pipe(
   ),
   v.transform((text) => text.replace(/\/+$/, '')),
 )
-
-/** `file:` URLs name a database on this machine; the path may be relative to the working directory. */
-export function storeUrl(...protocols: readonly string[]) {
-  return v.pipe(
-    v.string(),
-    v.check(
-      (text) => protocols.some((protocol) => text.startsWith(protocol) && text.length > protocol.length),
-      `must begin with ${protocols.join(' or ')}`,
-    ),
-  )
-}
-
-/** Where processor and monitor keep theirs. The database is named in the URL, since a server has several. */
-export const StoreUrl = v.pipe(
-  v.string(),
-  v.regex(
-    /^(?:file:.|mongodb:\/\/[^/?#]+\/[^/?#]+(?:\?|$))/,
-    'must be file:path or name a server and a database, as in mongodb://host:port/name',
-  ),
-)
-
-/** The path of a `file:` URL, absolute. */
-export function filePath(url: string): string {
-  return resolve(url.replace(/^file:(?:\/\/)?/, ''))
-}
 
 const listOf = (text: string) =>
   text
@@ -120,12 +93,29 @@ function isNetwork(text: string): boolean {
   return family !== 0 && rest.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= width))
 }
 
-/** What every service reads. URLs and files without a value get theirs from HOST, the ports and DATA_DIR: see `settle`. */
+const FIRST_PORT = 3000
+
+/** `GATEWAY_PORT` and so on: where a service listens. */
+export function portVariable<Name extends ServiceName>(name: Name) {
+  return variable(name, 'PORT')
+}
+
+function variable<Name extends ServiceName, Suffix extends string>(name: Name, suffix: Suffix) {
+  // `toUpperCase` forgets which string it was given.
+  return `${name.toUpperCase()}_${suffix}` as `${Uppercase<Name>}_${Suffix}`
+}
+
+/** An entry for each service. */
+function perService<Suffix extends string, Entry>(suffix: Suffix, entry: (index: number) => Entry) {
+  const entries = serviceNames.map((name, index) => [variable(name, suffix), entry(index)])
+  // `fromEntries` forgets the names of the keys.
+  return Object.fromEntries(entries) as Record<`${Uppercase<ServiceName>}_${Suffix}`, Entry>
+}
+
+/** What every service reads. What is left out here follows from other values: see `resolveConfig`. */
 export const commonEntries = {
   HOST: v.optional(v.pipe(v.string(), v.regex(/^[\w.:-]+$/, 'must be a host name or an address')), '127.0.0.1'),
-  GATEWAY_PORT: v.optional(Port, '3000'),
-  PROCESSOR_PORT: v.optional(Port, '3001'),
-  MONITOR_PORT: v.optional(Port, '3002'),
+  ...perService('PORT', (index) => v.optional(Port, String(FIRST_PORT + index))),
   DATA_DIR: v.optional(
     v.pipe(
       v.string(),
@@ -133,20 +123,7 @@ export const commonEntries = {
     ),
     resolve(REPOSITORY_ROOT, 'data'),
   ),
-  BROKER_URL: v.optional(
-    v.pipe(
-      v.string(),
-      v.rawCheck(({ dataset, addIssue }) => {
-        const parsed = dataset.typed ? parseBrokerUrl(dataset.value) : undefined
-        if (parsed && 'fault' in parsed) addIssue({ message: parsed.fault })
-      }),
-    ),
-  ),
-  BROKER_USERNAME: v.optional(v.string()),
-  BROKER_PASSWORD: v.optional(v.string()),
-  GATEWAY_URL: v.optional(HttpUrl),
-  PROCESSOR_URL: v.optional(HttpUrl),
-  MONITOR_URL: v.optional(HttpUrl),
+  ...perService('URL', () => v.optional(HttpUrl)),
   TOKEN_ISSUER: v.optional(HttpUrl),
   JWKS_URL: v.optional(HttpUrl),
   ALLOWED_ORIGINS: v.optional(Origins),
@@ -169,13 +146,11 @@ type CommonEntries = v.InferOutput<v.ObjectSchema<typeof commonEntries, undefine
 /** What every service knows once the defaults that depend on other values are filled in. */
 export interface CommonConfig {
   readonly host: string
+  /** Where this service listens. 0: the system chooses. */
+  readonly port: number
+  /** Where each service is reached from outside. */
+  readonly urls: Readonly<Record<ServiceName, string>>
   readonly dataDir: string
-  readonly brokerUrl: string
-  readonly brokerUsername: string | undefined
-  readonly brokerPassword: string | undefined
-  readonly gatewayUrl: string
-  readonly processorUrl: string
-  readonly monitorUrl: string
   readonly tokenIssuer: string
   readonly jwksUrl: string
   readonly allowedOrigins: readonly string[]
@@ -185,31 +160,22 @@ export interface CommonConfig {
 }
 
 /** Fills in what follows from other values. */
-export function settle(values: CommonEntries): CommonConfig {
-  const urlAt = (port: number) => `http://${reachableHost(values.HOST)}:${port}`
-  const gatewayUrl = values.GATEWAY_URL ?? urlAt(values.GATEWAY_PORT)
-  const processorUrl = values.PROCESSOR_URL ?? urlAt(values.PROCESSOR_PORT)
-  const monitorUrl = values.MONITOR_URL ?? urlAt(values.MONITOR_PORT)
+export function resolveConfig(name: ServiceName, values: CommonEntries): CommonConfig {
+  const urlOf = (service: ServiceName) =>
+    values[variable(service, 'URL')] ?? `http://${reachableHost(values.HOST)}:${values[portVariable(service)]}`
+  const urls = { gateway: urlOf('gateway'), processor: urlOf('processor'), monitor: urlOf('monitor') }
   return {
     host: values.HOST,
+    port: values[portVariable(name)],
+    urls,
     dataDir: values.DATA_DIR,
-    brokerUrl: values.BROKER_URL ?? dataFile(values.DATA_DIR, 'broker.db'),
-    brokerUsername: values.BROKER_USERNAME,
-    brokerPassword: values.BROKER_PASSWORD,
-    gatewayUrl,
-    processorUrl,
-    monitorUrl,
-    tokenIssuer: values.TOKEN_ISSUER ?? gatewayUrl,
-    jwksUrl: values.JWKS_URL ?? `${gatewayUrl}/.well-known/jwks.json`,
-    allowedOrigins: values.ALLOWED_ORIGINS ?? [gatewayUrl, processorUrl, monitorUrl].map((url) => new URL(url).origin),
+    tokenIssuer: values.TOKEN_ISSUER ?? urls.gateway,
+    jwksUrl: values.JWKS_URL ?? `${urls.gateway}/.well-known/jwks.json`,
+    allowedOrigins: values.ALLOWED_ORIGINS ?? Object.values(urls).map((url) => new URL(url).origin),
     trustedProxies: values.TRUSTED_PROXIES,
     logLevel: values.LOG_LEVEL,
     production: values.NODE_ENV === 'production',
   }
-}
-
-export function dataFile(dataDir: string, name: string): string {
-  return `file:${resolve(dataDir, name)}`
 }
 
 /** An address that means "all of this machine's" is no address to call. */

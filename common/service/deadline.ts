@@ -1,4 +1,8 @@
-/** The promise's result, or a rejection after `timeoutMs`. What comes later is ignored. */
+/**
+ * The promise's result, or a rejection after `timeoutMs`. What comes later is ignored.
+ * @example
+ * await within(store.ping(), 3000, 'The answer')
+ */
 export async function within<Result>(promise: Promise<Result>, timeoutMs: number, what: string): Promise<Result> {
   const late = Promise.withResolvers<never>()
   const timer = setTimeout(

@@ -1,19 +1,19 @@
 import { expect, test } from 'bun:test'
 import { healthRoutes } from './health.ts'
 
-/** The routes over parts that are as the test says, and what they log. */
+/** The routes over components that are as the test says, and what they log. */
 function start(required: boolean) {
-  let trouble: Error | undefined
+  let failure: Error | undefined
   const lines: string[] = []
   const line = (level: string) => (facts: object, message?: string) => {
-    const { part, err }: { part?: string; err?: Error } = facts
-    lines.push([level, part, message, err?.message].filter(Boolean).join(': '))
+    const { component, err }: { component?: string; err?: Error } = facts
+    lines.push([level, component, message, err?.message].filter(Boolean).join(': '))
   }
   const store = {
     name: 'store',
     required,
     check() {
-      if (trouble) throw trouble
+      if (failure) throw failure
     },
   }
   const works = { name: 'broker', required: true, async check() {} }
@@ -23,7 +23,7 @@ function start(required: boolean) {
     lines,
     closing,
     fail(reason: string | undefined) {
-      trouble = reason === undefined ? undefined : new Error(reason)
+      failure = reason === undefined ? undefined : new Error(reason)
     },
     async ready() {
       const response = await app.request('/ready')
@@ -32,7 +32,7 @@ function start(required: boolean) {
   }
 }
 
-test('a part in trouble is logged with the reason once, and once when it works again; the page tells neither', async () => {
+test('a component that fails is logged with the reason once, and once when it works again; the page shows neither', async () => {
   const { lines, fail, ready } = start(false)
   expect(await ready()).toMatchObject({ status: 200 })
   expect(lines).toEqual([])
@@ -44,19 +44,19 @@ test('a part in trouble is logged with the reason once, and once when it works a
     expect(text).toContain('"status":"degraded"')
     expect(text).not.toContain('db.internal')
   }
-  expect(lines).toEqual(['warn: store: a part is in trouble: connect ECONNREFUSED db.internal:27017'])
+  expect(lines).toEqual(['warn: store: a component fails its check: connect ECONNREFUSED db.internal:27017'])
 
   fail(undefined)
   expect((await ready()).text).toContain('"status":"ok"')
   await ready()
-  expect(lines.slice(1)).toEqual(['info: store: a part works again'])
+  expect(lines.slice(1)).toEqual(['info: store: a component works again'])
 
   fail('again')
   await ready()
-  expect(lines.slice(2)).toEqual(['warn: store: a part is in trouble: again'])
+  expect(lines.slice(2)).toEqual(['warn: store: a component fails its check: again'])
 })
 
-test('without a required part, and while it closes, a service is not ready', async () => {
+test('without a required component, and while it closes, a service is not ready', async () => {
   const { fail, ready, closing } = start(true)
   fail('away')
   expect(await ready()).toMatchObject({ status: 503, text: expect.stringContaining('"status":"unavailable"') })

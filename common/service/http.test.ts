@@ -3,14 +3,16 @@ import { connect } from 'node:net'
 import { Hono } from 'hono'
 import { Registry } from 'prom-client'
 import * as v from 'valibot'
-import { commonEntries, readConfig, settle } from './config.ts'
+import { clientAddress } from './client-address.ts'
+import { commonEntries, readConfig, resolveConfig } from './config.ts'
 import { systemDeps } from './deps.ts'
-import { clientAddress, createApp, validate } from './http.ts'
+import { createApp } from './http.ts'
 import { createLog } from './log.ts'
 import { Problem } from './problem.ts'
+import { validate } from './route.ts'
 
 function makeApp(log = createLog('test', 'silent')) {
-  const config = settle(readConfig(commonEntries, {}))
+  const config = resolveConfig('gateway', readConfig(commonEntries, {}))
   return createApp({ config, log, metrics: new Registry(), deps: systemDeps })
     .get('/broken', () => {
       throw new Error('a secret of the inside')
@@ -85,7 +87,7 @@ describe('an app', () => {
 
 describe('the address of a client', () => {
   const addressOf = async (peer: string, trusted: string, forwarded?: string) => {
-    const { trustedProxies } = settle(readConfig(commonEntries, { TRUSTED_PROXIES: trusted }))
+    const { trustedProxies } = resolveConfig('gateway', readConfig(commonEntries, { TRUSTED_PROXIES: trusted }))
     const app = new Hono().get('/', (c) => c.text(clientAddress(c, trustedProxies)))
     const server = { requestIP: () => ({ address: peer, family: 'IPv4', port: 1 }) }
     const response = await app.request(

@@ -1,6 +1,5 @@
-import { type Context, Hono, type MiddlewareHandler } from 'hono'
+import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
-import { getConnInfo } from 'hono/bun'
 import { cors } from 'hono/cors'
 import { HTTPException } from 'hono/http-exception'
 import { methodNotAllowed } from 'hono/method-not-allowed'
@@ -8,14 +7,12 @@ import { requestId } from 'hono/request-id'
 import { routePath } from 'hono/route'
 import { secureHeaders } from 'hono/secure-headers'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { resolver, validator } from 'hono-openapi'
 import { Histogram, type Registry } from 'prom-client'
-import * as v from 'valibot'
 import type { CommonConfig } from './config.ts'
 import type { Deps } from './deps.ts'
 import type { Logger } from './log.ts'
 import { isOutage } from './outage.ts'
-import { checkInput, Problem, type ProblemCode, problems } from './problem.ts'
+import { Problem, problems } from './problem.ts'
 import { continueTrace, withTrace } from './trace.ts'
 
 const MAX_BODY_BYTES = 64 * 1024
@@ -152,84 +149,4 @@ function problemResponse(c: Context, problem: Problem): Response {
     errors: problem.errors,
   }
   return c.body(JSON.stringify(body), status as ContentfulStatusCode)
-}
-
-const ProblemDetails = v.object({
-  type: v.string(),
-  code: v.string(),
-  title: v.string(),
-  status: v.number(),
-  detail: v.string(),
-  errors: v.optional(v.array(v.object({ pointer: v.string(), detail: v.string() }))),
-})
-
-/** What is valid of the body or the query by `c.req.valid`. @throws Problem 400, 415 or 422, before the handler runs. */
-export function validate<Target extends 'json' | 'query', Schema extends v.GenericSchema>(
-  target: Target,
-  schema: Schema,
-) {
-  const validated = validator(target, schema, (result) => {
-    // The hook is given the input; checking it once more makes the same problem here as everywhere.
-    if (!result.success) checkInput(schema, result.data)
-  })
-  const guarded: typeof validated = async (c, next) => {
-    if (target === 'json' && !isJson(c.req.header('content-type')))
-      throw new Problem('unsupported-media-type', 'Send the body as JSON with `Content-Type: application/json`.')
-    return validated(c, next)
-  }
-  return Object.assign(guarded, validated)
-}
-
-function isJson(contentType: string | undefined): boolean {
-  return /^application\/json\s*(?:;|$)/i.test(contentType?.trim() ?? '')
-}
-
-/** A JSON response for `describeRoute`. */
-export function jsonResponse(schema: v.GenericSchema, description: string) {
-  return { description, content: { 'application/json': { schema: resolver(schema) } } }
-}
-
-/** The problems that a route may answer with, for `describeRoute`, by their status. Any may find its store away. */
-export function problemResponses(...codes: readonly ProblemCode[]) {
-  const byStatus = Object.groupBy([...codes, 'unavailable' as const], (code) => problems[code].status)
-  return Object.fromEntries(
-    Object.entries(byStatus).map(([status, same = []]) => [
-      status,
-      {
-        description: same.map((code) => `\`${code}\`: ${problems[code].title}.`).join(' '),
-        content: { 'application/problem+json': { schema: resolver(ProblemDetails) } },
-      },
-    ]),
-  )
-}
-
-/**
- * The address that a request comes from: the peer's, or, where the peer is a trusted proxy, the last address in
- * X-Forwarded-For that is not one.
- */
-export function clientAddress(c: Context, trusted: CommonConfig['trustedProxies']): string {
-  const forwarded = (c.req.header('x-forwarded-for') ?? '')
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean)
-  const isTrusted = (address: string) => trusted.check(address, address.includes(':') ? 'ipv6' : 'ipv4')
-  let address = peerAddress(c)
-  while (isTrusted(address)) {
-    const before = forwarded.pop()
-    if (before === undefined) break
-    address = before
-  }
-  return address
-}
-
-/** IPv4 in IPv6 form is written as IPv4. In a test without a server there is no peer. */
-function peerAddress(c: Context): string {
-  const address = c.env?.server ? getConnInfo(c).remote.address : undefined
-  return (address ?? 'unknown').replace(/^::ffff:(?=\d+\.)/, '')
-}
-
-/** Answers that are secret or another's tomorrow: no cache keeps them. */
-export const noStore: MiddlewareHandler = async (c, next) => {
-  await next()
-  c.header('Cache-Control', 'no-store')
 }

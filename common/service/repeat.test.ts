@@ -9,8 +9,8 @@ test('tasks run again and again, in their order; one that fails is logged and ke
   const steps: string[] = []
   const warnings: object[] = []
   const reason = new Error('The store is away.')
-  const part = repeat({
-    name: 'upkeep',
+  const component = repeat({
+    name: 'maintenance',
     everyMs: 1,
     tasks: [
       { name: 'fails', run: () => Promise.reject(reason) },
@@ -19,17 +19,17 @@ test('tasks run again and again, in their order; one that fails is logged and ke
     log: { warn: (facts: object) => void warnings.push(facts) },
   })
   expect(steps).toEqual([])
-  await part.start?.()
+  await component.start?.()
   await until(() => steps.length > 2)
-  await part.close?.(1000)
+  await component.close?.(1000)
   expect(warnings).toHaveLength(steps.length)
-  expect(warnings[0]).toEqual({ err: reason, part: 'upkeep', task: 'fails' })
+  expect(warnings[0]).toEqual({ err: reason, component: 'maintenance', task: 'fails' })
 })
 
 test('closing waits for the task that runs, which is told, and starts no other', async () => {
   let ended = false
-  const part = repeat({
-    name: 'upkeep',
+  const component = repeat({
+    name: 'maintenance',
     everyMs: 1,
     tasks: [
       {
@@ -47,8 +47,8 @@ test('closing waits for the task that runs, which is told, and starts no other',
       },
     },
   })
-  await part.start?.()
-  await part.close?.(1000)
+  await component.start?.()
+  await component.close?.(1000)
   expect(ended).toBe(true)
 })
 

@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { Part } from './lifecycle.ts'
+import { backoff, pause } from './backoff.ts'
+import type { Component } from './component.ts'
 import type { Logger } from './log.ts'
 
 interface Task {
@@ -9,29 +9,42 @@ interface Task {
 }
 
 /**
- * A part that runs tasks, one after the other, at its start and then each time `everyMs` after their end. One that fails
- * keeps no other from its turn, and is tried again the next time.
+ * A component that runs tasks, one after the other, at its start and then each time `everyMs` after their end. A task that
+ * fails does not stop the others, and is tried again: `everyMs` later, or, with `longestPauseMs`, after pauses that grow up
+ * to that.
+ * @example
+ * repeat({ name: 'retention', everyMs: 60_000, tasks: [{ name: 'delete old results', run: deleteOld }], log })
  */
 export function repeat(options: {
   name: string
   everyMs: number
+  longestPauseMs?: number
   tasks: readonly Task[]
   log: Pick<Logger, 'warn'>
-}): Part {
-  const { name, everyMs, tasks, log } = options
+}): Component {
+  const { name, everyMs, longestPauseMs = everyMs, tasks, log } = options
   const closing = new AbortController()
   const { signal } = closing
+  const pauses = backoff({ firstMs: everyMs, longestMs: longestPauseMs })
   let running: Promise<void> | undefined
+
+  /** Whether it succeeded. */
+  async function attempt(task: Task): Promise<boolean> {
+    try {
+      await task.run(signal)
+      return true
+    } catch (error) {
+      log.warn({ err: error, component: name, task: task.name }, 'a task failed; it is tried again later')
+      return false
+    }
+  }
 
   async function run(): Promise<void> {
     while (!signal.aborted) {
-      for (const task of tasks) {
-        if (signal.aborted) return
-        await task.run(signal).catch((error: unknown) => {
-          log.warn({ err: error, part: name, task: task.name }, 'a task failed; it is tried again later')
-        })
-      }
-      await sleep(everyMs, undefined, { signal }).catch(() => {})
+      let succeeded = true
+      for (const task of tasks) if (!signal.aborted) succeeded = (await attempt(task)) && succeeded
+      if (succeeded) pauses.reset()
+      await (succeeded ? pause(everyMs, signal) : pauses.pause(signal))
     }
   }
 
@@ -48,9 +61,9 @@ export function repeat(options: {
 }
 
 /**
- * Deletes in portions, so that what else waits for the store has its turn in between.
- * @param deleteSome deletes at most `atOnce`, and resolves to how many it did
- * @returns how many were deleted, all in all
+ * Deletes in portions, so that others get their turn at the store in between.
+ * @param deleteSome deletes at most `atOnce`, and resolves to how many it deleted
+ * @returns how many were deleted in all
  */
 export async function deleteAll(
   deleteSome: (atOnce: number) => Promise<number>,

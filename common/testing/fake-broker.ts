@@ -1,7 +1,8 @@
-import type { Batch, BatchHandler, Broker, Delivered, Outgoing } from '../broker/broker.ts'
+import type { Batch, BatchHandler, Broker } from '../broker/broker.ts'
+import type { Delivered, Outgoing } from '../messages/message.ts'
 
 /** For tests: a broker of which the test is the delivering end. It keeps what is published, and fails when told to. */
-export function brokerInHand() {
+export function createFakeBroker() {
   const published: Outgoing[] = []
   const handler = Promise.withResolvers<BatchHandler>()
   const lost = new AbortController()

@@ -1,25 +1,25 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { type Checkpoint, type Place, readCheckpoint } from '@posta/common/messages/checkpoint.ts'
+import { type ChainHead, type Checkpoint, readCheckpoint } from '@posta/common/messages/checkpoint.ts'
 import { sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { checkpoints } from '../database/schema.ts'
 import { ISSUER, openAccounts } from '../testing/accounts.ts'
 import { eventually } from '../testing/database.ts'
-import { keepCheckpoints } from './checkpoints.ts'
+import { signCheckpoints } from './checkpoints.ts'
 
 const TEN_MINUTES_MS = 10 * 60 * 1000
 const log = { info() {}, warn() {}, error() {} }
-const place = (seq: number, chain = 'posta.events/0'): Place => ({ chain, seq, hash: String(seq % 10).repeat(64) })
+const place = (seq: number, chain = 'posta.events/0'): ChainHead => ({ chain, seq, hash: String(seq % 10).repeat(64) })
 
 let accounts: Awaited<ReturnType<typeof openAccounts>>
-let heads: Place[]
-let missing: Place[]
+let heads: ChainHead[]
+let missing: ChainHead[]
 let answersNothing: boolean
 let taken: string[]
 let asked: number
 let isHeld: boolean
 let looks: number
-let part: ReturnType<typeof keepCheckpoints>
+let part: ReturnType<typeof signCheckpoints>
 
 const Body = v.object({ checkpoint: v.string() })
 
@@ -54,7 +54,7 @@ beforeEach(async () => {
 
 function open() {
   const { database, writer, keys, deps } = accounts
-  return keepCheckpoints({
+  return signCheckpoints({
     url: 'http://monitor.test/audit',
     issuer: ISSUER,
     database,

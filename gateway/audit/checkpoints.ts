@@ -1,15 +1,15 @@
 import {
-  among,
+  ChainHead,
   type Checkpoint,
+  keySet,
   MAX_CHECKPOINT_CHARACTERS,
   ownKeys,
-  Place,
   readCheckpoint,
   signCheckpoint,
 } from '@posta/common/messages/checkpoint.ts'
 import { NAME } from '@posta/common/name.ts'
+import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import type { Part } from '@posta/common/service/lifecycle.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { repeat } from '@posta/common/service/repeat.ts'
 import { sql } from 'drizzle-orm'
@@ -34,8 +34,8 @@ interface Asking {
   readonly signal: AbortSignal
 }
 
-const Heads = v.object({ heads: v.pipe(v.array(Place), v.maxLength(1000)) })
-const Kept = v.object({ missing: v.pipe(v.array(Place), v.maxLength(1000)) })
+const Heads = v.object({ heads: v.pipe(v.array(ChainHead), v.maxLength(1000)) })
+const Kept = v.object({ missing: v.pipe(v.array(ChainHead), v.maxLength(1000)) })
 
 /**
  * Signs where monitor's audit chains are, every 10 minutes and soon after a rotation of the keys, and hands it back for
@@ -46,7 +46,7 @@ const Kept = v.object({ missing: v.pipe(v.array(Place), v.maxLength(1000)) })
  * monitor before each new one; once the chains no longer hold it nothing is signed any more, and `check` says so, until an
  * operator looks into it (`bun run checkpoints forget` begins anew).
  */
-export function keepCheckpoints(parts: {
+export function signCheckpoints(parts: {
   url: string
   issuer: string
   database: Database
@@ -56,12 +56,12 @@ export function keepCheckpoints(parts: {
   deps: Pick<Deps, 'now' | 'monotonicMs' | 'newId' | 'fetch'>
   log: Pick<Logger, 'info' | 'warn' | 'error'>
   lookEveryMs?: number
-}): Part & { check(): void } {
+}) {
   const { url, issuer, database, writer, lease, keys, deps, log, lookEveryMs = LOOK_EVERY_MS } = parts
   let nextMs = Number.NEGATIVE_INFINITY
   let triedWith: string | undefined
   let signedBy: string | undefined
-  let missing: readonly Place[] = []
+  let missing: readonly ChainHead[] = []
   let unreachable = false
 
   async function ask<Schema extends v.GenericSchema>(
@@ -102,7 +102,7 @@ export function keepCheckpoints(parts: {
     const { key } = asking
     const [last] = await database.select().from(checkpoints)
     // What this database holds needs no signature, and that one may be of a key that is gone.
-    const before = last && (await readCheckpoint(last.jwt, among(ownKeys(last.jwt))))
+    const before = last && (await readCheckpoint(last.jwt, keySet(ownKeys(last.jwt))))
     const known = [...(await keys.publicKeys()), ...(before?.keys ?? [])]
     const all = [...new Map(known.map((each) => [each.kid, each])).values()].slice(0, MAX_KEYS)
     if (before && !last.forgotten && !(await hand(asking, signCheckpoint({ ...before, keys: all }, key)))) return
@@ -147,10 +147,10 @@ export function keepCheckpoints(parts: {
   }
 
   return {
-    ...repeat({ name: 'checkpoints', everyMs: lookEveryMs, tasks: [{ name: 'sign a checkpoint', run }], log }),
+    ...repeat({ name: 'audit', everyMs: lookEveryMs, tasks: [{ name: 'sign a checkpoint', run }], log }),
     check() {
       if (missing.length > 0)
         throw new Error(`Monitor's chains no longer hold what was signed: ${missing.map(({ chain }) => chain).join()}.`)
     },
-  }
+  } satisfies Component
 }

@@ -114,7 +114,7 @@ test('a database that stays locked rejects as overloaded, and nothing is written
   const other = createClient({ url })
   const lock = await other.transaction('write')
   let nowMs = 0
-  const writer = createWriter(createClient({ url, concurrency: 1 }), () => (nowMs += 3000))
+  const writer = createWriter(createClient({ url, concurrency: 1 }), { monotonicMs: () => (nowMs += 3000) })
   const refused = expect.objectContaining({ code: 'overloaded', retryAfterS: 1 })
   expect(await Promise.all([writer.write([note('x')]), writer.write([note('y')])]).catch((error) => error)).toEqual(
     refused,

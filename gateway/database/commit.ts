@@ -2,7 +2,6 @@ import { type Client, type InValue, LibsqlError, type ResultSet } from '@libsql/
 import { Problem } from '@posta/common/service/problem.ts'
 import type { SQLWrapper } from 'drizzle-orm'
 import { SQLiteAsyncDialect } from 'drizzle-orm/sqlite-core'
-import { isOutboxFull } from './outbox.ts'
 
 /** What `sql` or a query builder of drizzle makes, not yet run. */
 export type Statement = SQLWrapper
@@ -24,8 +23,7 @@ export interface Bulk<Row, Outcome> {
  * it is committed and synced. If a transaction fails for the fault of one in it, each is run again by itself, and only
  * the faulty one rejects.
  *
- * Rejects with Problem `overloaded`, and nothing is written, where the queue is full, the database stays locked for 5 s,
- * or the outbox has no room for an event.
+ * Rejects with Problem `overloaded`, and nothing is written, where the queue is full or the database stays locked for 5 s.
  */
 export interface Writer {
   /** Runs the statements as part of one transaction: all of them or none. Resolves to a result per statement. */
@@ -47,8 +45,13 @@ const MAX_LOCKED_MS = 5000
 /** @param client is for this writer alone. */
 export function createWriter(
   client: Pick<Client, 'batch' | 'reconnect'>,
-  monotonicMs: () => number = () => performance.now(),
+  options: {
+    /** What the submitter is told for an error that has a meaning of its own, such as a CHECK that refused. */
+    explain?: (error: unknown) => Problem | undefined
+    monotonicMs?: () => number
+  } = {},
 ): Writer {
+  const { explain = () => undefined, monotonicMs = () => performance.now() } = options
   const queue: Entry[] = []
   const listeners: ((submissions: number) => void)[] = []
   let running: Promise<void> | undefined
@@ -121,7 +124,7 @@ export function createWriter(
         for (const single of group.flatMap((entry) => entry.split())) await commit([single])
         return
       }
-      const reason = isOutboxFull(error) ? outboxFull(error) : error
+      const reason = explain(error) ?? error
       for (const entry of group) entry.reject(reason)
       return
     }
@@ -197,10 +200,6 @@ function createEntry<Row, Outcome>(kind: Bulk<Row, Outcome>, submissions: readon
     },
     split: () => submissions.map((submission) => createEntry(kind, [submission])),
   }
-}
-
-function outboxFull(cause: unknown): Problem {
-  return new Problem('overloaded', 'Too much waits to be sent already.', { retryAfterS: 10, cause })
 }
 
 const dialect = new SQLiteAsyncDialect()

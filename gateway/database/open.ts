@@ -1,11 +1,12 @@
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Client, type Config, createClient, LibsqlError } from '@libsql/client'
-import { filePath } from '@posta/common/service/config.ts'
+import { filePath } from '@posta/common/service/file-url.ts'
 import { makePrivate } from '@posta/common/storage/sqlite-file.ts'
 import { drizzle, type LibSQLDatabase } from 'drizzle-orm/libsql'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import { createWriter, isLocked, type Writer } from './commit.ts'
+import { explainFullOutbox } from './outbox.ts'
 import * as schema from './schema.ts'
 
 /** For reads, and to build statements for the writer. It must not run a write itself. */
@@ -45,7 +46,7 @@ export async function openDatabase(options: { url: string; authToken?: string | 
     close()
     throw error
   }
-  const writer = createWriter(writing)
+  const writer = createWriter(writing, { explain: explainFullOutbox })
   return {
     database: drizzle(reading, { schema }),
     writer,

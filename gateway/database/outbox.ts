@@ -1,6 +1,6 @@
 import { LibsqlError } from '@libsql/client'
-import { sql } from 'drizzle-orm'
-import type { Database } from './open.ts'
+import { Problem } from '@posta/common/service/problem.ts'
+import { type SQL, sql } from 'drizzle-orm'
 import { outbox } from './schema.ts'
 
 // What may wait while the broker is away: on disk, since the relay reads one batch at a time. Operations are refused
@@ -22,7 +22,7 @@ export const MAX_ROWS = 350_000
 /** How many rows wait, by two look-ups: their ids have no gaps, since they are given in order and go from the lowest. */
 export const outboxRows = sql`(SELECT coalesce((SELECT max(id) FROM ${outbox}) - (SELECT min(id) FROM ${outbox}) + 1, 0))`
 
-export async function countOutbox(database: Database): Promise<number> {
+export async function countOutbox(database: { get<Row>(query: SQL): Promise<Row> }): Promise<number> {
   const { rows } = await database.get<{ rows: number }>(sql`SELECT ${outboxRows} AS rows`)
   return rows
 }
@@ -30,6 +30,8 @@ export async function countOutbox(database: Database): Promise<number> {
 /** The value for `event`: where there is no room NULL, which a CHECK refuses, and all of the event's transaction with it. */
 export const eventIfRoom = (event: string) => sql`iif(${outboxRows} < ${MAX_ROWS}, ${event}, NULL)`
 
-export function isOutboxFull(error: unknown): boolean {
-  return error instanceof LibsqlError && error.message.includes('outbox_request_or_event')
+/** For the writer: what that CHECK means. */
+export function explainFullOutbox(error: unknown): Problem | undefined {
+  if (!(error instanceof LibsqlError && error.message.includes('outbox_request_or_event'))) return undefined
+  return new Problem('overloaded', 'Too much waits to be sent already.', { retryAfterS: 10, cause: error })
 }

@@ -1,6 +1,6 @@
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql'
+import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
-import { clientAddress } from '@posta/common/service/http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import type { GraphQLSchema } from 'graphql'
 import { createYoga } from 'graphql-yoga'

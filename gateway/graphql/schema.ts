@@ -8,13 +8,13 @@ import { encodeCursor } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { GraphQLID, GraphQLNonNull, type GraphQLSchema } from 'graphql'
 import * as v from 'valibot'
+import type { Accounts } from '../accounts/accounts.ts'
 import { Tokens } from '../accounts/credentials.ts'
 import { Login } from '../accounts/login.ts'
 import { Logout } from '../accounts/logout.ts'
 import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
-import type { Accounts } from '../gateway.ts'
-import type { Waiting } from '../operations/await-outcome.ts'
+import type { Waiters } from '../operations/await-outcome.ts'
 import type { Operation } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import type { Submit } from '../operations/submit.ts'
@@ -88,11 +88,11 @@ export function createSchema(parts: {
   accounts: Accounts
   submit: Submit
   read: Read
-  waiting: Waiting
+  waiters: Waiters
   verify: TokenVerifier
   closing: AbortSignal
 }): GraphQLSchema {
-  const { accounts, submit, read, waiting, verify, closing } = parts
+  const { accounts, submit, read, waiters, verify, closing } = parts
   collectNames({
     RateSource,
     Tokens,
@@ -178,7 +178,7 @@ export function createSchema(parts: {
         .subscribe(async function* ({ id }, payload) {
           const { user } = await callerOf(payload)
           const left = payload ? requestSignal(payload) : closing
-          for await (const operation of waiting.changes(user, id, AbortSignal.any([closing, left])))
+          for await (const operation of waiters.changes(user, id, AbortSignal.any([closing, left])))
             yield toObject(operation)
         }),
     }),

@@ -6,7 +6,7 @@ import { eq } from 'drizzle-orm'
 import { operations } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
 import { conversion, fixedRates } from '../testing/operations.ts'
-import { createWaiting } from './await-outcome.ts'
+import { createWaiters } from './await-outcome.ts'
 import { createRead } from './read.ts'
 import { createSubmit } from './submit.ts'
 
@@ -19,14 +19,13 @@ async function open() {
   const opened = await openTemporary()
   cleanups.push(opened.close)
   const submit = createSubmit({ ...opened, rates: fixedRates, onAccepted: () => {}, deps: systemDeps })
-  const waiting = createWaiting({
+  const waiters = createWaiters({
     database: opened.database,
     read: createRead(opened.database),
     log: createLog('test', 'silent'),
   })
-  cleanups.push(() => waiting.close())
   return {
-    waiting,
+    waiters,
     submit: () => submit({ user: 'ana', submission: conversion }),
     finish: (id: string) =>
       opened.writer.write([
@@ -38,38 +37,38 @@ async function open() {
 const never = new AbortController().signal
 
 test('a wait ends with the result that another gateway received, which nobody here was told of', async () => {
-  const { waiting, submit, finish } = await open()
+  const { waiters, submit, finish } = await open()
   const { id } = await submit()
-  const result = waiting.until('ana', id, never)
+  const result = waiters.awaitOutcome('ana', id, never)
   await finish(id)
   expect((await result).status).toBe('succeeded')
 })
 
 test('a wait for what is terminal already ends at once, and one that is given up answers with what is', async () => {
-  const { waiting, submit, finish } = await open()
+  const { waiters, submit, finish } = await open()
   const [done, pending] = [await submit(), await submit()]
   await finish(done.id)
-  expect((await waiting.until('ana', done.id, never)).status).toBe('succeeded')
+  expect((await waiters.awaitOutcome('ana', done.id, never)).status).toBe('succeeded')
   const givenUp = new AbortController()
-  const result = waiting.until('ana', pending.id, givenUp.signal)
+  const result = waiters.awaitOutcome('ana', pending.id, givenUp.signal)
   givenUp.abort()
   expect((await result).status).toBe('pending')
 })
 
 test('nobody can wait for another’s operation', async () => {
-  const { waiting, submit } = await open()
+  const { waiters, submit } = await open()
   const { id } = await submit()
-  const code = waiting.until('bob', id, never).catch((error: Problem) => error.code)
+  const code = waiters.awaitOutcome('bob', id, never).catch((error: Problem) => error.code)
   expect(await code).toBe('not-found')
 })
 
-test('a user can wait for so many at once and no more; who stops waiting makes room', async () => {
-  const { waiting, submit } = await open()
+test('a user can wait for so many at once and no more; who stops waiters makes room', async () => {
+  const { waiters, submit } = await open()
   const { id } = await submit()
   const givenUp = new AbortController()
-  const results = Array.from({ length: 200 }, () => waiting.until('ana', id, givenUp.signal))
+  const results = Array.from({ length: 200 }, () => waiters.awaitOutcome('ana', id, givenUp.signal))
   const refused = () =>
-    waiting.until('ana', id, AbortSignal.abort()).then(
+    waiters.awaitOutcome('ana', id, AbortSignal.abort()).then(
       () => 'let in',
       (error: Problem) => error.code,
     )

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'bun:test'
-import type { Outgoing } from '@posta/common/broker/broker.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'

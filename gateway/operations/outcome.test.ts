@@ -2,9 +2,10 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Broker, Outgoing, Subscription } from '@posta/common/broker/broker.ts'
+import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
@@ -12,7 +13,7 @@ import type { ProblemCode } from '@posta/common/service/problem.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { eventually, openTemporary } from '../testing/database.ts'
 import { conversion, fixedRates, usdTable } from '../testing/operations.ts'
-import { createWaiting, type Waiting } from './await-outcome.ts'
+import { createWaiters, type Waiters } from './await-outcome.ts'
 import type { Operation } from './operation.ts'
 import { createRead } from './read.ts'
 import { receiveResults } from './receive-results.ts'
@@ -26,15 +27,15 @@ let opened: OpenDatabase
 let broker: Broker
 let results: Subscription
 /** Of the gateway that receives the results, and of another one on the same database. */
-let waitings: Waiting[]
+let everyWaiters: Waiters[]
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'posta-outcome-'))
   opened = await openTemporary()
   const { database, writer } = opened
   const read = createRead(database)
-  const [here, elsewhere] = [createWaiting({ database, read, log }), createWaiting({ database, read, log })]
-  waitings = [here, elsewhere]
+  const [here, elsewhere] = [createWaiters({ database, read, log }), createWaiters({ database, read, log })]
+  everyWaiters = [here, elsewhere]
   broker = openBroker({ url: `file:${join(folder, 'broker.db')}`, clientId: 'gateway', log, deps: systemDeps })
   results = receiveResults({
     broker,
@@ -48,7 +49,6 @@ beforeEach(async () => {
 afterEach(async () => {
   await results.close()
   await broker.close()
-  for (const waiting of waitings) waiting.close()
   await opened.close()
   rmSync(folder, { recursive: true, force: true })
 })
@@ -137,24 +137,24 @@ test('a redrive that comes together with a plain success turns the failure by de
 
 test('who watches when it fails as a dead letter is told, and the watch ends; each watch after the redrive shows the success', async () => {
   const { id } = await submit('order-1')
-  const watch = async (waiting: Waiting) => {
+  const watch = async (waiters: Waiters) => {
     const seen: Operation[] = []
-    for await (const operation of waiting.changes(user, id, within10s())) seen.push(operation)
+    for await (const operation of waiters.changes(user, id, within10s())) seen.push(operation)
     return seen.map(({ status, error }) => error?.code ?? status)
   }
-  const began = waitings.map((waiting) => [watch(waiting), waiting.until(user, id, within10s())] as const)
+  const began = everyWaiters.map((waiters) => [watch(waiters), waiters.awaitOutcome(user, id, within10s())] as const)
   await receive(id, [deadLettered])
   for (const [watched, waited] of began) {
     expect((await watched).join()).toMatch(/^(?:pending,)?dead-lettered$/)
     expect(await waited).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' } })
   }
-  for (const waiting of waitings) expect(await watch(waiting)).toEqual(['dead-lettered'])
+  for (const waiters of everyWaiters) expect(await watch(waiters)).toEqual(['dead-lettered'])
   expect(await submit('order-1')).toMatchObject({ id, status: 'failed' })
 
   await receive(id, [{ redrive: 'r1' }])
-  for (const waiting of waitings) {
-    expect(await watch(waiting)).toEqual(['succeeded'])
-    expect(await waiting.until(user, id, within10s())).toMatchObject({ status: 'succeeded' })
+  for (const waiters of everyWaiters) {
+    expect(await watch(waiters)).toEqual(['succeeded'])
+    expect(await waiters.awaitOutcome(user, id, within10s())).toMatchObject({ status: 'succeeded' })
   }
   const again = await submit('order-1')
   expect(again).toMatchObject({ id, status: 'succeeded', output: { amount: '1472.50' } })

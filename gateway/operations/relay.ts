@@ -1,7 +1,9 @@
 // 2. From the outbox to the broker, in batches, as soon as committed. Next: processor/receive-requests.ts
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Broker, Outgoing } from '@posta/common/broker/broker.ts'
+import type { Broker } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
+import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { and, asc, eq, gt, lte, max, sql } from 'drizzle-orm'
@@ -19,13 +21,6 @@ const FIRST_PAUSE_MS = 100
 const LONGEST_PAUSE_MS = 2000
 const SWEEP_EVERY_MS = 5000
 const MAX_RESENDS_AT_ONCE = 100
-
-export interface Relay {
-  /** Throws while messages cannot be sent. */
-  check(): void
-  /** Sends what is committed already, if the broker takes it within `graceMs`, and stops. */
-  close(graceMs: number): Promise<void>
-}
 
 /** What waited when the broker took messages again, after trouble. */
 interface Backlog {
@@ -47,7 +42,7 @@ export function startRelay(options: {
   broker: Pick<Broker, 'publish'>
   log: Logger
   deps: Pick<Deps, 'now' | 'monotonicMs'>
-}): Relay {
+}) {
   const { database, writer, lease, broker, log, deps } = options
   const stopping = new AbortController()
   const commits = wakeUps((wake) => writer.onCommit(wake))
@@ -159,10 +154,11 @@ export function startRelay(options: {
 
   const running = run()
   return {
+    name: 'relay',
     check() {
       if (trouble) throw trouble
     },
-    async close(graceMs) {
+    async close(graceMs: number) {
       closing = true
       commits.wake()
       const late = Promise.withResolvers<void>()
@@ -174,7 +170,7 @@ export function startRelay(options: {
       await Promise.race([running, late.promise])
       clearTimeout(timer)
     },
-  }
+  } satisfies Component
 }
 
 /** Waits that end at the next event, or at once if one came since the last wait. */

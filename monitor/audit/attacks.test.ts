@@ -8,7 +8,7 @@ import { stores } from '../testing/dead-letters.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { hashOf, link, START, verify } from './chain.ts'
 import { exportLines, readExport } from './export.ts'
-import { createWitnesses, witnessFrom } from './trusted-heads.ts'
+import { createTrustedHeads, witnessFrom } from './trusted-heads.ts'
 import { type Audit, createAudit } from './verify.ts'
 
 const CHAIN = 'posta.events/0'
@@ -112,7 +112,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
 
   const signer = createSigner()
   const witnessesOf = (of: Store) =>
-    createWitnesses({ store: of, findKey: signer.findKey, deps: { now: () => NOON_MS } })
+    createTrustedHeads({ store: of, findKey: signer.findKey, deps: { now: () => NOON_MS } })
 
   /** As gateway does. */
   async function sign(of: Store, atMs = NOON_MS): Promise<string> {
@@ -141,7 +141,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
   }
 
   const audit = async (of: Store) =>
-    createAudit({ events: of.events, witnesses: witnessesOf(of), deps: { monotonicMs: () => 0 } })(
+    createAudit({ events: of.events, trustedHeads: witnessesOf(of), deps: { monotonicMs: () => 0 } })(
       undefined,
       new AbortController().signal,
     )

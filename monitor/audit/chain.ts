@@ -1,4 +1,4 @@
-import type { Place } from '@posta/common/messages/checkpoint.ts'
+import type { ChainHead } from '@posta/common/messages/checkpoint.ts'
 import { topicSettings, topics } from '@posta/common/messages/topics.ts'
 import type { NewEvent, StoredEvent, Tail } from '../events/events.ts'
 import { fieldsOfText } from '../events/record.ts'
@@ -48,15 +48,15 @@ export interface ChainReport {
 /** What is known of the chains from outside the store. */
 export interface Witness {
   /** What must be there: of each place the event with this hash. */
-  readonly heads: readonly Place[]
+  readonly heads: readonly ChainHead[]
   /** Where chains begin since what was before was pruned. What is still there of that is passed over. */
-  readonly starts: readonly Place[]
+  readonly starts: readonly ChainHead[]
 }
 
 export interface Verified {
   readonly chains: readonly ChainReport[]
   /** Where the rest begins, if it stopped before the end. */
-  readonly stoppedAt?: Place
+  readonly stoppedAt?: ChainHead
 }
 
 /** Far more than there are, so that a store which someone filled with foreign chains cannot fill the memory. */
@@ -69,14 +69,14 @@ const MAX_CHAINS = 1000
  */
 export async function verify(
   pages: AsyncIterable<readonly StoredEvent[]>,
-  options: { after?: Place | undefined; enough?: () => boolean; witness?: Witness } = {},
+  options: { after?: ChainHead | undefined; enough?: () => boolean; witness?: Witness } = {},
 ): Promise<Verified> {
   const { after, enough, witness = { heads: [], starts: [] } } = options
   const chains = new Map<string, ChainReport>()
   const starts = new Map(witness.starts.map((place) => [place.chain, place]))
   const known = Map.groupBy([...witness.heads, ...witness.starts], ({ chain }) => chain)
   let before = after
-  let stoppedAt: Place | undefined
+  let stoppedAt: ChainHead | undefined
   for await (const page of pages) {
     for (const event of page) {
       const { chain, seq, hash, previousHash } = event
@@ -116,7 +116,7 @@ function firstBadOf({ seq, id }: StoredEvent, fault: string | undefined): ChainR
   return fault === undefined ? undefined : { seq, id, fault }
 }
 
-function unlike(places: readonly Place[] | undefined, event: StoredEvent): string | undefined {
+function unlike(places: readonly ChainHead[] | undefined, event: StoredEvent): string | undefined {
   return places?.some(({ seq, hash }) => seq === event.seq && hash !== event.hash)
     ? 'A checkpoint names another hash here: it or one before it was replaced, with every hash from there on.'
     : undefined

@@ -15,7 +15,7 @@ import { toEvent } from '../events/record.ts'
 import { createSigner, DAY_MS } from '../testing/checkpoints.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { checkpointRoutes } from './rest.ts'
-import { createWitnesses, type Witnesses } from './trusted-heads.ts'
+import { createTrustedHeads, type TrustedHeads } from './trusted-heads.ts'
 
 const callers: { readonly [token: string]: Caller } = {
   ana: { user: 'ana', role: 'user' },
@@ -26,13 +26,13 @@ const signer = createSigner()
 
 let here: Fresh<Store>
 let store: Store
-let witnesses: Witnesses
+let trustedHeads: TrustedHeads
 let app: Hono
 
 beforeEach(async () => {
   here = freshFile(openEmbedded)
   store = here.open()
-  witnesses = createWitnesses({ store, findKey: signer.findKey, deps })
+  trustedHeads = createTrustedHeads({ store, findKey: signer.findKey, deps })
   app = createApp({
     config: { allowedOrigins: [], production: true },
     log: createLog('monitor', 'silent'),
@@ -41,7 +41,7 @@ beforeEach(async () => {
   })
   const routes = checkpointRoutes({
     checkpoints: store.checkpoints,
-    witnesses,
+    trustedHeads,
     verify: async (token) => {
       const caller = callers[token]
       if (!caller) throw new Problem('invalid-token')
@@ -66,7 +66,7 @@ async function ask(path: string, token?: string, body?: object) {
   return { status: response.status, body: answer }
 }
 
-const heads = () => witnesses.heads()
+const heads = () => trustedHeads.heads()
 
 test('where the chains are is told to who signs it', async () => {
   expect(await ask('/heads', 'olga')).toEqual({
@@ -100,7 +100,7 @@ test('whoever keeps one is told what of it the chains do not hold', async () => 
 
 test('one that was kept elsewhere can be put back, also once its key is gone', async () => {
   const own = createSigner()
-  const witnessesOfOwn = createWitnesses({ store, findKey: (kid) => own.findKey(kid), deps })
+  const witnessesOfOwn = createTrustedHeads({ store, findKey: (kid) => own.findKey(kid), deps })
   const old = own.sign(await heads(), NOON_MS - 40 * DAY_MS)
   own.rotate()
   await expect(witnessesOfOwn.keep(old)).rejects.toMatchObject({ code: 'invalid-input' })

@@ -1,13 +1,12 @@
-import { MAX_CHECKPOINT_CHARACTERS, Place } from '@posta/common/messages/checkpoint.ts'
-import { type Authenticated, bearer, operatorsOnly, type TokenVerifier } from '@posta/common/service/auth.ts'
-import { jsonResponse, noStore, problemResponses, validate } from '@posta/common/service/http.ts'
+import { ChainHead, MAX_CHECKPOINT_CHARACTERS } from '@posta/common/messages/checkpoint.ts'
+import type { Authenticated, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
-import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
 import type { Checkpoints, KeptCheckpoint } from './checkpoints.ts'
-import type { Witnesses } from './trusted-heads.ts'
+import type { TrustedHeads } from './trusted-heads.ts'
 
 const Shown = v.object({
   time: v.string(),
@@ -22,45 +21,34 @@ const Shown = v.object({
 const Position = v.object({ atMs: v.number() })
 const Kept = v.strictObject({ checkpoint: v.pipe(v.string(), v.maxLength(MAX_CHECKPOINT_CHARACTERS)) })
 
-const security = [{ bearer: [] }]
-const tags = ['operating']
-
-/** To be mounted at `/audit`. */
+/** For operators. Mounted at `/audit`. */
 export function checkpointRoutes(parts: {
   checkpoints: Pick<Checkpoints, 'list'>
-  witnesses: Witnesses
+  trustedHeads: TrustedHeads
   verify: TokenVerifier
 }): Hono<Authenticated> {
-  const { checkpoints, witnesses, verify } = parts
+  const { checkpoints, trustedHeads, verify } = parts
+  const route = routesOf('operating', verify)
   return new Hono<Authenticated>()
-    .use(bearer(verify), operatorsOnly, noStore)
     .get(
       '/heads',
-      describeRoute({
-        tags,
-        security,
-        summary: 'Where the chains are',
+      ...route({
+        summary: 'The last event of each audit chain',
         description: 'Gateway asks for this, and signs it.',
-        responses: {
-          200: jsonResponse(v.object({ heads: v.array(Place) }), 'The last event of each chain.'),
-          ...problemResponses('invalid-token', 'forbidden'),
-        },
+        caller: 'operator',
+        answers: { 200: json(v.object({ heads: v.array(ChainHead) }), 'The head of each chain.') },
       }),
-      async (c) => c.json({ heads: await witnesses.heads() }),
+      async (c) => c.json({ heads: await trustedHeads.heads() }),
     )
     .get(
       '/checkpoints',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: 'What gateway has signed of the chains, newest first',
         description: 'The last checkpoint of each day.',
-        responses: {
-          200: jsonResponse(pageOf(Shown), 'A page of them.'),
-          ...problemResponses('malformed-request', 'invalid-token', 'forbidden', 'invalid-input'),
-        },
+        caller: 'operator',
+        query: v.strictObject(pageQuery),
+        answers: { 200: json(pageOf(Shown), 'A page of checkpoints.') },
       }),
-      validate('query', v.strictObject(pageQuery)),
       async (c) => {
         const { limit, cursor } = c.req.valid('query')
         const found = await checkpoints.list({ limit: limit + 1, beforeMs: decodeCursor(Position, cursor)?.atMs })
@@ -69,16 +57,13 @@ export function checkpointRoutes(parts: {
     )
     .get(
       '/checkpoints/latest',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: 'The newest checkpoint',
         description:
-          'Keep it out of reach of whoever can write to this store: `bun run audit verify EXPORT --checkpoint FILE` then tells if events that it names were cut off, replaced or brought back from an old copy.',
-        responses: {
-          200: jsonResponse(Shown, 'It.'),
-          ...problemResponses('invalid-token', 'forbidden', 'not-found'),
-        },
+          'Keep it where nobody who can write to this store can reach it. `bun run audit verify EXPORT --checkpoint FILE` then shows whether events that it names were cut off, replaced or brought back from an old copy.',
+        caller: 'operator',
+        answers: { 200: json(Shown, 'The checkpoint.') },
+        problems: ['not-found'],
       }),
       async (c) => {
         const [newest] = await checkpoints.list({ limit: 1 })
@@ -88,21 +73,19 @@ export function checkpointRoutes(parts: {
     )
     .post(
       '/checkpoints',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: 'Keep a checkpoint',
-        description: 'From gateway, as it signs them; or one that was kept elsewhere, to put it back.',
-        responses: {
-          200: jsonResponse(
-            v.object({ missing: v.array(Place) }),
-            'It is kept. `missing`: what it names and the chains do not hold, though they should.',
+        description: 'Gateway sends each one that it signs. One that was kept elsewhere can be put back.',
+        caller: 'operator',
+        body: Kept,
+        answers: {
+          200: json(
+            v.object({ missing: v.array(ChainHead) }),
+            'The checkpoint is kept. `missing`: the events that it names and the chains do not hold, though they should.',
           ),
-          ...problemResponses('malformed-request', 'invalid-token', 'forbidden', 'invalid-input'),
         },
       }),
-      validate('json', Kept),
-      async (c) => c.json({ missing: await witnesses.keep(c.req.valid('json').checkpoint) }),
+      async (c) => c.json({ missing: await trustedHeads.keep(c.req.valid('json').checkpoint) }),
     )
 }
 

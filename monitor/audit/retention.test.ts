@@ -8,8 +8,8 @@ import { setAside, stores } from '../testing/dead-letters.ts'
 import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { verify } from './chain.ts'
 import { exportLines, readExport } from './export.ts'
-import { DECIDED_RETENTION_MS, keepRetention } from './retention.ts'
-import { createWitnesses, EVENT_RETENTION_MS, witnessFrom } from './trusted-heads.ts'
+import { DECIDED_RETENTION_MS, retention } from './retention.ts'
+import { createTrustedHeads, EVENT_RETENTION_MS, witnessFrom } from './trusted-heads.ts'
 import { createAudit } from './verify.ts'
 
 const log = { info() {}, warn() {} }
@@ -32,7 +32,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
   })
 
   const deps = { now: () => nowMs, monotonicMs: () => 0 }
-  const witnessesOf = (of: Store) => createWitnesses({ store: of, findKey: (kid) => signer.findKey(kid), deps })
+  const witnessesOf = (of: Store) => createTrustedHeads({ store: of, findKey: (kid) => signer.findKey(kid), deps })
 
   /** So many events more in each of the two chains. */
   async function live(counts: readonly [number, number]): Promise<void> {
@@ -60,7 +60,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
           return witnessesOf(each).current()
         },
       }
-      const part = keepRetention({ store: each, witnesses: counted, deps, log, everyMs: 1 })
+      const part = retention({ store: each, trustedHeads: counted, deps, log, everyMs: 1 })
       return { part, rounds: () => rounds }
     })
     for (const { part } of running) await part.start?.()
@@ -77,7 +77,10 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     })
   }
   const audit = () =>
-    createAudit({ events: store.events, witnesses: witnessesOf(store), deps })(undefined, new AbortController().signal)
+    createAudit({ events: store.events, trustedHeads: witnessesOf(store), deps })(
+      undefined,
+      new AbortController().signal,
+    )
 
   test('events are kept until a checkpoint that names them is 400 days older than the newest, and the chains go on', async () => {
     await live([3, 2])

@@ -1,9 +1,9 @@
+import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import type { Part } from '@posta/common/service/lifecycle.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
 import type { Store } from '../events/events.ts'
-import { holds, type Witnesses } from './trusted-heads.ts'
+import { hasEvent, type TrustedHeads } from './trusted-heads.ts'
 
 const EVERY_MS = 60 * 60 * 1000
 
@@ -14,22 +14,22 @@ export const DECIDED_RETENTION_MS = 90 * 24 * 60 * 60 * 1000
  * What time alone takes away, every hour, in portions; several monitors may be at it at once. Events go up to a signed
  * checkpoint (see `EVENT_RETENTION_MS`), whose heads stay: there the chains begin from then on.
  */
-export function keepRetention(parts: {
+export function retention(parts: {
   store: Pick<Store, 'events' | 'deadLetters' | 'checkpoints'>
-  witnesses: Pick<Witnesses, 'current'>
+  trustedHeads: Pick<TrustedHeads, 'current'>
   deps: Pick<Deps, 'now'>
   log: Pick<Logger, 'info' | 'warn'>
   everyMs?: number
-}): Part {
-  const { store, witnesses, deps, log, everyMs = EVERY_MS } = parts
+}): Component {
+  const { store, trustedHeads, deps, log, everyMs = EVERY_MS } = parts
   const { events, deadLetters, checkpoints } = store
 
   async function pruneEvents(signal: AbortSignal): Promise<void> {
-    const { starts, prunedToMs, fault } = await witnesses.current()
+    const { starts, prunedToMs, fault } = await trustedHeads.current()
     if (fault !== undefined) throw new Error(fault)
     for (const { chain, seq, hash } of starts) {
       // Without the event that a chain is to begin at, what is before it may be all that there is.
-      if (!(await holds(events, { chain, seq, hash }))) {
+      if (!(await hasEvent(events, { chain, seq, hash }))) {
         log.warn({ chain, seq }, 'nothing of the chain is pruned: the event that a checkpoint names is not there')
         continue
       }

@@ -1,4 +1,4 @@
-import { among, type Checkpoint, ownKeys, type Place, readCheckpoint } from '@posta/common/messages/checkpoint.ts'
+import { type ChainHead, type Checkpoint, keySet, ownKeys, readCheckpoint } from '@posta/common/messages/checkpoint.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { FindKey, PublicKey } from '@posta/common/service/tokens.ts'
@@ -25,7 +25,7 @@ const MAX_AHEAD_MS = DAY_MS
 export async function witnessOf(trusted: readonly Checkpoint[], others: readonly string[]): Promise<Witness> {
   const newest = trusted.toSorted((a, b) => a.atMs - b.atMs).at(-1)
   if (!newest) return { heads: [], starts: [] }
-  const read = await Promise.all(others.map((jwt) => readCheckpoint(jwt, among(newest.keys))))
+  const read = await Promise.all(others.map((jwt) => readCheckpoint(jwt, keySet(newest.keys))))
   const prunedTo = read
     .filter((each) => each !== undefined)
     .filter(({ atMs }) => atMs <= newest.atMs - EVENT_RETENTION_MS)
@@ -45,13 +45,13 @@ export async function witnessFrom(
   checkpoints: readonly string[],
 ): Promise<Witness & { readonly newestMs?: number }> {
   const believed = keys ?? ownKeys(kept ?? '')
-  const own = kept === undefined ? undefined : await readCheckpoint(kept, among(believed))
+  const own = kept === undefined ? undefined : await readCheckpoint(kept, keySet(believed))
   if (kept !== undefined && !own)
     throw new Error(
       keys ? 'None of the keys has signed the checkpoint.' : 'The checkpoint is damaged: its signature is not valid.',
     )
   const trusted = own ? [own] : []
-  const findKey = among([...believed, ...(own?.keys ?? [])])
+  const findKey = keySet([...believed, ...(own?.keys ?? [])])
   for (const jwt of checkpoints) {
     const newest = await readCheckpoint(jwt, findKey)
     if (!newest) continue
@@ -71,9 +71,9 @@ export interface CurrentWitness extends Witness {
   readonly fault?: string
 }
 
-export interface Witnesses {
+export interface TrustedHeads {
   /** The end of each chain that has any event: what gateway signs. */
-  heads(): Promise<Place[]>
+  heads(): Promise<ChainHead[]>
   /** What the store's own checkpoints say. @throws Problem `keys-unavailable` */
   current(): Promise<CurrentWitness>
   /**
@@ -81,14 +81,14 @@ export interface Witnesses {
    * was cut off, replaced by an old copy, or made anew.
    * @throws Problem `invalid-input` where gateway has not signed it, or it is of a time to come; `keys-unavailable`
    */
-  keep(jwt: string): Promise<Place[]>
+  keep(jwt: string): Promise<ChainHead[]>
 }
 
-export function createWitnesses(parts: {
+export function createTrustedHeads(parts: {
   store: Pick<Store, 'events' | 'checkpoints'>
   findKey: FindKey
   deps: Pick<Deps, 'now'>
-}): Witnesses {
+}): TrustedHeads {
   const { store, findKey, deps } = parts
   const { events, checkpoints } = store
 
@@ -126,20 +126,20 @@ export function createWitnesses(parts: {
       const last = await newest()
       // One that was lost here and kept elsewhere is welcome, also if its key is no longer in use.
       const known = typeof last === 'string' ? [] : last.keys
-      const checkpoint = (await readCheckpoint(jwt, findKey)) ?? (await readCheckpoint(jwt, among(known)))
+      const checkpoint = (await readCheckpoint(jwt, findKey)) ?? (await readCheckpoint(jwt, keySet(known)))
       if (!checkpoint) throw refused('is not signed by a key of gateway')
       if (checkpoint.atMs > deps.now() + MAX_AHEAD_MS) throw refused('is of a time to come')
       await checkpoints.keep({ atMs: checkpoint.atMs, jwt })
       const starts = new Map((await current()).starts.map(({ chain, seq }) => [chain, seq]))
       const due = checkpoint.heads.filter(({ chain, seq }) => seq >= (starts.get(chain) ?? 0))
-      const held = await Promise.all(due.map((head) => holds(events, head)))
+      const held = await Promise.all(due.map((head) => hasEvent(events, head)))
       return due.filter((_, index) => !held[index])
     },
   }
 }
 
 /** Whether the event is in its chain. */
-export async function holds(events: Pick<Events, 'after'>, { chain, seq, hash }: Place): Promise<boolean> {
+export async function hasEvent(events: Pick<Events, 'after'>, { chain, seq, hash }: ChainHead): Promise<boolean> {
   const [found] = await events.after(new Map([[chain, seq - 1]]), 1)
   return found?.seq === seq && found.hash === hash
 }

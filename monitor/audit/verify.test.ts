@@ -25,7 +25,7 @@ function setUp(secondsPerPage = 1, witness: CurrentWitness = { heads: [], starts
   }
   return createAudit({
     events: { inChainOrder },
-    witnesses: { current: async () => witness },
+    trustedHeads: { current: async () => witness },
     deps: { monotonicMs: () => nowMs },
   })
 }

@@ -4,7 +4,7 @@ import { Problem } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Events } from '../events/events.ts'
 import { verify } from './chain.ts'
-import type { Witnesses } from './trusted-heads.ts'
+import type { TrustedHeads } from './trusted-heads.ts'
 
 const Head = v.object({ seq: v.number(), hash: v.string() })
 
@@ -45,10 +45,10 @@ const MAX_AT_ONCE = 2
  */
 export function createAudit(parts: {
   events: Pick<Events, 'inChainOrder'>
-  witnesses: Pick<Witnesses, 'current'>
+  trustedHeads: Pick<TrustedHeads, 'current'>
   deps: Pick<Deps, 'monotonicMs'>
 }) {
-  const { events, witnesses, deps } = parts
+  const { events, trustedHeads, deps } = parts
   let underWay = 0
   return async (cursor: string | undefined, left: AbortSignal): Promise<Audit> => {
     const after = decodeCursor(Position, cursor)
@@ -58,7 +58,7 @@ export function createAudit(parts: {
     const enough = () => left.aborted || deps.monotonicMs() - startedMs > MAX_MS
     underWay++
     try {
-      const { atMs, fault, ...witness } = await witnesses.current()
+      const { atMs, fault, ...witness } = await trustedHeads.current()
       const { chains, stoppedAt } = await verify(events.inChainOrder(after), { after, enough, witness })
       return {
         ok: fault === undefined && chains.every(({ firstBad }) => !firstBad),

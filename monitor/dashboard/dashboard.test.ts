@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { dashboard } from './dashboard.ts'
 
-const app = dashboard({ gatewayUrl: 'http://127.0.0.1:3000', monitorUrl: 'http://127.0.0.1:3002' })
+const app = dashboard({ gateway: 'http://127.0.0.1:3000', monitor: 'http://127.0.0.1:3002' })
 
 test('the page may run its own script and speak to gateway and monitor, and nothing else', async () => {
   const response = await app.request('/')
@@ -43,6 +43,6 @@ test('the script sets text alone, never HTML', async () => {
 })
 
 test('an address that is configured cannot break out of its attribute', async () => {
-  const page = await (await dashboard({ gatewayUrl: 'http://h/"><b>', monitorUrl: 'http://m' }).request('/')).text()
+  const page = await (await dashboard({ gateway: 'http://h/"><b>', monitor: 'http://m' }).request('/')).text()
   expect(page).not.toContain('"><b>')
 })

@@ -4,13 +4,13 @@ import { secureHeaders } from 'hono/secure-headers'
 const file = (name: string) => Bun.file(new URL(name, import.meta.url))
 
 /** The page at `/`: signing in at gateway, then the latest events. Its script runs in the browser as it is in the file. */
-export function dashboard({ gatewayUrl, monitorUrl }: { gatewayUrl: string; monitorUrl: string }): Hono {
+export function dashboard({ gateway, monitor }: { gateway: string; monitor: string }): Hono {
   const policy = secureHeaders({
     contentSecurityPolicy: {
       defaultSrc: ["'none'"],
       scriptSrc: ["'self'"],
       styleSrc: ["'self'"],
-      connectSrc: ["'self'", new URL(gatewayUrl).origin],
+      connectSrc: ["'self'", new URL(gateway).origin],
       imgSrc: ['data:'],
       formAction: ["'none'"],
       baseUri: ["'none'"],
@@ -22,8 +22,8 @@ export function dashboard({ gatewayUrl, monitorUrl }: { gatewayUrl: string; moni
   })
   const page = async () =>
     (await file('page.html').text())
-      .replace('{gateway}', () => attribute(gatewayUrl))
-      .replace('{monitor}', () => attribute(monitorUrl))
+      .replace('{gateway}', () => attribute(gateway))
+      .replace('{monitor}', () => attribute(monitor))
   return new Hono()
     .get('/', policy, async (c) => c.html(await page(), 200, { 'Cache-Control': 'no-cache' }))
     .get('/dashboard/page.js', policy, () => serve('page.js', 'text/javascript; charset=utf-8'))

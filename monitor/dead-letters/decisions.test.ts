@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import type { Outgoing } from '@posta/common/broker/broker.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { fakeBroker, letters, setAside, stores, unreadable } from '../testing/dead-letters.ts'
 import { at, deliver, NOON_MS, requested } from '../testing/messages.ts'
 import type { StoredDeadLetter } from './dead-letters.ts'

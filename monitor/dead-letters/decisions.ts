@@ -1,5 +1,6 @@
-import { type Broker, type Header, headerText, type Outgoing, sizeBytes } from '@posta/common/broker/broker.ts'
+import type { Broker } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
+import { type Header, headerText, type Outgoing, sizeBytes } from '@posta/common/messages/message.ts'
 import { topicSettings } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'

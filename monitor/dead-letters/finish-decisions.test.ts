@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import { MessageTooLarge, type Outgoing } from '@posta/common/broker/broker.ts'
-import type { Part } from '@posta/common/service/lifecycle.ts'
+import { MessageTooLarge } from '@posta/common/broker/broker.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
+import type { Component } from '@posta/common/service/component.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Store } from '../events/events.ts'
 import { fakeBroker, letters, stores } from '../testing/dead-letters.ts'
@@ -13,7 +14,7 @@ const log = createLog('monitor', 'silent')
 
 describe.each(stores)('with the %s store', (_, fresh) => {
   let here: ReturnType<typeof fresh>
-  let running: Part[]
+  let running: Component[]
   let store: Store
   let broker: ReturnType<typeof fakeBroker>
 

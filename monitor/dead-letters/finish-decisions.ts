@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MessageTooLarge } from '@posta/common/broker/broker.ts'
-import type { Part } from '@posta/common/service/lifecycle.ts'
+import type { Component } from '@posta/common/service/component.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import type { DeadLetters } from './dead-letters.ts'
 import type { Decisions } from './decisions.ts'
@@ -19,7 +19,7 @@ export function finishDecisions(parts: {
   decisions: Pick<Decisions, 'carryOut'>
   log: Pick<Logger, 'info' | 'warn' | 'error'>
   everyMs?: number
-}): Part {
+}): Component {
   const { deadLetters, decisions, log, everyMs = EVERY_MS } = parts
   const closing = new AbortController()
   const { signal } = closing

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
-import type { Delivered } from '@posta/common/broker/broker.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import type { Delivered } from '@posta/common/messages/message.ts'
 import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { toDeadLetter } from './from-message.ts'
 

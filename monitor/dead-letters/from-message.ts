@@ -1,5 +1,5 @@
-import { type Delivered, headerText } from '@posta/common/broker/broker.ts'
 import { deadLetterId, decodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import { type Delivered, headerText } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import type { StoredDeadLetter } from './dead-letters.ts'
 

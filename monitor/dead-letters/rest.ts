@@ -1,12 +1,11 @@
 import { groups, type Topic, topics } from '@posta/common/messages/topics.ts'
-import { type Authenticated, bearer, operatorsOnly, type TokenVerifier } from '@posta/common/service/auth.ts'
-import { jsonResponse, noStore, problemResponses, validate } from '@posta/common/service/http.ts'
+import type { Authenticated, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
-import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
-import { described, Id, security, Time } from '../query.ts'
+import { described, Id, Time } from '../query.ts'
 import {
   type DeadLetterFilter,
   type DeadLetterSummary,
@@ -102,16 +101,6 @@ const done = {
 const RedrivenMany = v.object({ ...done, redriven: v.number() })
 const DiscardedMany = v.object({ ...done, discarded: v.number() })
 
-const tags = ['dead letters']
-const bodyProblems = [
-  'malformed-request',
-  'invalid-token',
-  'forbidden',
-  'payload-too-large',
-  'unsupported-media-type',
-  'invalid-input',
-] as const
-
 /** All for operators. Mounted at `/dead-letters`. */
 export function deadLetterRoutes(parts: {
   deadLetters: Pick<DeadLetters, 'get' | 'list'>
@@ -120,21 +109,17 @@ export function deadLetterRoutes(parts: {
   verify: TokenVerifier
 }): Hono<Authenticated> {
   const { deadLetters, decisions, decideMany, verify } = parts
+  const route = routesOf('dead letters', verify)
 
   return new Hono<Authenticated>()
-    .use(bearer(verify), operatorsOnly, noStore)
     .get(
       '/',
-      describeRoute({
-        tags,
-        security,
-        summary: 'Messages that were set aside, newest first',
-        responses: {
-          200: jsonResponse(pageOf(DeadLetter), 'A page of them.'),
-          ...problemResponses('malformed-request', 'invalid-token', 'forbidden', 'invalid-input'),
-        },
+      ...route({
+        summary: 'Dead letters, newest first',
+        caller: 'operator',
+        query: Query,
+        answers: { 200: json(pageOf(DeadLetter), 'A page of dead letters.') },
       }),
-      validate('query', Query),
       async (c) => {
         const { limit, cursor, ...asked } = c.req.valid('query')
         const before = decodeCursor(Position, cursor)
@@ -144,18 +129,15 @@ export function deadLetterRoutes(parts: {
     )
     .post(
       '/redrive',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: 'Send the messages of many dead letters again',
         description:
-          'Without `dryRun: false` it only says how many these are, and which. Then it redrives up to 100 a request, the oldest first; `next` says that there are more. What cannot be redriven (`redrivable: false`) is left out. Each has its effect once, also if the request is sent again.',
-        responses: {
-          200: jsonResponse(v.union([Preview, RedrivenMany]), 'What would be done, or was.'),
-          ...problemResponses(...bodyProblems, 'overloaded'),
-        },
+          'Without `dryRun: false` it only says how many there are, and which. Then it redrives up to 100 a request, the oldest first; `next` says that there are more. A dead letter that cannot be redriven (`redrivable: false`) is left out. Each has its effect once, also if the request is sent again.',
+        caller: 'operator',
+        body: RedriveMany,
+        answers: { 200: json(v.union([Preview, RedrivenMany]), 'What would be done, or was done.') },
+        problems: ['overloaded'],
       }),
-      validate('json', RedriveMany),
       async (c) => {
         const { filter, dryRun, cursor } = c.req.valid('json')
         const asked = { filter: toFilter(filter), by: c.var.caller.user, choice: { to: 'redriven' }, cursor } as const
@@ -166,18 +148,15 @@ export function deadLetterRoutes(parts: {
     )
     .post(
       '/discard',
-      describeRoute({
-        tags,
-        security,
-        summary: 'Give many dead letters up',
+      ...route({
+        summary: 'Discard many dead letters',
         description:
-          'Without `dryRun: false` it only says how many these are, and which. Then it discards up to 100 a request, the oldest first; `next` says that there are more.',
-        responses: {
-          200: jsonResponse(v.union([Preview, DiscardedMany]), 'What would be done, or was.'),
-          ...problemResponses(...bodyProblems, 'overloaded'),
-        },
+          'Without `dryRun: false` it only says how many there are, and which. Then it discards up to 100 a request, the oldest first; `next` says that there are more.',
+        caller: 'operator',
+        body: DiscardMany,
+        answers: { 200: json(v.union([Preview, DiscardedMany]), 'What would be done, or was done.') },
+        problems: ['overloaded'],
       }),
-      validate('json', DiscardMany),
       async (c) => {
         const { filter, dryRun, cursor, reason } = c.req.valid('json')
         const choice: Choice = { to: 'discarded', reason }
@@ -189,14 +168,11 @@ export function deadLetterRoutes(parts: {
     )
     .get(
       '/:id',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: 'One dead letter, with the message as it was',
-        responses: {
-          200: jsonResponse(WholeDeadLetter, 'It.'),
-          ...problemResponses('invalid-token', 'forbidden', 'not-found'),
-        },
+        caller: 'operator',
+        answers: { 200: json(WholeDeadLetter, 'The dead letter.') },
+        problems: ['not-found'],
       }),
       async (c) => {
         const found = await deadLetters.get(c.req.param('id'))
@@ -206,16 +182,13 @@ export function deadLetterRoutes(parts: {
     )
     .post(
       '/:id/redrive',
-      describeRoute({
-        tags,
-        security,
+      ...route({
         summary: "Send a dead letter's message again",
         description:
-          'Has its effect once, however often it is asked for; asked for again, the same is sent again. It is an event, with who asked. An operation that failed as `dead-lettered` may succeed by it, once. `overloaded`: it is recorded, and is carried out when the broker takes messages again.',
-        responses: {
-          200: jsonResponse(DeadLetter, 'The dead letter as it is now.'),
-          ...problemResponses('invalid-token', 'forbidden', 'not-found', 'conflict', 'overloaded'),
-        },
+          'Has its effect once, however often it is asked for; asking again sends the same message again. It is an event, with who asked. An operation that failed as `dead-lettered` may succeed by it, once. `overloaded`: the decision is recorded, and is carried out when the broker takes messages again.',
+        caller: 'operator',
+        answers: { 200: json(DeadLetter, 'The dead letter as it is now.') },
+        problems: ['not-found', 'conflict', 'overloaded'],
       }),
       async (c) => {
         const asked = { id: c.req.param('id'), by: c.var.caller.user, choice: { to: 'redriven' } } as const
@@ -224,18 +197,15 @@ export function deadLetterRoutes(parts: {
     )
     .post(
       '/:id/discard',
-      describeRoute({
-        tags,
-        security,
-        summary: 'Give a dead letter up',
+      ...route({
+        summary: 'Discard a dead letter',
         description:
-          'It is kept, and cannot be redriven any more. It is an event, with who asked and why. Asked for again, the first reason stays. `overloaded`: it is recorded, and its event sent when the broker takes messages again.',
-        responses: {
-          200: jsonResponse(DeadLetter, 'The dead letter as it is now.'),
-          ...problemResponses(...bodyProblems, 'not-found', 'conflict', 'overloaded'),
-        },
+          'It is kept, and cannot be redriven any more. It is an event, with who asked and why. If it is asked for again, the first reason stays. `overloaded`: the decision is recorded, and its event is sent when the broker takes messages again.',
+        caller: 'operator',
+        body: Discard,
+        answers: { 200: json(DeadLetter, 'The dead letter as it is now.') },
+        problems: ['not-found', 'conflict', 'overloaded'],
       }),
-      validate('json', Discard),
       async (c) => {
         const choice: Choice = { to: 'discarded', reason: c.req.valid('json').reason }
         return c.json(show(await decisions.decide({ id: c.req.param('id'), by: c.var.caller.user, choice })))

@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
-import type { Delivered } from '@posta/common/broker/broker.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import type { Delivered } from '@posta/common/messages/message.ts'
 import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { NewEvent } from './events.ts'

@@ -1,7 +1,8 @@
 // 7. Every message becomes an event that can be asked for. Last of the way
-import type { Delivered, Subscription } from '@posta/common/broker/broker.ts'
+import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume } from '@posta/common/consumer/consume.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
+import type { Delivered } from '@posta/common/messages/message.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Counter } from 'prom-client'

@@ -1,4 +1,4 @@
-import type { Delivered } from '@posta/common/broker/broker.ts'
+import type { Delivered } from '@posta/common/messages/message.ts'
 import { type Topic, topics } from '@posta/common/messages/topics.ts'
 import * as v from 'valibot'
 import type { EventFields, NewEvent, StoredEvent } from './events.ts'

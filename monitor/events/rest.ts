@@ -1,20 +1,13 @@
 import { messages } from '@posta/common/messages/events.ts'
-import {
-  type Authenticated,
-  bearer,
-  type Caller,
-  operatorsOnly,
-  type TokenVerifier,
-} from '@posta/common/service/auth.ts'
-import { jsonResponse, noStore, problemResponses, validate } from '@posta/common/service/http.ts'
+import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { eventStream, json, routesOf } from '@posta/common/service/route.ts'
 import { headOfStream, streamEvents } from '@posta/common/service/stream.ts'
 import { Hono } from 'hono'
-import { describeRoute } from 'hono-openapi'
 import * as v from 'valibot'
 import { Audit, type createAudit } from '../audit/verify.ts'
-import { described, Id, security, Time } from '../query.ts'
+import { described, Id, Time } from '../query.ts'
 import type { Events } from './events.ts'
 import { ShownEvent, show } from './record.ts'
 import { type createStats, Stats } from './stats.ts'
@@ -39,11 +32,6 @@ const AuditQuery = v.strictObject({
   cursor: v.optional(described(v.string(), '`next` of an answer before.')),
 })
 
-const eventStream = {
-  description: 'Events.',
-  content: { 'text/event-stream': { schema: { type: 'string' as const } } },
-}
-
 /** @param parts.closing ends the streams when the service closes. */
 export function routes(parts: {
   events: Pick<Events, 'list' | 'get'>
@@ -55,24 +43,19 @@ export function routes(parts: {
   closing: AbortSignal
 }): Hono<Authenticated> {
   const { events, timeline, stats, audit, stream, verify, closing } = parts
-  const signedIn = bearer(verify)
+  const route = routesOf('events', verify)
+  const operating = routesOf('operating', verify)
 
   return new Hono<Authenticated>()
     .get(
       '/events',
-      describeRoute({
-        tags: ['events'],
-        security,
+      ...route({
         summary: 'Events, newest first',
-        description: "Your own; for operators everyone's. Of another user there is nothing here for you.",
-        responses: {
-          200: jsonResponse(pageOf(ShownEvent), 'A page of them.'),
-          ...problemResponses('malformed-request', 'invalid-token', 'invalid-input'),
-        },
+        description: "Your own, or everyone's for an operator. If you ask for another user's, the list is empty.",
+        caller: 'user',
+        query: EventsQuery,
+        answers: { 200: json(pageOf(ShownEvent), 'A page of events.') },
       }),
-      signedIn,
-      noStore,
-      validate('query', EventsQuery),
       async (c) => {
         const { limit, cursor, from, to, type, user, operation } = c.req.valid('query')
         const before = decodeCursor(EventPosition, cursor)
@@ -87,21 +70,16 @@ export function routes(parts: {
     )
     .get(
       '/events/stream',
-      describeRoute({
-        tags: ['events'],
-        security,
+      ...route({
         summary: 'Events as they are stored',
         description:
-          'Server-sent events `event`, each as in `GET /events`. `Last-Event-ID` goes on where a stream ended: `skipped` says if that is too far back. A client that reads too slowly is sent `overrun` and cut off; after 15 minutes comes `end`: connect again.',
+          'Server-sent events `event`, each as in `GET /events`. With `Last-Event-ID` the stream goes on where an earlier one ended; `skipped` says that this is too far back. A client that reads too slowly gets `overrun`, and the stream ends. After 15 minutes comes `end`: connect again.',
+        caller: 'operator',
+        query: StreamQuery,
         parameters: [{ in: 'header', name: 'Last-Event-ID', schema: { type: 'string' } }],
-        responses: {
-          200: eventStream,
-          ...problemResponses('malformed-request', 'invalid-token', 'forbidden', 'invalid-input', 'overloaded'),
-        },
+        answers: { 200: eventStream('Each event.') },
+        problems: ['overloaded'],
       }),
-      signedIn,
-      operatorsOnly,
-      validate('query', StreamQuery),
       async (c) => {
         if (c.req.method === 'HEAD') return headOfStream(c)
         const following = await stream.follow(c.req.valid('query'), c.req.header('last-event-id'))
@@ -110,14 +88,12 @@ export function routes(parts: {
     )
     .get(
       '/events/:id',
-      describeRoute({
-        tags: ['events'],
-        security,
+      ...route({
         summary: 'One event',
-        responses: { 200: jsonResponse(ShownEvent, 'It.'), ...problemResponses('invalid-token', 'not-found') },
+        caller: 'user',
+        answers: { 200: json(ShownEvent, 'The event.') },
+        problems: ['not-found'],
       }),
-      signedIn,
-      noStore,
       async (c) => {
         const event = await events.get(c.req.param('id'))
         const own = ownOf(c.var.caller)
@@ -128,14 +104,12 @@ export function routes(parts: {
     )
     .get(
       '/operations/:id/timeline',
-      describeRoute({
-        tags: ['events'],
-        security,
+      ...route({
         summary: 'What happened to an operation, in causal order',
-        responses: { 200: jsonResponse(Timeline, 'Its steps.'), ...problemResponses('invalid-token', 'not-found') },
+        caller: 'user',
+        answers: { 200: json(Timeline, 'The timeline.') },
+        problems: ['not-found'],
       }),
-      signedIn,
-      noStore,
       async (c) => {
         const found = await timeline(c.req.param('id'), ownOf(c.var.caller))
         if (!found) throw new Problem('not-found', 'There is no such operation.')
@@ -144,34 +118,24 @@ export function routes(parts: {
     )
     .get(
       '/stats',
-      describeRoute({
-        tags: ['operating'],
-        security,
+      ...operating({
         summary: 'What happened in the last hour',
-        responses: { 200: jsonResponse(Stats, 'Counts.'), ...problemResponses('invalid-token', 'forbidden') },
+        caller: 'operator',
+        answers: { 200: json(Stats, 'Counts of events, and how long operations took.') },
       }),
-      signedIn,
-      operatorsOnly,
-      noStore,
       async (c) => c.json(await stats()),
     )
     .get(
       '/audit/verify',
-      describeRoute({
-        tags: ['operating'],
-        security,
+      ...operating({
         summary: 'Whether the stored events are as they came',
         description:
-          'Goes through every chain: each link, each hash, and each field against the text that it follows from. What takes longer than 20 seconds is cut: go on with `cursor`.',
-        responses: {
-          200: jsonResponse(Audit, 'What was found.'),
-          ...problemResponses('malformed-request', 'invalid-token', 'forbidden', 'overloaded'),
-        },
+          'Goes through every chain: each link, each hash, and each field against the text that it follows from. After 20 seconds it answers with what it has found until then: go on with `cursor`.',
+        caller: 'operator',
+        query: AuditQuery,
+        answers: { 200: json(Audit, 'What was found.') },
+        problems: ['overloaded'],
       }),
-      signedIn,
-      operatorsOnly,
-      noStore,
-      validate('query', AuditQuery),
       async (c) => c.json(await audit(c.req.valid('query').cursor, c.req.raw.signal)),
     )
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
-import type { Outgoing } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { link, START } from '../audit/chain.ts'
 import { at, deliver, failed, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { EventFilter, StoredEvent } from './events.ts'

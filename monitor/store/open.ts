@@ -1,4 +1,4 @@
-import { filePath } from '@posta/common/service/config.ts'
+import { filePath } from '@posta/common/service/file-url.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
 import { openMongo } from '../events/mongo.ts'

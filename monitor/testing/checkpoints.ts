@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto'
-import { among, type Place, signCheckpoint } from '@posta/common/messages/checkpoint.ts'
+import { type ChainHead, keySet, signCheckpoint } from '@posta/common/messages/checkpoint.ts'
 import { PublicKey } from '@posta/common/service/tokens.ts'
 import * as v from 'valibot'
 
@@ -12,11 +12,11 @@ export function createSigner() {
   const published = () => keys.map((key) => v.parse(PublicKey, key))
   return {
     published,
-    findKey: (kid: string) => among(published().slice(-1))(kid),
+    findKey: (kid: string) => keySet(published().slice(-1))(kid),
     rotate() {
       keys.push(createKey(`key-${keys.length + 1}`))
     },
-    sign(heads: readonly Place[], atMs: number): string {
+    sign(heads: readonly ChainHead[], atMs: number): string {
       const key = current()
       if (!key) throw new Error('there is a key')
       return signCheckpoint({ issuer: 'http://gateway.test', atMs, heads, keys: published() }, key)

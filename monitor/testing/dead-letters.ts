@@ -1,5 +1,5 @@
-import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import { freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
 import { toDeadLetter } from '../dead-letters/from-message.ts'

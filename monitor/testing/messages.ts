@@ -1,5 +1,5 @@
-import type { Delivered, Outgoing } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
+import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 
 /** Messages for tests, as the broker delivers them. Noon of a day, and so many ms later. */
 export const NOON_MS = Date.UTC(2026, 10, 23, 12)

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createWitnesses } from '../audit/trusted-heads.ts'
+import { createTrustedHeads } from '../audit/trusted-heads.ts'
 import { createAppend } from '../events/append.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
@@ -29,9 +29,9 @@ const live = (from: number, to: number) =>
   )
 
 async function sign(): Promise<string> {
-  const witnesses = createWitnesses({ store, findKey: signer.findKey, deps: { now: () => NOON_MS } })
-  const jwt = signer.sign(await witnesses.heads(), NOON_MS)
-  await witnesses.keep(jwt)
+  const trustedHeads = createTrustedHeads({ store, findKey: signer.findKey, deps: { now: () => NOON_MS } })
+  const jwt = signer.sign(await trustedHeads.heads(), NOON_MS)
+  await trustedHeads.keep(jwt)
   return jwt
 }
 

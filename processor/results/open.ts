@@ -1,4 +1,4 @@
-import { filePath } from '@posta/common/service/config.ts'
+import { filePath } from '@posta/common/service/file-url.ts'
 import { openEmbeddedResults } from './embedded.ts'
 import { openMongoResults } from './mongo.ts'
 import type { Results } from './results.ts'

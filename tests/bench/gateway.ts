@@ -1,6 +1,7 @@
 import { join } from 'node:path'
-import { dataFile, REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { REPOSITORY_ROOT } from '../../common/service/config.ts'
 import { systemDeps } from '../../common/service/deps.ts'
+import { fileUrl } from '../../common/service/file-url.ts'
 import { createGrant } from '../../gateway/accounts/access-tokens.ts'
 import { openKeys } from '../../gateway/accounts/keys.ts'
 import { eventAdder } from '../../gateway/database/events.ts'
@@ -41,7 +42,7 @@ export async function startGateway(): Promise<Gateway> {
     temporary: dataDir,
   })
 
-  const databaseUrl = dataFile(dataDir, 'gateway.db')
+  const databaseUrl = fileUrl(dataDir, 'gateway.db')
   const { database, writer, close } = await openDatabase({ url: databaseUrl })
   const keys = await openKeys({ database, writer, addEvent: eventAdder(systemDeps), deps: systemDeps })
   const grant = createGrant({ issuer: url, keys, deps: systemDeps })

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { BatchHandler, Broker, Delivered, Outgoing, Placed } from '../../common/broker/broker.ts'
+import type { BatchHandler, Broker } from '../../common/broker/broker.ts'
+import type { Delivered, Outgoing, RecordPosition } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { ServiceName } from '../../common/name.ts'
 import type { Point } from './plan.ts'
@@ -49,7 +50,7 @@ export function breakBroker(
   const performed = new Set<string>()
   let late: Promise<unknown> = Promise.resolve()
 
-  async function publish(messages: readonly Outgoing[]): Promise<readonly Placed[]> {
+  async function publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]> {
     const onTheWay = messages.some(({ topic }) => topic === published[service])
     if (onTheWay) dieAt('before-publish')
     if (messages.some(({ topic }) => topic === topics.deadLetters)) dieAt('before-dead-letter')
@@ -62,7 +63,7 @@ export function breakBroker(
   }
 
   /** As without an outbox: it says that the broker holds what it has not even been sent. */
-  function publishLate(messages: readonly Outgoing[]): readonly Placed[] {
+  function publishLate(messages: readonly Outgoing[]): readonly RecordPosition[] {
     late = late
       .then(() => sleep(LATE_MS))
       .then(() => broker.publish(messages))

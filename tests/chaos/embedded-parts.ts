@@ -1,7 +1,7 @@
 import { Database } from 'bun:sqlite'
 import { join } from 'node:path'
-import type { Header } from '../../common/broker/broker.ts'
 import { openEmbedded } from '../../common/broker/embedded/embedded.ts'
+import type { Header } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
 import { toMessage } from './message.ts'
 import type { ChaosParts } from './parts.ts'

@@ -1,4 +1,4 @@
-import { type Delivered, headerText } from '../../common/broker/broker.ts'
+import { type Delivered, headerText } from '../../common/messages/message.ts'
 import type { Message } from './snapshot.ts'
 
 /** A message of a topic as the checker reads it. Nothing in it is certain but its place. */

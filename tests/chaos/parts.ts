@@ -1,4 +1,4 @@
-import type { Outgoing } from '../../common/broker/broker.ts'
+import type { Outgoing } from '../../common/messages/message.ts'
 import type { Topic } from '../../common/messages/topics.ts'
 import type { ServiceName } from '../../common/name.ts'
 import type { Environment } from '../../common/service/config.ts'

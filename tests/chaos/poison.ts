@@ -1,4 +1,4 @@
-import type { Header, Outgoing } from '../../common/broker/broker.ts'
+import type { Header, Outgoing } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { ChaosParts } from './parts.ts'
 import type { Random } from './random.ts'

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Kafka, logLevel } from 'kafkajs'
-import type { Delivered, Header, Outgoing } from '../../common/broker/broker.ts'
+import type { Delivered, Header, Outgoing } from '../../common/messages/message.ts'
 import { type Topic, topicSettings, topics } from '../../common/messages/topics.ts'
 import { serviceNames } from '../../common/name.ts'
 import { startFerretdb } from '../../tools/infra/ferretdb.ts'

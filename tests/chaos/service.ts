@@ -1,9 +1,9 @@
 // A service as a process of a fault run: its own clock, its own broker, and orders by IPC from the run that started it.
 
-import { openBroker } from '../../common/broker/open.ts'
+import { openBroker, type ServiceDeps } from '../../common/broker/open.ts'
 import { serviceNames } from '../../common/name.ts'
-import { type Deps, systemDeps } from '../../common/service/deps.ts'
-import { run } from '../../common/service/lifecycle.ts'
+import { systemDeps } from '../../common/service/deps.ts'
+import { defineService, run } from '../../common/service/run.ts'
 import { breakBroker, type Trouble } from './broken-broker.ts'
 import type { Order, Report } from './fleet.ts'
 import { createRandom } from './random.ts'
@@ -21,7 +21,7 @@ process.on('message', (order: Order) => {
 })
 const report = (said: Report) => process.send?.(said)
 
-const deps: Deps = {
+const deps: ServiceDeps = {
   ...systemDeps,
   now: () => Date.now() + shiftMs,
   openBroker: (options) =>
@@ -35,45 +35,23 @@ const deps: Deps = {
 }
 
 // Each process loads its own service alone.
-switch (service) {
-  case 'gateway': {
-    const [{ readGatewayConfig }, { createGateway }, { relayWithoutLease }] = await Promise.all([
-      import('../../gateway/config.ts'),
-      import('../../gateway/gateway.ts'),
-      import('./relay-without-lease.ts'),
-    ])
-    await run({
-      portVariable: 'GATEWAY_PORT',
+const load = {
+  gateway: async () => {
+    const { createGateway, gateway } = await import('../../gateway/gateway.ts')
+    if (without !== 'lease') return gateway
+    const { readGatewayConfig } = await import('../../gateway/config.ts')
+    const { relayWithoutLease } = await import('./relay-without-lease.ts')
+    return defineService({
+      name: 'gateway',
       readConfig: readGatewayConfig,
-      async create(config, listener) {
-        if (without === 'lease') await relayWithoutLease(config, deps)
-        return createGateway(config, deps, listener)
+      async create(config, given, listener) {
+        await relayWithoutLease(config, deps)
+        return createGateway(config, given, listener)
       },
     })
-    break
-  }
-  case 'processor': {
-    const [{ readProcessorConfig }, { createProcessor }] = await Promise.all([
-      import('../../processor/config.ts'),
-      import('../../processor/processor.ts'),
-    ])
-    await run({
-      portVariable: 'PROCESSOR_PORT',
-      readConfig: readProcessorConfig,
-      create: (config, listener) => createProcessor(config, deps, listener),
-    })
-    break
-  }
-  case 'monitor': {
-    const [{ readMonitorConfig }, { createMonitor }] = await Promise.all([
-      import('../../monitor/config.ts'),
-      import('../../monitor/monitor.ts'),
-    ])
-    await run({
-      portVariable: 'MONITOR_PORT',
-      readConfig: readMonitorConfig,
-      create: (config, listener) => createMonitor(config, deps, listener),
-    })
-    break
-  }
+  },
+  processor: async () => (await import('../../processor/processor.ts')).processor,
+  monitor: async () => (await import('../../monitor/monitor.ts')).monitor,
 }
+
+await run(await load[service](), deps)

@@ -66,8 +66,8 @@ function mongoAttacker({ environment }: Parts): Attacker {
   }
 }
 
-const Place = v.object({ chain: v.string(), seq: v.number(), hash: v.string() })
-const Heads = v.object({ heads: v.array(Place) })
+const ChainHead = v.object({ chain: v.string(), seq: v.number(), hash: v.string() })
+const Heads = v.object({ heads: v.array(ChainHead) })
 const Latest = v.object({ time: v.string(), checkpoint: v.string() })
 
 describeLong('on this machine alone', () => {

@@ -1,8 +1,9 @@
 import { openBroker } from '../../common/broker/open.ts'
 import { systemDeps } from '../../common/service/deps.ts'
-import { listen, type Service } from '../../common/service/lifecycle.ts'
+import { listen } from '../../common/service/listener.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
+import type { Service } from '../../common/service/service.ts'
 import { readProcessorConfig } from '../../processor/config.ts'
 import { performers } from '../../processor/performers/performers.ts'
 import { createProcessor } from '../../processor/processor.ts'
@@ -16,9 +17,9 @@ import type { System } from '../../tools/in-process.ts'
  */
 export async function breakProcessor(system: System): Promise<() => Promise<Service>> {
   await system.services.find(({ name }) => name === 'processor')?.close()
-  const { brokerUrl, storeUrl, dailyLimitUsdE8, host, port } = readProcessorConfig(system.environment)
+  const { broker: brokerConfig, storeUrl, dailyLimitUsdE8, host, port } = readProcessorConfig(system.environment)
   const log = createLog('processor', 'silent')
-  const broker = openBroker({ url: brokerUrl, clientId: 'processor', log, deps: systemDeps })
+  const broker = openBroker({ ...brokerConfig, clientId: 'processor', log, deps: systemDeps })
   const results = openResults(storeUrl)
   const broken = receiveRequests({
     broker,

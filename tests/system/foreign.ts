@@ -1,8 +1,8 @@
 import { join } from 'node:path'
 import { Kafka, logLevel } from 'kafkajs'
-import type { Header } from '../../common/broker/broker.ts'
 import { openEmbedded } from '../../common/broker/embedded/embedded.ts'
 import { partitionOf } from '../../common/broker/kafka/partition-of.ts'
+import type { Header } from '../../common/messages/message.ts'
 import { type Topic, topicSettings } from '../../common/messages/topics.ts'
 import type { Parts } from './system.ts'
 

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Outgoing, type RecordPosition, sizeBytes } from '../../messages/message.ts'
 import { type Topic, topicSettings, topics } from '../../messages/topics.ts'
 import { type Deps, systemDeps } from '../../service/deps.ts'
 import type { Logger } from '../../service/log.ts'
-import { type Broker, MessageTooLarge, type Outgoing, type Placed, type Subscription, sizeBytes } from '../broker.ts'
+import { type Broker, MessageTooLarge, type Subscription } from '../broker.ts'
 import { type EmbeddedFile, locked, openFile } from './file.ts'
 import { startMember } from './member.ts'
 import { newRow, PARTITION } from './messages.ts'
@@ -135,13 +136,17 @@ function isNewWork(messages: readonly Outgoing[]): boolean {
 }
 
 /** Appends within the next transaction; what one process publishes keeps the order of the calls. */
-async function append(file: EmbeddedFile, messages: readonly Outgoing[], nowMs: number): Promise<readonly Placed[]> {
+async function append(
+  file: EmbeddedFile,
+  messages: readonly Outgoing[],
+  nowMs: number,
+): Promise<readonly RecordPosition[]> {
   const bytes = messages.reduce((sum, message) => sum + sizeBytes(message) + OVERHEAD_BYTES, 0)
   const rows = messages.map((message, index) => ({ topic: message.topic, index, ...newRow(message) }))
   const byTopic = Map.groupBy(rows, ({ topic }) => topic)
   return file.write(
     () => {
-      const places: Placed[] = []
+      const places: RecordPosition[] = []
       for (const [topic, ofTopic] of byTopic) {
         const first = file.messages(topic).append(ofTopic, nowMs)
         for (const [count, { index }] of ofTopic.entries())

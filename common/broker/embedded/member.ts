@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Delivered } from '../../messages/message.ts'
 import type { Group, Topic } from '../../messages/topics.ts'
 import type { Deps } from '../../service/deps.ts'
 import type { Logger } from '../../service/log.ts'
-import type { BatchHandler, Delivered } from '../broker.ts'
+import type { BatchHandler } from '../broker.ts'
 import type { EmbeddedFile } from './file.ts'
 import { PARTITION } from './messages.ts'
 

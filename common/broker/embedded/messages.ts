@@ -1,6 +1,6 @@
 import type { Database } from 'bun:sqlite'
+import type { Delivered, Header, Outgoing } from '../../messages/message.ts'
 import type { Topic } from '../../messages/topics.ts'
-import type { Delivered, Header, Outgoing } from '../broker.ts'
 
 /** A topic of the embedded broker has but one partition. */
 export const PARTITION = 0

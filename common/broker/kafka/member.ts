@@ -6,10 +6,11 @@ import {
   PartitionAssigners,
   type TopicPartitionOffset,
 } from 'kafkajs'
+import type { Delivered, Header } from '../../messages/message.ts'
 import type { Topic } from '../../messages/topics.ts'
 import { within } from '../../service/deadline.ts'
 import type { Logger } from '../../service/log.ts'
-import type { BatchHandler, Delivered, Header } from '../broker.ts'
+import type { BatchHandler } from '../broker.ts'
 import { type Connect, retry } from './client.ts'
 import { protocolError } from './errors.ts'
 import { createFeed, type Feed } from './partition-queue.ts'

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import { pino } from 'pino'
+import type { Delivered } from '../../messages/message.ts'
 import { topics } from '../../messages/topics.ts'
 import { eventually } from '../broker.suite.ts'
-import type { Batch, BatchHandler, Delivered } from '../broker.ts'
+import type { Batch, BatchHandler } from '../broker.ts'
 import { createFeed } from './partition-queue.ts'
 
 const MIB = 1024 * 1024

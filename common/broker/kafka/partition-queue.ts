@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Delivered } from '../../messages/message.ts'
 import type { Topic } from '../../messages/topics.ts'
 import type { Logger } from '../../service/log.ts'
-import type { BatchHandler, Delivered } from '../broker.ts'
+import type { BatchHandler } from '../broker.ts'
 
 const MAX_BATCH_MESSAGES = 500
 const MAX_BATCH_BYTES = 1024 * 1024

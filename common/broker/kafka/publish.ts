@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { IHeaders, Message, Producer } from 'kafkajs'
+import { type Header, type Outgoing, type RecordPosition, sizeBytes } from '../../messages/message.ts'
 import { type Topic, topicSettings } from '../../messages/topics.ts'
 import { within } from '../../service/deadline.ts'
-import { type Header, MessageTooLarge, type Outgoing, type Placed, sizeBytes } from '../broker.ts'
+import { MessageTooLarge } from '../broker.ts'
 import { type Client, type Connect, retry } from './client.ts'
 import { isRefusedLogin, protocolError } from './errors.ts'
 import { partitionOf } from './partition-of.ts'
@@ -19,7 +20,7 @@ const FIRST_PAUSE_MS = 100
 const LONGEST_PAUSE_MS = 1000
 
 export interface Publisher {
-  publish(messages: readonly Outgoing[]): Promise<readonly Placed[]>
+  publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
   /** Refuses what comes from now on; waits for what is under way, at most `graceMs`. */
   close(graceMs: number): Promise<void>
 }
@@ -27,9 +28,9 @@ export interface Publisher {
 /** A call of `publish`, as far as it concerns one topic. */
 interface Call {
   /** By index within the call. */
-  readonly places: Placed[]
+  readonly places: RecordPosition[]
   missing: number
-  resolve(places: readonly Placed[]): void
+  resolve(places: readonly RecordPosition[]): void
   reject(error: unknown): void
 }
 
@@ -64,7 +65,7 @@ export function createPublisher(options: { readonly connect: Connect; readonly t
         if (bytes > limitBytes || framedBytes(message) > limitBytes + FRAMING_BYTES)
           throw new MessageTooLarge(message.topic, bytes, limitBytes)
       }
-      const places: Placed[] = []
+      const places: RecordPosition[] = []
       const byTopic = Map.groupBy(messages.entries(), ([, message]) => message.topic)
       await Promise.all(
         byTopic.entries().map(async ([topic, entries]) => {
@@ -86,7 +87,7 @@ export function createPublisher(options: { readonly connect: Connect; readonly t
 }
 
 interface Lane {
-  publish(messages: readonly Outgoing[]): Promise<readonly Placed[]>
+  publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
   close(graceMs: number): Promise<void>
 }
 
@@ -204,7 +205,7 @@ function createLane(options: { readonly connect: Connect; readonly topics: Topic
 
   return {
     publish(messages) {
-      const { promise, resolve, reject } = Promise.withResolvers<readonly Placed[]>()
+      const { promise, resolve, reject } = Promise.withResolvers<readonly RecordPosition[]>()
       const call: Call = { places: [], missing: messages.length, resolve, reject }
       for (const [index, message] of messages.entries()) waiting.push(entryOf(message, call, index))
       working ??= work()

@@ -1,8 +1,8 @@
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 
-test('a part that gives up ends its process with code 1, and the others leave in order', async () => {
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, 'lifecycle.test.child.ts')], {
+test('a component that gives up ends its process with code 1, and the others close in order', async () => {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, 'run.test.child.ts')], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
   const out = await new Response(child.stdout).text()
