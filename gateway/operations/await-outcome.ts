@@ -1,5 +1,5 @@
-// 6. Wakes who waits for a result: Prefer: wait, the SSE stream and the GraphQL subscription. Next: monitor/events/receive.ts
-
+// 7. Whoever waits for an operation is woken: Prefer: wait, SSE, the subscription. Next: monitor/events/receive.ts
+import { pause } from '@posta/common/service/backoff.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { and, ne, sql } from 'drizzle-orm'
@@ -9,26 +9,26 @@ import { isTerminal, type Operation } from './operation.ts'
 import type { Read } from './read.ts'
 
 const POLL_MS = 50
-/** Bounds in all and by user, so that nobody can take every place. */
 const MAX_WAITERS = 10_000
+/** So that one user cannot take all places. */
 const MAX_WAITERS_PER_USER = 200
 
 /** Everyone in this process who waits for an operation's outcome. */
 export interface Waiters {
   /**
-   * The operation once it is terminal, or as it is when `signal` aborts. What it returns was read from the database.
-   * @throws Problem `not-found`; `too-many-requests` or `overloaded` where too many wait already.
+   * The operation once it is terminal, or as it is when `signal` aborts, read from the database.
+   * @throws Problem `not-found`; `too-many-requests` or `overloaded` if too many are waiting already.
    */
   awaitOutcome(user: string, id: string, signal: AbortSignal): Promise<Operation>
-  /** The operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
+  /** Yields the operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
   changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void>
-  /** Wakes those who wait for these operations: this process has just committed their results. */
+  /** Wakes those who wait for these operations. Call it once this process has committed their results. */
   wake(ids: readonly string[]): void
 }
 
 /**
- * A result may arrive at another gateway. So besides this process's own commits one poll looks at every operation that
- * someone here waits for, and only while someone does.
+ * Another gateway may receive the result. So, besides `wake`, one poll reads the status of every operation that someone in
+ * this process waits for. It runs only while someone waits.
  */
 export function createWaiters(options: { database: Database; read: Read; log: Logger }): Waiters {
   const { database, read, log } = options
@@ -41,10 +41,9 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     for (const id of ids) for (const resolve of waiters.get(id) ?? []) resolve()
   }
 
-  /** Looks every 50 ms, until nobody waits. */
   async function poll(): Promise<void> {
     polling = true
-    for (await Bun.sleep(POLL_MS); waiters.size > 0; await Bun.sleep(POLL_MS)) {
+    for (await pause(POLL_MS); waiters.size > 0; await pause(POLL_MS)) {
       try {
         const ids = JSON.stringify([...waiters.keys()])
         const terminal = await database
@@ -53,7 +52,7 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
           .where(and(sql`${operations.id} IN (SELECT value FROM json_each(${ids}))`, ne(operations.status, 'pending')))
         wake(terminal.map(({ id }) => id))
       } catch (error) {
-        log.warn({ err: error }, 'operations that are waited for could not be read')
+        log.warn({ err: error }, 'the operations that clients wait for could not be read; trying again')
       }
     }
     polling = false
@@ -82,7 +81,7 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     waiters.set(id, resolvers.add(woken.resolve))
     signal.addEventListener('abort', () => woken.resolve(), { once: true })
     try {
-      // Registered first, read second: a result that comes between is not missed.
+      // Registered before this read, so that a result that arrives in between is not missed.
       const now = await read.one(user, id)
       if (isTerminal(now) || signal.aborted) return now
       if (!polling) void poll()

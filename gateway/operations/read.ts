@@ -9,9 +9,9 @@ import { type Operation, toOperation } from './operation.ts'
 const Cursor = v.pipe(v.string(), v.maxLength(64))
 
 export interface Read {
-  /** @throws Problem `not-found`, also where it is another's. */
+  /** @throws Problem `not-found`, also if the operation is another user's. */
   one(user: string, id: string): Promise<Operation>
-  /** The user's own, newest first. @throws Problem `malformed-request` for a cursor that is none. */
+  /** The user's own, newest first. @throws Problem `malformed-request` if the cursor is not one of this list. */
   page(
     user: string,
     asked: { limit: number; cursor?: string | undefined },
