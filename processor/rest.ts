@@ -34,12 +34,12 @@ const ShownRates = v.object({ ...Rates.entries, storedAt: v.string() })
 
 const Cursor = v.object({ completedAt: v.string(), id: v.string() })
 
-interface Parts {
+interface Options {
   readonly results: Results
   readonly verify: TokenVerifier
 }
 
-export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
+export function resultRoutes({ results, verify }: Options): Hono<Authenticated> {
   const route = routesOf('results', verify)
   return new Hono<Authenticated>()
     .get(
@@ -60,7 +60,7 @@ export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
     .get(
       '/:id',
       ...route({
-        summary: 'The result of an operation, with the rates that it rests on',
+        summary: 'The result of an operation, with the rates that it was computed from',
         caller: 'user',
         answers: { 200: json(ShownResultWithRates, 'The result.') },
         problems: ['not-found'],
@@ -69,13 +69,16 @@ export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
         const { user = undefined } = ownOnly(c.var.caller)
         const found = await results.get(c.req.param('id'))
         if (!found || (user !== undefined && found.user !== user))
-          throw new Problem('not-found', 'You have no result with this id. An operation has one once it is performed.')
+          throw new Problem(
+            'not-found',
+            'You have no result with this id. An operation has a result once it has been performed.',
+          )
         return c.json({ ...shown(found), rates: found.rates })
       },
     )
 }
 
-export function rateRoutes({ results, verify }: Parts): Hono<Authenticated> {
+export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
   const route = routesOf('rates', verify)
   return new Hono<Authenticated>().get(
     '/:base',
@@ -98,7 +101,7 @@ export function rateRoutes({ results, verify }: Parts): Hono<Authenticated> {
   )
 }
 
-/** Operators see what is everyone's, others their own. */
+/** Operators see everyone's results, other users their own. */
 function ownOnly({ user, role }: Caller): { user?: string } {
   return role === 'operator' ? {} : { user }
 }

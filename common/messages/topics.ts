@@ -1,6 +1,6 @@
 import { NAME } from '../name.ts'
 
-/** A topic and how it is made where it does not exist. The partition count is fixed at creation. */
+/** What a topic is created with. Its partition count cannot change later. */
 interface TopicSettings {
   readonly partitions: number
   readonly retentionMs: number
@@ -22,7 +22,7 @@ export const topicSettings: Readonly<Record<Topic, TopicSettings>> = {
   [topics.requests]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
   [topics.results]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
   [topics.events]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
-  // A dead letter holds the original bytes and headers and more: it must fit where the original did.
+  // Larger than the others, since a dead letter holds a whole message and more.
   [topics.deadLetters]: { partitions: 1, retentionMs: 30 * DAY_MS, maxMessageBytes: 2 * 1024 * 1024 },
 }
 

@@ -1,4 +1,4 @@
-// 7. Whoever waits for an operation is woken: Prefer: wait, SSE, the subscription. Next: monitor/events/receive.ts
+// 7. Wakes those who wait for an operation: Prefer: wait, SSE, the subscription. Next: monitor/events/receive.ts
 import { pause } from '@posta/common/service/backoff.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'

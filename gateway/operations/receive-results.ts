@@ -1,4 +1,4 @@
-// 6. A result makes its operation terminal. Next: await-outcome.ts
+// 6. Makes operations terminal by their results. Next: await-outcome.ts
 import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
 import { consume } from '@posta/common/consumer/consume.ts'
 import { type Decoded, decode } from '@posta/common/messages/envelope.ts'

@@ -1,4 +1,4 @@
-// 2. The relay sends what is in the outbox to the broker, in batches. Next: processor/receive-requests.ts
+// 2. Sends the outbox to the broker, in batches. Next: processor/receive-requests.ts
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'

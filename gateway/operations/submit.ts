@@ -1,4 +1,4 @@
-// 1. What a client submits becomes an operation, stored together with its row in the outbox. Next: relay.ts
+// 1. Accepts an operation and stores it with its row in the outbox. Next: relay.ts
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
