@@ -52,7 +52,9 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   const accounts = { ...others, logIn: metrics.logins(logIn) }
 
   const rates = createRates({ url: config.ratesUrl }, deps, log)
-  const submit = metrics.submissions(createSubmit({ database, writer, rates, onAccepted: metrics.accepted, deps }))
+  const submit = metrics.submissions(
+    createSubmit({ database, writer, sources: { rates }, onAccepted: metrics.accepted, deps }),
+  )
   const read = createRead(database)
   const waiters = createWaiters({ database, read, log })
   const onCompleted = (operations: readonly Completed[]) => {

@@ -4,12 +4,12 @@ import { readProcessorConfig } from './config.ts'
 
 test('everything has a default that needs nothing', () => {
   const config = readProcessorConfig({ DATA_DIR: '/somewhere' })
-  expect(config).toMatchObject({ port: 3001, dailyLimitUsdE8: 10_000 * 1e8 })
+  expect(config).toMatchObject({ port: 3001, bounds: new Map([['daily-usd', 10_000 * 1e8]]) })
   expect(config.storeUrl).toBe(`file:${join('/somewhere', 'processor.db')}`)
 })
 
 test('the daily limit is exact to 1e-8 USD, up to ten million', () => {
-  const limitOf = (text: string) => readProcessorConfig({ DAILY_LIMIT_USD: text }).dailyLimitUsdE8
+  const limitOf = (text: string) => readProcessorConfig({ DAILY_LIMIT_USD: text }).bounds.get('daily-usd')
   expect(limitOf('0.00000001')).toBe(1)
   expect(limitOf('9999999.99999999')).toBe(999_999_999_999_999)
   expect(limitOf('10000000')).toBe(1_000_000_000_000_000)

@@ -4,6 +4,8 @@ import {
   brokerEntries,
   resolveBrokerConfig,
 } from '@posta/common/broker/config.ts'
+import type { Limit } from '@posta/common/operations/contract.ts'
+import { type LimitVariable, limits } from '@posta/common/operations/limits.ts'
 import {
   type CommonConfig,
   commonEntries,
@@ -19,27 +21,42 @@ import * as v from 'valibot'
 export interface ProcessorConfig extends CommonConfig {
   readonly broker: BrokerConfig
   readonly storeUrl: string
-  /** In 1e-8 USD. */
-  readonly dailyLimitUsdE8: number
+  /** The bound of each limit, by its name, in the limit's units. */
+  readonly bounds: ReadonlyMap<string, number>
 }
 
-const MAX_DAILY_LIMIT_USD = 10_000_000
+/** Every sum of amounts within a bound is a whole number below 2^53, also with one more amount added. */
+const MAX_UNITS = 1e15
+
+/** A decimal number of at most `digits` digits after the point, in units of 10^-digits. */
+function bound({ digits, defaultBound }: Limit) {
+  const max = new Big(MAX_UNITS).div(new Big(10).pow(digits))
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(
+        new RegExp(`^\\d{1,16}(?:\\.\\d{1,${Math.max(1, digits)}})?$`),
+        'must be a decimal number such as 10000 or 99.50',
+      ),
+      v.transform((text) => new Big(text).times(new Big(10).pow(digits)).toNumber()),
+      v.minValue(1, 'must be more than 0'),
+      v.maxValue(MAX_UNITS, `must be at most ${max.toFixed()}`),
+    ),
+    defaultBound,
+  )
+}
+
+// `fromEntries` forgets the names of the keys.
+const limitEntries = Object.fromEntries(limits.map((limit) => [limit.variable, bound(limit)])) as Record<
+  LimitVariable,
+  ReturnType<typeof bound>
+>
 
 const entries = {
   ...commonEntries,
   ...brokerEntries,
   PROCESSOR_STORE_URL: v.optional(StoreUrl),
-  // At most 1e15 in 1e-8 USD, which is below 2^53: sums within a limit are exact as numbers.
-  DAILY_LIMIT_USD: v.optional(
-    v.pipe(
-      v.string(),
-      v.regex(/^\d{1,8}(?:\.\d{1,8})?$/, 'must be a decimal number such as 10000 or 99.50'),
-      v.transform((text) => new Big(text).times(1e8).toNumber()),
-      v.minValue(1, 'must be more than 0'),
-      v.maxValue(MAX_DAILY_LIMIT_USD * 1e8, `must be at most ${MAX_DAILY_LIMIT_USD}`),
-    ),
-    '10000',
-  ),
+  ...limitEntries,
 }
 
 /** @throws ConfigError with every fault. */
@@ -49,6 +66,6 @@ export function readProcessorConfig(environment: Environment): ProcessorConfig {
     ...resolveConfig('processor', values),
     broker: resolveBrokerConfig(values, values.DATA_DIR),
     storeUrl: values.PROCESSOR_STORE_URL ?? fileUrl(values.DATA_DIR, 'processor.db'),
-    dailyLimitUsdE8: values.DAILY_LIMIT_USD,
+    bounds: new Map(limits.map(({ name, variable }) => [name, values[variable]])),
   }
 }

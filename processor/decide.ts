@@ -2,22 +2,23 @@
 import type { Verdict } from '@posta/common/consumer/consume.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
-import type { Performer } from '@posta/common/operations/contract.ts'
+import { type Contract, type LimitState, type Performer, periodOf } from '@posta/common/operations/contract.ts'
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Performers } from './performers/performers.ts'
 import { type Request, toReply } from './request-reply.ts'
-import { type Result, type ResultSummary, userDayKey } from './results/results.ts'
+import { type Allowance, allowanceKey, type Result, type ResultSummary } from './results/results.ts'
 
 /** All that a decision depends on, besides the requests. */
 export interface Known {
   readonly performers: Performers
-  readonly dailyLimitUsdE8: number
+  /** The bound of each limit, by its name, in the limit's units. */
+  readonly bounds: ReadonlyMap<string, number>
   /** The results that these operations have already, by id. */
   readonly stored: ReadonlyMap<string, ResultSummary>
-  /** What counts against each user's limit of each day before these requests, by `userDayKey`, in 1e-8 USD. */
-  readonly countedUsdE8: ReadonlyMap<string, number>
+  /** What the operations before these requests use of each allowance, by `allowanceKey`, in the limit's units. */
+  readonly used: ReadonlyMap<string, number>
   readonly completedAt: string
 }
 
@@ -40,10 +41,20 @@ export function isPerformed({ user, redrive }: Request, stored: ResultSummary | 
   return deadLettered && redrive !== undefined && user === stored.user
 }
 
+/** What an operation counts against; undefined if its contract has no limit. */
+export function allowanceOf({
+  user,
+  type,
+  createdAt,
+}: Pick<Request, 'user' | 'type' | 'createdAt'>): Allowance | undefined {
+  const { limit }: Contract = catalog[type]
+  return limit && { user, limit: limit.name, period: periodOf(limit, createdAt) }
+}
+
 /** Decides on requests of one partition, in their order. */
 export function decide(requests: readonly Request[], known: Known): Decision {
   const stored = new Map(known.stored)
-  const countedUsdE8 = new Map(known.countedUsdE8)
+  const used = new Map(known.used)
   /** Users with a request in this batch that could not be performed. */
   const blocked = new Set<string>()
   const effects: ({ append: Result[] } | { replace: Result })[] = []
@@ -55,8 +66,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
     const tooOld = isTooOld(request, known.completedAt)
     if (before && (tooOld || !isPerformed(request, before))) return answer(request, before)
     if (tooOld) return { dead: 'It is so old that its result may be deleted: its effect could happen twice.' }
-    const counted = countedUsdE8.get(userDayKey(request)) ?? 0
-    const attempt = perform(request, counted, known)
+    const attempt = perform(request, used, known)
     if (!('result' in attempt)) {
       blocked.add(request.user)
       return attempt
@@ -65,7 +75,10 @@ export function decide(requests: readonly Request[], known: Known): Decision {
     // A redrive that fails changes nothing.
     if (before && result.status === 'failed') return answer(request, before)
     stored.set(result.id, result)
-    countedUsdE8.set(userDayKey(result), counted + result.countedUsdE8)
+    if (result.counts) {
+      const key = allowanceKey({ user: result.user, ...result.counts })
+      used.set(key, (used.get(key) ?? 0) + result.counts.amount)
+    }
     const last = effects.at(-1)
     if (before) effects.push({ replace: result })
     else if (last && 'append' in last) last.append.push(result)
@@ -95,29 +108,34 @@ type Attempt = { readonly result: Result } | { readonly dead: string } | { reado
 
 function perform<Type extends OperationType>(
   request: Request & { readonly type: Type },
-  countedUsdE8: number,
-  { performers, dailyLimitUsdE8, completedAt }: Known,
+  used: ReadonlyMap<string, number>,
+  { performers, bounds, completedAt }: Known,
 ): Attempt {
-  const { type, rates, redrive } = request
+  const { id, user, type, createdAt, redrive } = request
   const contract: Catalog[Type] = catalog[type]
   const performer: Performer<Catalog[Type]> = performers[type]
   const checked = v.safeParse(contract.input, request.input)
-  if (!checked.success) {
-    const faults = inputFaults(checked.issues, '#/input').map(({ pointer, detail }) => `${pointer} ${detail}`)
-    return { dead: `The input does not fit the contract of ${type}: ${faults.join('; ')}.` }
-  }
+  if (!checked.success) return { dead: faultsOf('input', type, checked.issues) }
+  const prepared = v.safeParse(contract.facts, request.facts)
+  if (!prepared.success) return { dead: faultsOf('facts', type, prepared.issues) }
   const input = checked.output
+  const facts = prepared.output
+  const allowance = allowanceOf(request)
+  const limit: LimitState = allowance
+    ? { used: used.get(allowanceKey(allowance)) ?? 0, bound: bounds.get(allowance.limit) ?? 0 }
+    : { used: 0, bound: Number.POSITIVE_INFINITY }
   try {
-    const outcome = performer({ input, rates, countedUsdE8, dailyLimitUsdE8 })
-    const common = { ...commonOf(request, input, completedAt), redrive }
+    const outcome = performer.decide({ id, user, createdAt, input, facts, limit })
+    const common = { id, user, type, input, facts, createdAt, completedAt, redrive }
     const result: Result =
       'failure' in outcome
-        ? { ...common, status: 'failed', error: outcome.failure, countedUsdE8: 0 }
+        ? { ...common, status: 'failed', error: outcome.failure }
         : {
             ...common,
             status: 'succeeded',
             output: v.parse(contract.output, outcome.output),
-            countedUsdE8: outcome.countsUsdE8 ?? 0,
+            lookup: outcome.lookup,
+            counts: allowance && { limit: allowance.limit, period: allowance.period, amount: outcome.counts ?? 0 },
           }
     // Throws for a result that is too large for a message, so that it is not stored.
     toReply(result, request)
@@ -128,17 +146,23 @@ function perform<Type extends OperationType>(
   }
 }
 
-/** The result of a request that was dead-lettered. Operators find the reason in the dead letter. */
-export function deadLettered(request: Request, completedAt: string): Result {
-  const checked = v.safeParse(catalog[request.type].input, request.input)
-  return {
-    ...commonOf(request, checked.success ? checked.output : undefined, completedAt),
-    status: 'failed',
-    error: { code: 'dead-lettered', message: problems['dead-lettered'].help },
-    countedUsdE8: 0,
-  }
+function faultsOf(member: 'input' | 'facts', type: OperationType, issues: readonly v.BaseIssue<unknown>[]): string {
+  const faults = inputFaults(issues, `#/${member}`).map(({ pointer, detail }) => `${pointer} ${detail}`)
+  return `The request does not fit the contract of ${type}: ${faults.join('; ')}.`
 }
 
-function commonOf({ id, user, type, rates, createdAt, day }: Request, input: Result['input'], completedAt: string) {
-  return { id, user, type, input, rates, createdAt, completedAt, day }
+/** The result of a request that was dead-lettered. Operators find the reason, and what it held, in the dead letter. */
+export function deadLettered(request: Request, completedAt: string): Result {
+  const { id, user, type, createdAt } = request
+  const checked = v.safeParse(catalog[type].input, request.input)
+  return {
+    id,
+    user,
+    type,
+    input: checked.success ? checked.output : undefined,
+    createdAt,
+    completedAt,
+    status: 'failed',
+    error: { code: 'dead-lettered', message: problems['dead-lettered'].help },
+  }
 }

@@ -80,7 +80,7 @@ test('a request on the broker is answered on the broker, and its result is shown
   expect(await result.json()).toMatchObject({
     status: 'succeeded',
     output: { amount: '147986.25' },
-    countedUsd: '100.5',
+    counts: { limit: 'daily-usd', amount: '100.5' },
   })
   expect((await fetch(`${url}/results/op-1`)).status).toBe(401)
 

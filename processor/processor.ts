@@ -13,7 +13,7 @@ import { openResults } from './results/open.ts'
 
 /** Processor and its components: read this to see how it hangs together. */
 export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, listener: Listener): Service {
-  const { dailyLimitUsdE8 } = config
+  const { bounds } = config
   const { app, log, metrics, complete } = beginService('processor', config, deps)
 
   const results = openResults(config.storeUrl)
@@ -32,9 +32,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
       { name: 'store', check: results.ping, close: results.close },
       { name: 'broker', check: broker.ping, close: broker.close },
       maintenance({ results, deps, log }),
-      consumerComponent('requests', () =>
-        receiveRequests({ broker, results, performers, dailyLimitUsdE8, log, metrics, deps }),
-      ),
+      consumerComponent('requests', () => receiveRequests({ broker, results, performers, bounds, log, metrics, deps })),
     ],
   })
 }

@@ -18,6 +18,8 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
+const allowance = (user: string, period = '2026-11-23') => ({ user, limit: 'daily-usd', period })
+
 /** A member of the group, on a store, with a broker in the test's hands. */
 async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}) {
   const results = store.open()
@@ -28,7 +30,7 @@ async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}
     broker: hand.broker,
     results,
     performers,
-    dailyLimitUsdE8: 10_000 * 1e8,
+    bounds: new Map([['daily-usd', 10_000 * 1e8]]),
     log: createLog('test', 'silent'),
     metrics,
     deps: { ...systemDeps, now: () => NOON_MS + 1000 },
@@ -84,9 +86,14 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       })
       expect(b).toMatchObject({ data: { output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'live' } } })
       expect(c).toMatchObject({ type: 'posta.operation.failed', data: { error: { code: 'limit-exceeded' } } })
-      expect(await results.get('a')).toMatchObject({ countedUsdE8: 10_050_000_000, day: '2026-11-23', rates: usdRates })
-      expect(await results.get('c')).toMatchObject({ status: 'failed', countedUsdE8: 0, rates: usdRates })
-      expect((await results.newestRates('USD'))?.table).toEqual(usdRates)
+      expect(await results.get('a')).toMatchObject({
+        counts: { limit: 'daily-usd', period: '2026-11-23', amount: 10_050_000_000 },
+        facts: usdRates,
+      })
+      const failed = await results.get('c')
+      expect(failed).toMatchObject({ status: 'failed', facts: usdRates })
+      expect(failed?.counts).toBeUndefined()
+      expect((await results.newest('store-rates', 'USD'))?.facts).toEqual(usdRates)
       expect(committed()).toBe(3)
     })
 
@@ -127,7 +134,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       ])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded', 'c succeeded'])
       expect(replies()[0]?.data.completedAt).toBe('2026-11-23T12:00:01.000Z')
-      expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([10_000 * 1e8])
+      expect(await results.used([allowance('ana')])).toEqual([10_000 * 1e8])
     })
 
     test('is neither stored nor answered by a member that has lost its partition', async () => {
@@ -142,7 +149,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const { deliver, replies, results } = await member(newStore())
       await deliver([requested('a', { input: usd('6000') }), requested('b'), requested('a', { input: usd('6000') })])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b succeeded'])
-      expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([6001 * 1e8])
+      expect(await results.used([allowance('ana')])).toEqual([6001 * 1e8])
     })
 
     test('of 500 with a poison one among them has 499 successes, and a failure that is answered', async () => {
@@ -156,11 +163,9 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(failed)).toEqual(['op-250 dead-lettered'])
       expect(new Set(replies().map(({ subject }) => subject))).toEqual(new Set(ids))
       expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
-      expect(await results.get('op-250')).toMatchObject({
-        status: 'failed',
-        error: { code: 'dead-lettered' },
-        countedUsdE8: 0,
-      })
+      const poison = await results.get('op-250')
+      expect(poison).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' } })
+      expect(poison?.counts).toBeUndefined()
     })
 
     test('is counted in the metrics when it is stored, and not when it comes again', async () => {
@@ -230,7 +235,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
             expect(distinct(cut.published)).toEqual(distinct(whole.published))
             for (const user of ['ana', 'bob'])
               for (const day of ['2026-11-23', '2026-11-24'])
-                expect((await cut.results.countedUsdE8([{ user, day }]))[0]).toBeLessThanOrEqual(10_000 * 1e8)
+                expect((await cut.results.used([allowance(user, day)]))[0]).toBeLessThanOrEqual(10_000 * 1e8)
           },
         ),
         { numRuns: runs },
@@ -260,9 +265,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
           const [one, other] = members.map(({ published }) => published)
           expect(one).toHaveLength(messages.length)
           expect(other).toEqual(one)
-          const counted = await members[0]?.results.countedUsdE8(
-            ['ana', 'bob'].map((user) => ({ user, day: '2026-11-23' })),
-          )
+          const counted = await members[0]?.results.used(['ana', 'bob'].map((user) => allowance(user)))
           expect(Math.max(...(counted ?? []))).toBeLessThanOrEqual(10_000 * 1e8)
         }),
         { numRuns: runs },
@@ -299,9 +302,11 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   describe('an operation that cannot be performed', () => {
     const failing = (fails: (amount: string) => boolean): RequestsOptions['performers'] => ({
       ...performers,
-      convert(facts) {
-        if (fails(facts.input.amount)) throw new Error('Not today.')
-        return performers.convert(facts)
+      convert: {
+        decide(asked) {
+          if (fails(asked.input.amount)) throw new Error('Not today.')
+          return performers.convert.decide(asked)
+        },
       },
     })
 
@@ -345,7 +350,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       ],
     ])('is one whose output %s, too', async (_, output) => {
       const { deliver, replies, committed } = await member(newStore(), {
-        performers: { ...performers, convert: () => ({ output }) },
+        performers: { ...performers, convert: { decide: () => ({ output }) } },
       })
       await deliver([requested('a'), requested('b', { user: 'bob', type: 'store-rates', input: { base: 'USD' } })])
       await eventually(() => committed() === 2)
@@ -435,8 +440,10 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const broken = await member(store, {
         performers: {
           ...performers,
-          convert() {
-            throw new Error('Out of order.')
+          convert: {
+            decide() {
+              throw new Error('Out of order.')
+            },
           },
         },
       })
@@ -453,7 +460,11 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       await deliver([redriven, requested('b', { input: usd('6000') })])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
       expect(replies()[0]).toMatchObject({ id: 'a.r1', redrive: 'r1', subject: 'a' })
-      expect(await results.get('a')).toMatchObject({ status: 'succeeded', redrive: 'r1', countedUsdE8: 6000 * 1e8 })
+      expect(await results.get('a')).toMatchObject({
+        status: 'succeeded',
+        redrive: 'r1',
+        counts: { amount: 6000 * 1e8 },
+      })
       await deliver([redriven])
       expect(published.at(-1)).toEqual(published[0])
       await deliver([requested('a', { input: usd('6000'), redrive: 'r2' })])
@@ -520,7 +531,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         requested('b', { input: usd('5'), redrive: 'r2' }),
       ])
       expect(outcomes(replies().slice(2))).toEqual(['a succeeded', 'b limit-exceeded'])
-      expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([1e8])
+      expect(await results.used([allowance('ana')])).toEqual([1e8])
     })
 
     test('of what has no result is performed as any request', async () => {

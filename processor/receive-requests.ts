@@ -3,16 +3,17 @@ import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
-import { deadLettered, decide, type Effect, isPerformed } from './decide.ts'
+import { allowanceOf, deadLettered, decide, type Effect, isPerformed } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, readRequest, toReply } from './request-reply.ts'
-import { type Result, type ResultSummary, type Results, userDayKey } from './results/results.ts'
+import { allowanceKey, type Result, type ResultSummary, type Results } from './results/results.ts'
 
 export interface RequestsOptions
   extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
   readonly results: Results
   readonly performers: Performers
-  readonly dailyLimitUsdE8: number
+  /** The bound of each limit, by its name, in the limit's units. */
+  readonly bounds: ReadonlyMap<string, number>
 }
 
 /** How often a batch is decided at once, before a pause, while another member of the group stores some of its results. */
@@ -30,7 +31,7 @@ const MAX_DECISIONS = 5
  * totals: a total includes every result that was read, and if it includes others, `append` stops.
  */
 export function receiveRequests(options: RequestsOptions): Subscription {
-  const { broker, results, performers, dailyLimitUsdE8, metrics, deps } = options
+  const { broker, results, performers, bounds, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
     help: 'Operations whose result was stored, by status.',
@@ -49,8 +50,8 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     const requests = received.map(({ item }) => item)
     for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
       const stored = await results.find([...new Set(requests.map(({ id }) => id))])
-      const countedUsdE8 = await countedBefore(requests, stored)
-      const decision = decide(requests, { performers, dailyLimitUsdE8, stored, countedUsdE8, completedAt: isoNow() })
+      const used = await usedBefore(requests, stored)
+      const decision = decide(requests, { performers, bounds, stored, used, completedAt: isoNow() })
       signal.throwIfAborted()
       if (await store(decision.effects)) {
         signal.throwIfAborted()
@@ -62,15 +63,16 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     throw new Error('Another member of the group keeps storing results of the same requests.')
   }
 
-  async function countedBefore(
+  async function usedBefore(
     requests: readonly Request[],
     stored: ReadonlyMap<string, ResultSummary>,
   ): Promise<ReadonlyMap<string, number>> {
     const performed = requests.filter((request) => isPerformed(request, stored.get(request.id)))
-    const userDays = new Map(performed.map(({ user, day }) => [userDayKey({ user, day }), { user, day }]))
-    if (userDays.size === 0) return new Map()
-    const counted = await results.countedUsdE8([...userDays.values()])
-    return new Map([...userDays.keys()].map((key, index) => [key, counted[index] ?? 0]))
+    const allowances = performed.flatMap((request) => allowanceOf(request) ?? [])
+    const byKey = new Map(allowances.map((allowance) => [allowanceKey(allowance), allowance]))
+    if (byKey.size === 0) return new Map()
+    const used = await results.used([...byKey.values()])
+    return new Map([...byKey.keys()].map((key, index) => [key, used[index] ?? 0]))
   }
 
   /** False if another member stored one of these results first. That one and those after it are then not stored. */

@@ -1,7 +1,6 @@
 import { decode, encode } from '@posta/common/messages/envelope.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
-import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { ResultSummary } from './results/results.ts'
 
 /** What gateway asks processor to do. */
@@ -10,12 +9,10 @@ export interface Request {
   readonly id: string
   readonly user: string
   readonly type: OperationType
-  /** As it came. Whether it fits the contract is checked when the operation is performed. */
+  /** Input and facts as they came. Whether they fit the contract is checked when the operation is performed. */
   readonly input: Readonly<Record<string, unknown>>
-  readonly rates: RateTable
+  readonly facts: Readonly<Record<string, unknown>> | undefined
   readonly createdAt: string
-  /** The UTC date of `createdAt`. */
-  readonly day: string
   readonly redrive: string | undefined
   readonly traceparent: string | undefined
 }
@@ -28,15 +25,13 @@ export function readRequest(message: Delivered): { readonly item: Request } | { 
   if ('unreadable' in decoded) return decoded
   const { type, data, redrive, traceparent } = decoded.envelope
   if (type !== 'posta.operation.requested') return { unreadable: 'It is not a request.' }
-  const { operation: id, user, operationType, input, rates, createdAt } = data
+  const { operation: id, user, operationType, input, facts, createdAt } = data
   if (![id, user, redrive ?? id].every((text) => ID.test(text)))
     return { unreadable: 'One of its ids is not 1 to 100 visible ASCII characters.' }
   // The key decides the partition. Order and limit rely on each user having one partition.
   if (Buffer.from(message.key ?? []).toString() !== user) return { unreadable: "Its key is not the user's id." }
-  const createdAtMs = Date.parse(createdAt)
-  if (Number.isNaN(createdAtMs)) return { unreadable: 'Its createdAt is not a time that exists.' }
-  const day = new Date(createdAtMs).toISOString().slice(0, 10)
-  return { item: { id, user, type: operationType, input, rates, createdAt, day, redrive, traceparent } }
+  if (Number.isNaN(Date.parse(createdAt))) return { unreadable: 'Its createdAt is not a time that exists.' }
+  return { item: { id, user, type: operationType, input, facts, createdAt, redrive, traceparent } }
 }
 
 /**

@@ -42,21 +42,21 @@ async function get(path: string, token = 'ana', method = 'GET') {
 const Page = v.object({ items: v.array(v.looseObject({ id: v.string() })), next: v.optional(v.string()) })
 
 const rates = { base: 'USD', date: '2026-11-23', source: 'live' as const, rates: [{ code: 'ARS', rate: '1472.5' }] }
+const { counts: _, ...withoutCounts } = conversion('ana-5', { completedAt: '2026-11-23T13:00:00.000Z' })
 const table: Result = {
-  ...conversion('ana-5', { completedAt: '2026-11-23T13:00:00.000Z', countedUsdE8: 0 }),
+  ...withoutCounts,
   type: 'store-rates',
   input: { base: 'USD' },
-  rates,
+  facts: rates,
+  lookup: { key: 'USD', order: '2026-11-23' },
 }
 const refused: Result = {
   id: 'bob-1',
   user: 'bob',
   type: 'convert',
-  rates,
+  facts: rates,
   createdAt: '2026-11-23T12:00:00.000Z',
   completedAt: '2026-11-23T12:30:00.000Z',
-  day: '2026-11-23',
-  countedUsdE8: 0,
   status: 'failed',
   error: { code: 'limit-exceeded', message: 'Too much.' },
 }
@@ -64,7 +64,10 @@ const refused: Result = {
 beforeAll(async () => {
   await results.append([
     ...[1, 2, 3, 4].map((index) =>
-      conversion(`ana-${index}`, { completedAt: `2026-11-23T12:0${index}:00.000Z`, countedUsdE8: 10_050_000_000 }),
+      conversion(`ana-${index}`, {
+        completedAt: `2026-11-23T12:0${index}:00.000Z`,
+        counts: { limit: 'daily-usd', period: '2026-11-23', amount: 10_050_000_000 },
+      }),
     ),
     refused,
     table,
@@ -106,7 +109,6 @@ describe('GET /results', () => {
       type: 'convert',
       status: 'failed',
       error: { code: 'limit-exceeded', message: 'Too much.' },
-      countedUsd: '0',
       createdAt: '2026-11-23T12:00:00.000Z',
       completedAt: '2026-11-23T12:30:00.000Z',
     })
@@ -128,7 +130,7 @@ describe('GET /results', () => {
 })
 
 describe('GET /results/{id}', () => {
-  test("shows the caller's own with the rates that it rests on", async () => {
+  test("shows the caller's own with the facts that it was decided on", async () => {
     const { status, headers, body } = await get('/results/ana-1')
     expect(status).toBe(200)
     expect(headers.get('cache-control')).toBe('no-store')
@@ -139,10 +141,10 @@ describe('GET /results/{id}', () => {
       status: 'succeeded',
       input: { from: 'USD', to: 'ARS', amount: '1' },
       output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
-      countedUsd: '100.5',
+      counts: { limit: 'daily-usd', period: '2026-11-23', amount: '100.5' },
       createdAt: '2026-11-23T12:00:00.000Z',
       completedAt: '2026-11-23T12:01:00.000Z',
-      rates,
+      facts: rates,
     })
   })
 

@@ -1,5 +1,6 @@
 import { operationTypes } from '@posta/common/operations/catalog.ts'
-import { CurrencyCode, RateDate, RateSource } from '@posta/common/operations/rates.ts'
+import { limits } from '@posta/common/operations/limits.ts'
+import { CurrencyCode, RateTable } from '@posta/common/operations/rates.ts'
 import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem, problemCodes } from '@posta/common/service/problem.ts'
@@ -9,13 +10,6 @@ import { Hono } from 'hono'
 import * as v from 'valibot'
 import type { ResultSummary, Results } from './results/results.ts'
 
-const Rates = v.object({
-  base: v.string(),
-  date: RateDate,
-  source: RateSource,
-  rates: v.array(v.object({ code: v.string(), rate: v.string() })),
-})
-
 const members = {
   id: v.string(),
   user: v.string(),
@@ -24,13 +18,18 @@ const members = {
   input: v.optional(v.record(v.string(), v.unknown())),
   output: v.optional(v.record(v.string(), v.unknown())),
   error: v.optional(v.object({ code: v.picklist(problemCodes), message: v.string() })),
-  countedUsd: v.pipe(v.string(), v.description("What counts against the user's daily limit, in USD.")),
+  counts: v.optional(
+    v.pipe(
+      v.object({ limit: v.string(), period: v.string(), amount: v.string() }),
+      v.description("What it counts against the user's limit. Absent if nothing."),
+    ),
+  ),
   createdAt: v.string(),
   completedAt: v.string(),
 }
 const ShownResult = v.object(members)
-const ShownResultWithRates = v.object({ ...members, rates: Rates })
-const ShownRates = v.object({ ...Rates.entries, storedAt: v.string() })
+const ShownResultWithFacts = v.object({ ...members, facts: v.optional(v.record(v.string(), v.unknown())) })
+const ShownRates = v.object({ ...RateTable.entries, storedAt: v.string() })
 
 const Cursor = v.object({ completedAt: v.string(), id: v.string() })
 
@@ -60,9 +59,9 @@ export function resultRoutes({ results, verify }: Options): Hono<Authenticated> 
     .get(
       '/:id',
       ...route({
-        summary: 'The result of an operation, with the rates that it was computed from',
+        summary: 'The result of an operation, with the facts that it was decided on',
         caller: 'user',
-        answers: { 200: json(ShownResultWithRates, 'The result.') },
+        answers: { 200: json(ShownResultWithFacts, 'The result.') },
         problems: ['not-found'],
       }),
       async (c) => {
@@ -73,7 +72,7 @@ export function resultRoutes({ results, verify }: Options): Hono<Authenticated> 
             'not-found',
             'You have no result with this id. An operation has a result once it has been performed.',
           )
-        return c.json({ ...shown(found), rates: found.rates })
+        return c.json({ ...shown(found), facts: found.facts })
       },
     )
 }
@@ -93,10 +92,10 @@ export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
     async (c) => {
       const base = v.safeParse(CurrencyCode, c.req.param('base'))
       if (!base.success) throw new Problem('malformed-request', 'The path must end in a currency code such as USD.')
-      const newest = await results.newestRates(base.output)
+      const newest = await results.newest('store-rates', base.output)
       if (!newest)
         throw new Problem('not-found', `No rates of ${base.output} are stored. Submit a store-rates operation first.`)
-      return c.json({ ...newest.table, storedAt: newest.completedAt })
+      return c.json({ ...v.parse(RateTable, newest.facts), storedAt: newest.completedAt })
     },
   )
 }
@@ -115,8 +114,14 @@ function shown(result: ResultSummary): v.InferOutput<typeof ShownResult> {
     status,
     input,
     ...(result.status === 'succeeded' ? { output: result.output } : { error: result.error }),
-    countedUsd: new Big(result.countedUsdE8).times('1e-8').toFixed(),
+    ...(result.counts && { counts: { ...result.counts, amount: decimal(result.counts) } }),
     createdAt,
     completedAt,
   }
+}
+
+/** An amount of a limit's units, as a decimal number. */
+function decimal({ limit, amount }: { readonly limit: string; readonly amount: number }): string {
+  const digits = limits.find(({ name }) => name === limit)?.digits ?? 0
+  return new Big(amount).div(new Big(10).pow(digits)).toFixed()
 }

@@ -1,13 +1,14 @@
 import * as v from 'valibot'
 import { NAME } from '../name.ts'
 import { operationTypes } from '../operations/catalog.ts'
-import { RateTable } from '../operations/rates.ts'
 import { problemCodes } from '../service/problem.ts'
 import { type Topic, topics } from './topics.ts'
 
 const Id = v.pipe(v.string(), v.minLength(1), v.maxLength(256))
 const Time = v.pipe(v.string(), v.maxLength(64), v.isoTimestamp())
 const Text = v.pipe(v.string(), v.maxLength(2000))
+/** What the operation's contract has a schema for. */
+const Members = v.record(v.string(), v.unknown())
 
 const OperationRef = { user: Id, operation: Id, operationType: v.picklist(operationTypes) }
 
@@ -23,11 +24,11 @@ export const messages = {
   /** Has everything that processor needs to perform the operation. */
   'posta.operation.requested': {
     topic: topics.requests,
-    data: v.object({ ...OperationRef, input: v.record(v.string(), v.unknown()), rates: RateTable, createdAt: Time }),
+    data: v.object({ ...OperationRef, input: Members, facts: v.optional(Members), createdAt: Time }),
   },
   'posta.operation.succeeded': {
     topic: topics.results,
-    data: v.object({ ...OperationRef, output: v.record(v.string(), v.unknown()), createdAt: Time, completedAt: Time }),
+    data: v.object({ ...OperationRef, output: Members, createdAt: Time, completedAt: Time }),
   },
   'posta.operation.failed': {
     topic: topics.results,

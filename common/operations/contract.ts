@@ -1,23 +1,15 @@
-import type * as v from 'valibot'
+import * as v from 'valibot'
 import type { ProblemCode } from '../service/problem.ts'
-import type { RateTable } from './rates.ts'
 
 /** `v.strictObject` refuses unknown members: for what clients send. `v.object` ignores them: for messages. */
 type ObjectSchema = v.GenericSchema<unknown, Record<string, unknown>>
 
+const noFacts = v.undefined_()
+
 /**
- * Describes an operation to all services: gateway validates `input` and fetches `rates`, and both APIs and all documents
- * follow from it. What the operation does is its performer, `processor/performers/<type>.ts`.
- * @example
- * const contract = {
- *   type: 'double',
- *   summary: 'Double an amount',
- *   description: 'Answers with twice the amount.',
- *   input: v.strictObject({ amount: PositiveDecimal, currency: CurrencyCode }),
- *   output: v.object({ amount: v.string() }),
- *   failures: [],
- *   rates: { base: 'currency', quotes: [], also: ['USD'] },
- * } as const satisfies Contract
+ * Describes an operation to all services. Gateway validates `input`, both APIs and all documents follow from it, and
+ * processor performs it. What it does is its performer, `processor/performers/<type>.ts`. What gateway learns from outside
+ * before it accepts the operation are its facts, which its preparer fetches, `gateway/preparers/<type>.ts`.
  */
 export interface Contract {
   /** `type` in `POST /operations`. In camel case: the GraphQL mutation and the field of `Operation`. */
@@ -28,42 +20,98 @@ export interface Contract {
   readonly output: ObjectSchema
   /** The codes that its performer may fail with. */
   readonly failures: readonly ProblemCode[]
+  /** What gateway learns from outside before it accepts the operation, and sends along. */
+  readonly facts: ObjectSchema | typeof noFacts
+  /** What the operation counts against. Without it: nothing. */
+  readonly limit?: Limit
+}
+
+/**
+ * A contract, whose facts may be left out.
+ * @example
+ * const double = defineContract({
+ *   type: 'double',
+ *   summary: 'Double a number',
+ *   description: 'Answers with twice the number.',
+ *   input: v.strictObject({ number: v.number() }),
+ *   output: v.object({ number: v.number() }),
+ *   failures: [],
+ * })
+ */
+export function defineContract<const C extends Contract>(contract: C): C
+export function defineContract<const C extends Omit<Contract, 'facts'>>(
+  contract: C,
+): C & { readonly facts: typeof noFacts }
+export function defineContract(contract: Omit<Contract, 'facts'>): Contract {
+  return { facts: noFacts, ...contract }
+}
+
+/** How much a user's operations may come to in a period. Operations whose limits have one name count together. */
+export interface Limit {
+  readonly name: string
+  /** The UTC day, or the hour, of the time at which gateway accepted the operation. */
+  readonly period: 'day' | 'hour'
+  /** The environment variable that holds the bound, a decimal number. */
+  readonly variable: string
+  readonly defaultBound: string
   /**
-   * What gateway fetches before it accepts the operation: rates of the currency in the input's member `base`, either all of
-   * them or those for the currencies in the members `quotes` and for the codes in `also`. An unknown currency is a 422 with
-   * a pointer to its member.
+   * Amounts are counted in whole units of 10^-digits, so that they add up exactly. The bound has at most so many digits
+   * after the point.
    */
-  readonly rates: {
-    readonly base: string
-    readonly quotes: readonly string[] | 'all'
-    readonly also?: readonly string[]
-  }
+  readonly digits: number
+}
+
+/** The period in which an operation counts: the beginning of its time of acceptance, such as `2026-11-24` or `2026-11-24T15`. */
+export function periodOf({ period }: Limit, createdAt: string): string {
+  return new Date(createdAt).toISOString().slice(0, period === 'day' ? 10 : 13)
 }
 
 export type InputOf<C extends Contract> = v.InferOutput<C['input']>
 export type OutputOf<C extends Contract> = v.InferOutput<C['output']>
+export type FactsOf<C extends Contract> = v.InferOutput<C['facts']>
 
-/** All that a performer may use. */
-export interface Facts<C extends Contract> {
-  readonly input: InputOf<C>
-  readonly rates: RateTable
-  /** What counts already against the user's limit of the UTC day of `createdAt`, in 1e-8 USD. */
-  readonly countedUsdE8: number
-  /** In 1e-8 USD. */
-  readonly dailyLimitUsdE8: number
+/** In the limit's units. Without a limit nothing is used of an infinite bound. */
+export interface LimitState {
+  /** What the user's earlier operations of the period count. */
+  readonly used: number
+  readonly bound: number
 }
 
-/** `countsUsdE8`: what a success counts against the limit, in 1e-8 USD. */
+/** All that a decision may depend on. */
+export interface Decidable<C extends Contract> {
+  readonly id: string
+  readonly user: string
+  /** When gateway accepted the operation, RFC 3339. */
+  readonly createdAt: string
+  readonly input: InputOf<C>
+  readonly facts: FactsOf<C>
+  readonly limit: LimitState
+}
+
 export type Outcome<C extends Contract> =
-  | { readonly output: OutputOf<C>; readonly countsUsdE8?: number }
+  | {
+      readonly output: OutputOf<C>
+      /** What it counts against the limit, in the limit's units. */
+      readonly counts?: number
+      /** Lets the result be found as the newest with this key: the one whose `order` sorts last, and of those the latest. */
+      readonly lookup?: Lookup
+    }
   | { readonly failure: { readonly code: C['failures'][number]; readonly message: string } }
 
+export interface Lookup {
+  readonly key: string
+  readonly order: string
+}
+
 /**
- * What an operation does. It must be pure: the same facts give the same outcome, on every machine and at any time.
- * @throws Error if the facts do not suffice. The request is tried again, and dead-lettered in the end.
+ * What an operation does.
  * @example
- * const double: Performer<typeof contract> = ({ input }) => ({
- *   output: { amount: new Big(input.amount).times(2).toFixed() },
- * })
+ * const doubler: Performer<typeof double> = { decide: ({ input }) => ({ output: { number: 2 * input.number } }) }
  */
-export type Performer<C extends Contract> = (facts: Facts<C>) => Outcome<C>
+export interface Performer<C extends Contract> {
+  /**
+   * Must be pure: the same arguments give the same outcome, on every machine and at any time.
+   * @throws Error if the facts do not suffice. The request is tried again, and dead-lettered in the end.
+   */
+  decide(asked: Decidable<C>): Outcome<C>
+}

@@ -1,8 +1,9 @@
 import * as v from 'valibot'
-import type { Contract } from './contract.ts'
-import { CurrencyCode, PositiveDecimal, RateDate, RateSource } from './rates.ts'
+import { defineContract } from './contract.ts'
+import { dailyUsd } from './daily-usd.ts'
+import { CurrencyCode, PositiveDecimal, RateDate, RateSource, RateTable } from './rates.ts'
 
-export const convert = {
+export const convert = defineContract({
   type: 'convert',
   summary: 'Convert an amount at the rate of the day',
   description:
@@ -10,5 +11,7 @@ export const convert = {
   input: v.strictObject({ from: CurrencyCode, to: CurrencyCode, amount: PositiveDecimal }),
   output: v.object({ amount: v.string(), currency: v.string(), rate: v.string(), date: RateDate, source: RateSource }),
   failures: ['limit-exceeded'],
-  rates: { base: 'from', quotes: ['to'], also: ['USD'] },
-} as const satisfies Contract
+  /** Of `from`: the rates for `to` and for USD. */
+  facts: RateTable,
+  limit: dailyUsd,
+})

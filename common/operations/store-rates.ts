@@ -1,8 +1,8 @@
 import * as v from 'valibot'
-import type { Contract } from './contract.ts'
-import { CurrencyCode, RateDate, RateSource } from './rates.ts'
+import { defineContract } from './contract.ts'
+import { CurrencyCode, RateDate, RateSource, RateTable } from './rates.ts'
 
-export const storeRates = {
+export const storeRates = defineContract({
   type: 'store-rates',
   summary: "Store the day's rate table of a currency",
   description:
@@ -15,5 +15,6 @@ export const storeRates = {
     source: RateSource,
   }),
   failures: [],
-  rates: { base: 'base', quotes: 'all' },
-} as const satisfies Contract
+  /** All rates of `base`. */
+  facts: RateTable,
+})

@@ -1,6 +1,5 @@
 import type { AnyEnvelope } from '@posta/common/messages/envelope.ts'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
-import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { ProblemCode } from '@posta/common/service/problem.ts'
 import type { PublicKey } from '@posta/common/service/tokens.ts'
 import { sql } from 'drizzle-orm'
@@ -74,8 +73,8 @@ export const operations = sqliteTable(
       .notNull()
       .default('pending'),
     input: text('input', { mode: 'json' }).$type<Record<string, unknown>>().notNull(),
-    /** What processor needs to perform it; null once terminal, when nobody needs it any more. */
-    rates: text('rates', { mode: 'json' }).$type<RateTable>(),
+    /** What its preparer learned, for processor; null if it has none, and once it is terminal. */
+    facts: text('facts', { mode: 'json' }).$type<Record<string, unknown>>(),
     output: text('output', { mode: 'json' }).$type<Record<string, unknown>>(),
     errorCode: text('error_code').$type<ProblemCode>(),
     errorMessage: text('error_message'),

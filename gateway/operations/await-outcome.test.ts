@@ -6,7 +6,7 @@ import { eq } from 'drizzle-orm'
 import { operations } from '../database/schema.ts'
 import { operationRoutes } from '../rest/operations.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedRates } from '../testing/operations.ts'
+import { conversion, fixedSources } from '../testing/operations.ts'
 import { createWaiters } from './await-outcome.ts'
 import { createRead } from './read.ts'
 import { createSubmit } from './submit.ts'
@@ -19,7 +19,7 @@ afterEach(async () => {
 async function open() {
   const opened = await openTemporary()
   cleanups.push(opened.close)
-  const submit = createSubmit({ ...opened, rates: fixedRates, onAccepted: () => {}, deps: systemDeps })
+  const submit = createSubmit({ ...opened, sources: fixedSources, onAccepted: () => {}, deps: systemDeps })
   const read = createRead(opened.database)
   return {
     read,

@@ -8,7 +8,7 @@ import { countOutbox, MAX_ROWS } from '../database/outbox.ts'
 import { operations, outbox, refreshTokens, users } from '../database/schema.ts'
 import { openAccounts } from '../testing/accounts.ts'
 import { eventually, openTemporary } from '../testing/database.ts'
-import { conversion, fixedRates } from '../testing/operations.ts'
+import { conversion, fixedSources } from '../testing/operations.ts'
 import { startRelay } from './relay.ts'
 import { createSubmit } from './submit.ts'
 
@@ -24,7 +24,7 @@ async function open(maxOutboxRows: number) {
   const opened = await openTemporary()
   cleanups.push(opened.close)
   const accepted: string[] = []
-  const parts = { ...opened, rates: fixedRates, deps: systemDeps, maxOutboxRows }
+  const parts = { ...opened, sources: fixedSources, deps: systemDeps, maxOutboxRows }
   const submits = [0, 1].map(() => createSubmit({ ...parts, onAccepted: (type) => accepted.push(type) }))
   let submitted = 0
   return {
@@ -90,7 +90,7 @@ test('a refusal says when to try again and uses no key up; a key that was used b
   const refused = await createSubmit({
     database,
     writer,
-    rates: fixedRates,
+    sources: fixedSources,
     onAccepted() {},
     deps: systemDeps,
     maxOutboxRows: 2,
@@ -161,7 +161,14 @@ test('logins go on beyond the bound of operations, and end with the outbox: nobo
   cleanups.push(close)
   const credentials = { email: 'ana@example.com', password: 'four words nobody says' }
   await register(credentials)
-  const submit = createSubmit({ ...accounts, database, writer, rates: fixedRates, onAccepted() {}, maxOutboxRows: 1 })
+  const submit = createSubmit({
+    ...accounts,
+    database,
+    writer,
+    sources: fixedSources,
+    onAccepted() {},
+    maxOutboxRows: 1,
+  })
   await expect(submit({ user: 'ana', submission: conversion })).rejects.toMatchObject({ code: 'overloaded' })
   await logIn(credentials, '192.0.2.1')
 

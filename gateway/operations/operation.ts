@@ -2,7 +2,6 @@ import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { catalog, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
-import type { RateTable } from '@posta/common/operations/rates.ts'
 import { problemCodes } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { operations } from '../database/schema.ts'
@@ -49,10 +48,10 @@ export function isTerminal(operation: Pick<Operation, 'status'>): boolean {
  * @throws Problem `payload-too-large`
  */
 export function toRequest(
-  row: Pick<OperationRow, 'id' | 'userId' | 'type' | 'input' | 'traceparent' | 'createdAt'>,
-  rates: RateTable,
+  row: Pick<OperationRow, 'id' | 'userId' | 'type' | 'input' | 'facts' | 'traceparent' | 'createdAt'>,
 ): Outgoing {
   const { id, userId, type: operationType, input, traceparent } = row
+  const facts = row.facts ?? undefined
   const createdAt = new Date(row.createdAt).toISOString()
   return encode({
     id,
@@ -60,6 +59,6 @@ export function toRequest(
     time: createdAt,
     subject: id,
     traceparent: traceparent ?? undefined,
-    data: { user: userId, operation: id, operationType, input, rates, createdAt },
+    data: { user: userId, operation: id, operationType, input, facts, createdAt },
   })
 }

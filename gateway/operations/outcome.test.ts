@@ -12,7 +12,7 @@ import { createMetrics } from '@posta/common/service/metrics.ts'
 import type { ProblemCode } from '@posta/common/service/problem.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { eventually, openTemporary } from '../testing/database.ts'
-import { conversion, fixedRates, usdTable } from '../testing/operations.ts'
+import { conversion, fixedSources, usdTable } from '../testing/operations.ts'
 import { createWaiters, type Waiters } from './await-outcome.ts'
 import type { Operation } from './operation.ts'
 import { createRead } from './read.ts'
@@ -56,7 +56,7 @@ afterEach(async () => {
 const submit = (idempotencyKey?: string) =>
   createSubmit({
     ...opened,
-    rates: fixedRates,
+    sources: fixedSources,
     onAccepted: () => {},
     deps: systemDeps,
   })({ user, submission: conversion, idempotencyKey })

@@ -85,7 +85,7 @@ const applyChanges: Bulk<Change, 'changed' | 'unchanged' | 'unknown'> = {
       sql`
         UPDATE operations SET
           status = change.value->>'status', output = change.value->'output', error_code = change.value->>'errorCode',
-          error_message = change.value->>'errorMessage', completed_at = change.value->>'completedAt', rates = NULL, resend_at = NULL
+          error_message = change.value->>'errorMessage', completed_at = change.value->>'completedAt', facts = NULL, resend_at = NULL
         FROM json_each(${json}) AS change
         WHERE operations.id = change.value->>'id' AND operations.user_id = change.value->>'userId' AND (
           operations.status = 'pending' OR (

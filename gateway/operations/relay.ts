@@ -137,7 +137,7 @@ async function readBatch(database: Database, afterId: number): Promise<OutboxRow
     .limit(MAX_BATCH)
   return rows.map(({ id, event, operation }) => {
     if (event) return { id, message: encode(event) }
-    return { id, message: operation?.rates ? toRequest(operation, operation.rates) : undefined }
+    return { id, message: operation?.status === 'pending' ? toRequest(operation) : undefined }
   })
 }
 

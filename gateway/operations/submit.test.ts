@@ -32,7 +32,7 @@ async function open() {
       return table
     },
   }
-  const submit = createSubmit({ ...opened, rates, onAccepted: () => {}, deps: systemDeps })
+  const submit = createSubmit({ ...opened, sources: { rates }, onAccepted: () => {}, deps: systemDeps })
   return {
     ...opened,
     fetches: () => fetches,
@@ -90,7 +90,7 @@ test('a conversion is stored with the rates that it needs alone, and stands in t
   const rows = await database.select().from(outbox).orderBy(asc(outbox.id))
   expect(rows.map(({ operationId }) => operationId)).toEqual(ids)
   const [row] = await database.select().from(operations)
-  expect(row?.rates).toEqual({
+  expect(row?.facts).toEqual({
     ...table,
     rates: [
       { code: 'ARS', rate: '1472.5' },

@@ -9,9 +9,9 @@ import type { Bulk, Writer } from '../database/commit.ts'
 import type { Database } from '../database/open.ts'
 import { MAX_ROWS_WITH_OPERATIONS, outboxRows } from '../database/outbox.ts'
 import { operations } from '../database/schema.ts'
-import type { Rates } from '../rates/rates.ts'
+import type { Sources } from '../preparers/preparer.ts'
 import { type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
-import { requiredRates } from './required-rates.ts'
+import { prepare } from './prepare.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 
 export const MAX_PENDING_PER_USER = 100
@@ -31,23 +31,23 @@ export type Submit = (asked: {
 }) => Promise<Operation>
 
 /**
- * Accepts an operation: validates it, fetches the rates that it needs, and stores it in one transaction with the outbox row
+ * Accepts an operation: validates it, has its facts prepared, and stores it in one transaction with the outbox row
  * from which the relay makes the request. An idempotency key that was used before is answered with the operation of then;
- * nothing is fetched for it.
+ * nothing is prepared for it.
  *
- * @throws Problem `invalid-input`, `malformed-request` (the key), `unknown-currency`, `idempotency-key-reused`,
- * `too-many-pending`, `payload-too-large`, `rates-unavailable`, `overloaded`. None of them uses the key up.
+ * @throws Problem `invalid-input`, `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`,
+ * `payload-too-large`, `overloaded`, and those of the preparer. None of them uses the key up.
  * @param options.onAccepted is called once an operation is stored; not for a key that was used before.
  */
 export function createSubmit(options: {
   database: Database
   writer: Writer
-  rates: Rates
+  sources: Sources
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
   maxOutboxRows?: number
 }): Submit {
-  const { database, writer, rates, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const { database, writer, sources, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
   const insert = writer.bulk(insertOperations(maxOutboxRows))
 
   async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
@@ -67,21 +67,21 @@ export function createSubmit(options: {
     const earlier = await findByKey(user, idempotencyKey)
     if (earlier) return replay(earlier, type, input)
 
-    const table = await requiredRates(rates, catalog[type], input)
+    const facts = await prepare(type, input, user, sources)
     const createdAt = deps.now()
     const row = {
       id: deps.newId(),
       userId: user,
       type,
       input,
-      rates: table,
+      facts: facts ?? null,
       traceparent: traceparent() ?? null,
       idempotencyKey: idempotencyKey ?? null,
       createdAt,
       resendAt: createdAt + RESEND_AFTER_MS,
     }
     // A message that is too large is refused here, before it enters the outbox.
-    toRequest(row, table)
+    toRequest(row)
     const outcome = await insert(row)
     if (outcome === 'stored') {
       onAccepted(type)
@@ -120,7 +120,7 @@ function replay(row: OperationRow, type: string, input: Record<string, unknown>)
 
 type NewRow = Pick<
   OperationRow,
-  'id' | 'userId' | 'type' | 'input' | 'rates' | 'traceparent' | 'idempotencyKey' | 'createdAt' | 'resendAt'
+  'id' | 'userId' | 'type' | 'input' | 'facts' | 'traceparent' | 'idempotencyKey' | 'createdAt' | 'resendAt'
 >
 
 type Outcome = 'stored' | 'outbox full' | 'refused'
@@ -135,8 +135,8 @@ const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
     return [
       sql`SELECT ${outboxRows} AS waiting`,
       sql`
-        INSERT INTO operations (id, user_id, type, input, rates, traceparent, idempotency_key, created_at, resend_at)
-        SELECT value->>'id', value->>'userId', value->>'type', value->'input', value->'rates', value->>'traceparent',
+        INSERT INTO operations (id, user_id, type, input, facts, traceparent, idempotency_key, created_at, resend_at)
+        SELECT value->>'id', value->>'userId', value->>'type', value->'input', nullif(value->'facts', 'null'), value->>'traceparent',
           value->>'idempotencyKey', value->>'createdAt', value->>'resendAt'
         FROM (SELECT key, value, row_number() OVER (PARTITION BY value->>'userId' ORDER BY key) AS nth FROM json_each(${json})) AS new
         WHERE key + ${outboxRows} < ${maxOutboxRows} AND nth + (

@@ -21,7 +21,7 @@ export function requested(operation: string, user = 'ana', ms = 0): Outgoing {
       operation,
       operationType: 'convert',
       input: { from: 'USD', to: 'ARS', amount: '100.50' },
-      rates: { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] },
+      facts: { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] },
       createdAt: at(ms),
     },
   })

@@ -1,31 +1,33 @@
 import { describe, expect, test } from 'bun:test'
 import type { Catalog } from '@posta/common/operations/catalog.ts'
-import type { Facts } from '@posta/common/operations/contract.ts'
+import type { Decidable } from '@posta/common/operations/contract.ts'
 import fc from 'fast-check'
 import { convert } from './convert.ts'
 import { minorUnitDigits } from './minor-unit.ts'
 
-type ConvertFacts = Facts<Catalog['convert']>
+type Asked = Decidable<Catalog['convert']>
 
-const LARGEST_LIMIT_USD_E8 = 10_000_000 * 1e8
+/** Ten million USD, in 1e-8 USD. */
+const LARGEST_BOUND = 10_000_000 * 1e8
 
-function facts(
+function asked(
   [from, to, amount]: readonly [string, string, string],
   rates: Record<string, string>,
-  more: Partial<ConvertFacts> = {},
-): ConvertFacts {
+  limit = { used: 0, bound: LARGEST_BOUND },
+): Asked {
   const table = Object.entries(rates).map(([code, rate]) => ({ code, rate }))
   return {
+    id: 'op',
+    user: 'ana',
+    createdAt: '2026-11-23T12:00:00.000Z',
     input: { from, to, amount },
-    rates: { base: from, date: '2026-11-23', source: 'live', rates: table },
-    countedUsdE8: 0,
-    dailyLimitUsdE8: LARGEST_LIMIT_USD_E8,
-    ...more,
+    facts: { base: from, date: '2026-11-23', source: 'live', rates: table },
+    limit,
   }
 }
 
-function amountOf(...[order, rates]: Parameters<typeof facts>): string {
-  const outcome = convert(facts(order, rates))
+function amountOf(...[order, rates]: Parameters<typeof asked>): string {
+  const outcome = convert.decide(asked(order, rates))
   if ('failure' in outcome) throw new Error(outcome.failure.message)
   return outcome.output.amount
 }
@@ -96,7 +98,7 @@ describe('the amount', () => {
     ['1', 'BTC', '0.0000105555555', '0.00001056'],
   ])('%s at %s %s is %s', (amount, to, rate, expected) => {
     // The limit does not matter here: what it counts is next to nothing.
-    const outcome = convert(facts(['EUR', to, amount], { [to]: rate, USD: '0.00000000000000000001' }))
+    const outcome = convert.decide(asked(['EUR', to, amount], { [to]: rate, USD: '0.00000000000000000001' }))
     expect(outcome).toMatchObject({
       output: { amount: expected, currency: to, rate, date: '2026-11-23', source: 'live' },
     })
@@ -112,13 +114,13 @@ describe('the daily limit', () => {
   test('counts every conversion in USD, rounded up to 1e-8', () => {
     fc.assert(
       fc.property(amounts, rates, (amount, usd) => {
-        const outcome = convert(facts(['EUR', 'ARS', amount], { ARS: '1', USD: usd }))
+        const outcome = convert.decide(asked(['EUR', 'ARS', amount], { ARS: '1', USD: usd }))
         const exact = product(amount, usd)
         const scale = 10n ** BigInt(exact.digits)
         const roundedUp = (exact.units * 10n ** 8n + scale - 1n) / scale
-        const within = roundedUp <= BigInt(LARGEST_LIMIT_USD_E8)
+        const within = roundedUp <= BigInt(LARGEST_BOUND)
         expect('failure' in outcome).toBe(!within)
-        if (within) expect(outcome).toMatchObject({ countsUsdE8: Number(roundedUp) })
+        if (within) expect(outcome).toMatchObject({ counts: Number(roundedUp) })
       }),
       { numRuns: 2000 },
     )
@@ -129,58 +131,56 @@ describe('the daily limit', () => {
       maxLength: 40,
     })
     fc.assert(
-      fc.property(orders, fc.integer({ min: 1, max: 2e10 }), (sequence, dailyLimitUsdE8) => {
-        let countedUsdE8 = 0
+      fc.property(orders, fc.integer({ min: 1, max: 2e10 }), (sequence, bound) => {
+        let used = 0
         for (const [amount, usd] of sequence) {
-          const outcome = convert(
-            facts(['EUR', 'ARS', amount], { ARS: '1', USD: usd }, { countedUsdE8, dailyLimitUsdE8 }),
-          )
+          const outcome = convert.decide(asked(['EUR', 'ARS', amount], { ARS: '1', USD: usd }, { used, bound }))
           const exact = product(amount, usd)
-          const left = BigInt(dailyLimitUsdE8 - countedUsdE8) * 10n ** BigInt(exact.digits)
+          const left = BigInt(bound - used) * 10n ** BigInt(exact.digits)
           expect('failure' in outcome).toBe(exact.units * 10n ** 8n > left)
-          if ('output' in outcome) countedUsdE8 += outcome.countsUsdE8 ?? 0
-          expect(countedUsdE8).toBeLessThanOrEqual(dailyLimitUsdE8)
+          if ('output' in outcome) used += outcome.counts ?? 0
+          expect(used).toBeLessThanOrEqual(bound)
         }
       }),
     )
   })
 
   test('is reached to the last 1e-8 USD', () => {
-    const limit = { dailyLimitUsdE8: 10_000 * 1e8, countedUsdE8: 9_999 * 1e8 }
-    expect(convert(facts(['USD', 'ARS', '1'], { ARS: '1' }, limit))).toMatchObject({ countsUsdE8: 1e8 })
-    expect(convert(facts(['USD', 'ARS', '1.00000001'], { ARS: '1' }, limit))).toHaveProperty(
+    const limit = { bound: 10_000 * 1e8, used: 9_999 * 1e8 }
+    expect(convert.decide(asked(['USD', 'ARS', '1'], { ARS: '1' }, limit))).toMatchObject({ counts: 1e8 })
+    expect(convert.decide(asked(['USD', 'ARS', '1.00000001'], { ARS: '1' }, limit))).toHaveProperty(
       'failure.code',
       'limit-exceeded',
     )
   })
 
   test('tells people what was asked, the limit and what is left of it', () => {
-    const limit = { dailyLimitUsdE8: 10_000 * 1e8, countedUsdE8: 9_899.509 * 1e8 }
-    expect(convert(facts(['EUR', 'ARS', '100'], { ARS: '1', USD: '1.1' }, limit))).toEqual({
+    const limit = { bound: 10_000 * 1e8, used: 9_899.509 * 1e8 }
+    expect(convert.decide(asked(['EUR', 'ARS', '100'], { ARS: '1', USD: '1.1' }, limit))).toEqual({
       failure: {
         code: 'limit-exceeded',
         message:
           'This conversion counts 110.00 USD; of the daily limit of 10000.00 USD, 100.49 USD are left for that day (UTC).',
       },
     })
-    const lowered = { dailyLimitUsdE8: 1e8, countedUsdE8: 5e8 }
-    expect(convert(facts(['USD', 'ARS', '1'], { ARS: '1' }, lowered))).toHaveProperty(
+    const lowered = { bound: 1e8, used: 5e8 }
+    expect(convert.decide(asked(['USD', 'ARS', '1'], { ARS: '1' }, lowered))).toHaveProperty(
       'failure.message',
       expect.stringContaining('0.00 USD are left'),
     )
   })
 
   test('is exceeded by an amount beyond every number, too', () => {
-    const outcome = convert(facts(['USD', 'ARS', '999999999999999999.99999999'], { ARS: '1' }))
+    const outcome = convert.decide(asked(['USD', 'ARS', '999999999999999999.99999999'], { ARS: '1' }))
     expect(outcome).toHaveProperty('failure.message', expect.stringContaining('counts 1000000000000000000.00 USD'))
   })
 })
 
 test('rates that lack what is needed are a fault of the message, not an outcome', () => {
-  expect(() => convert(facts(['EUR', 'ARS', '1'], { USD: '1' }))).toThrow('The rates of EUR lack ARS.')
-  expect(() => convert(facts(['EUR', 'ARS', '1'], { ARS: '1' }))).toThrow('The rates of EUR lack USD.')
-  const foreign = facts(['EUR', 'ARS', '1'], { USD: '1', ARS: '1' })
-  expect(() => convert({ ...foreign, rates: { ...foreign.rates, base: 'GBP' } })).toThrow(
+  expect(() => convert.decide(asked(['EUR', 'ARS', '1'], { USD: '1' }))).toThrow('The rates of EUR lack ARS.')
+  expect(() => convert.decide(asked(['EUR', 'ARS', '1'], { ARS: '1' }))).toThrow('The rates of EUR lack USD.')
+  const foreign = asked(['EUR', 'ARS', '1'], { USD: '1', ARS: '1' })
+  expect(() => convert.decide({ ...foreign, facts: { ...foreign.facts, base: 'GBP' } })).toThrow(
     'The rates are of GBP, not of EUR.',
   )
 })

@@ -10,14 +10,21 @@ const rates = {
     { code: 'EUR', rate: '0.86' },
   ],
 }
-const limits = { countedUsdE8: 0, dailyLimitUsdE8: 0 }
+const asked = {
+  id: 'op',
+  user: 'ana',
+  createdAt: '2026-11-23T12:00:00.000Z',
+  facts: rates,
+  limit: { used: 0, bound: Number.POSITIVE_INFINITY },
+}
 
-test('tells which table is stored, and counts nothing', () => {
-  expect(storeRates({ input: { base: 'USD' }, rates, ...limits })).toEqual({
+test('tells which table is stored, counts nothing, and is found by its currency and date', () => {
+  expect(storeRates.decide({ ...asked, input: { base: 'USD' } })).toEqual({
     output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'mirror' },
+    lookup: { key: 'USD', order: '2026-11-23' },
   })
 })
 
 test('a table of another currency is a fault of the message, not an outcome', () => {
-  expect(() => storeRates({ input: { base: 'EUR' }, rates, ...limits })).toThrow('The rates are of USD, not of EUR.')
+  expect(() => storeRates.decide({ ...asked, input: { base: 'EUR' } })).toThrow('The rates are of USD, not of EUR.')
 })

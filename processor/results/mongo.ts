@@ -1,7 +1,7 @@
 import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
 import type { IndexDescription } from 'mongodb'
 import * as v from 'valibot'
-import { Result, ResultSummary, type Results, userDayKey } from './results.ts'
+import { type Allowance, allowanceKey, Result, ResultSummary, type Results } from './results.ts'
 
 /** A result with its id as `_id`, so that an operation has only one. */
 interface ResultDocument {
@@ -11,13 +11,13 @@ interface ResultDocument {
 
 /** One for each query. `_id` has its own. */
 const indexes: readonly IndexDescription[] = [
-  { key: { user: 1, day: 1, countedUsdE8: 1 } },
+  { key: { user: 1, 'counts.limit': 1, 'counts.period': 1, 'counts.amount': 1 } },
   { key: { user: 1, completedAt: -1, _id: -1 } },
   { key: { completedAt: -1, _id: -1 } },
-  { key: { type: 1, status: 1, 'rates.base': 1, 'rates.date': -1, completedAt: -1 } },
+  { key: { type: 1, 'lookup.key': 1, 'lookup.order': -1, completedAt: -1 } },
 ]
 
-const withoutRates = { projection: { rates: 0 } }
+const withoutFacts = { projection: { facts: 0 } }
 
 /** Results in the database that a `mongodb://…/name` URL names. */
 export function openMongoResults(url: string): Results {
@@ -34,19 +34,27 @@ export function openMongoResults(url: string): Results {
 
   return {
     async find(ids) {
-      const documents = await (await results()).find({ _id: { $in: [...ids] } }, withoutRates).toArray()
+      const documents = await (await results()).find({ _id: { $in: [...ids] } }, withoutFacts).toArray()
       return new Map(documents.map((document) => [document._id, toSummary(document)]))
     },
 
-    async countedUsdE8(userDays) {
+    async used(allowances) {
+      const among = (member: keyof Allowance) => ({
+        $in: [...new Set(allowances.map((allowance) => allowance[member]))],
+      })
       const sums = await (await results())
         .aggregate([
-          { $match: { user: { $in: userDays.map(({ user }) => user) }, day: { $in: userDays.map(({ day }) => day) } } },
-          { $group: { _id: { user: '$user', day: '$day' }, counted: { $sum: '$countedUsdE8' } } },
+          { $match: { user: among('user'), 'counts.limit': among('limit'), 'counts.period': among('period') } },
+          {
+            $group: {
+              _id: { user: '$user', limit: '$counts.limit', period: '$counts.period' },
+              used: { $sum: '$counts.amount' },
+            },
+          },
         ])
         .toArray()
-      const counted = new Map(v.parse(Sums, sums).map(({ _id, counted }) => [userDayKey(_id), counted]))
-      return userDays.map((userDay) => counted.get(userDayKey(userDay)) ?? 0)
+      const used = new Map(v.parse(Sums, sums).map((sum) => [allowanceKey(sum._id), sum.used]))
+      return allowances.map((allowance) => used.get(allowanceKey(allowance)) ?? 0)
     },
 
     append: async (appended) => insertInOrder(await results(), appended.map(toDocument)),
@@ -68,21 +76,17 @@ export function openMongoResults(url: string): Results {
         $or: [{ completedAt: { $lt: before.completedAt } }, { _id: { $lt: before.id } }],
       }
       const documents = await (await results())
-        .find({ ...(user !== undefined && { user }), ...older }, withoutRates)
+        .find({ ...(user !== undefined && { user }), ...older }, withoutFacts)
         .sort({ completedAt: -1, _id: -1 })
         .limit(limit)
         .toArray()
       return documents.map(toSummary)
     },
 
-    async newestRates(base) {
-      const document = await (await results()).findOne(
-        { type: 'store-rates', status: 'succeeded', 'rates.base': base },
-        { sort: { 'rates.date': -1, completedAt: -1 } },
-      )
-      if (!document) return undefined
-      const { rates: table, completedAt } = v.parse(Result, withId(document))
-      return { table, completedAt }
+    async newest(type, key) {
+      const newestFirst = { sort: { 'lookup.order': -1, completedAt: -1 } as const }
+      const document = await (await results()).findOne({ type, 'lookup.key': key }, newestFirst)
+      return document ? v.parse(Result, withId(document)) : undefined
     },
 
     async deleteBefore(completedAt, atMost) {
@@ -103,7 +107,9 @@ export function openMongoResults(url: string): Results {
   }
 }
 
-const Sums = v.array(v.object({ _id: v.object({ user: v.string(), day: v.string() }), counted: v.number() }))
+const Sums = v.array(
+  v.object({ _id: v.object({ user: v.string(), limit: v.string(), period: v.string() }), used: v.number() }),
+)
 
 function toSummary(document: ResultDocument): ResultSummary {
   return v.parse(ResultSummary, withId(document))

@@ -4,8 +4,10 @@ import type { Result, Results } from './results.ts'
 
 type Succeeded = Extract<Result, { status: 'succeeded' }>
 
-const rates = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] } as const
-const day = '2026-11-23'
+const rates = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] }
+const period = '2026-11-23'
+const allowance = (user: string, day = period, limit = 'daily-usd') => ({ user, limit, period: day })
+const counts = (amount: number, day = period, limit = 'daily-usd') => ({ limit, period: day, amount })
 const at = (second: number) => new Date(Date.UTC(2026, 10, 23, 12, 0, second)).toISOString()
 
 /** A stored conversion of ana's. */
@@ -16,33 +18,34 @@ export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> 
     type: 'convert',
     status: 'succeeded',
     input: { from: 'USD', to: 'ARS', amount: '1' },
-    output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: day, source: 'live' },
-    rates: { ...rates, rates: [...rates.rates] },
+    output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: period, source: 'live' },
+    facts: rates,
     createdAt: at(0),
     completedAt: at(0),
-    day,
-    countedUsdE8: 100_000_000,
+    counts: counts(100_000_000),
     ...more,
   }
 }
 
 function failure(id: string, code: 'dead-lettered' | 'limit-exceeded'): Result {
-  const { id: same, user, type, rates, createdAt, completedAt } = conversion(id)
+  const { id: same, user, type, facts, createdAt, completedAt } = conversion(id)
   const error = { code, message: 'A sentence for people.' }
-  return { id: same, user, type, rates, createdAt, completedAt, day, countedUsdE8: 0, status: 'failed', error }
+  return { id: same, user, type, facts, createdAt, completedAt, status: 'failed', error }
 }
 
 function table(id: string, base: string, date: string, completedAt: string): Result {
   const rates = [{ code: 'ARS', rate: '1472.500000000000000000000000001' }]
+  const { counts, ...rest } = conversion(id, { completedAt, output: { base, date, currencies: 1, source: 'mirror' } })
   return {
-    ...conversion(id, { completedAt, output: { base, date, currencies: 1, source: 'mirror' }, countedUsdE8: 0 }),
+    ...rest,
     type: 'store-rates',
     input: { base },
-    rates: { base, date, source: 'mirror', rates },
+    facts: { base, date, source: 'mirror', rates },
+    lookup: { key: base, order: date },
   }
 }
 
-const withoutRates = ({ rates, ...summary }: Result) => summary
+const withoutFacts = ({ facts, ...summary }: Result) => summary
 
 /** Every promise of the port (results.ts), as tests. `fresh` is called for each. */
 export function describeResults(name: string, fresh: () => Fresh<Results>): void {
@@ -71,7 +74,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       for (const each of stored) expect<unknown>(await other.get(each.id)).toEqual(each)
       const found = await other.find(['c', 'a', 'no such', 'b'])
       expect([...found.keys()].sort()).toEqual(['a', 'b', 'c'])
-      for (const each of stored) expect<unknown>(found.get(each.id)).toEqual(withoutRates(each))
+      for (const each of stored) expect<unknown>(found.get(each.id)).toEqual(withoutFacts(each))
       expect(await other.get('no such')).toBeUndefined()
       expect((await other.find([])).size).toBe(0)
     })
@@ -81,7 +84,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       const stored = conversion("it's.$id", { user: 'a"b\\c', output: { [`key ${text.slice(0, 8)}`]: text } })
       await results.append([stored])
       expect<unknown>(await results.get("it's.$id")).toEqual(stored)
-      expect(await results.countedUsdE8([{ user: 'a"b\\c', day }])).toEqual([100_000_000])
+      expect(await results.used([allowance('a"b\\c')])).toEqual([100_000_000])
       expect(await results.page({ user: 'a"b\\c', limit: 5 })).toHaveLength(1)
     })
 
@@ -123,29 +126,32 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(counts.reduce((sum, count) => sum + count, 0)).toBe(stored.length)
     })
 
-    test('what counts is exact, per user and UTC day, in the order asked', async () => {
+    test('what is used is exact, per user, limit and period, in the order asked', async () => {
       await results.append([
-        conversion('a', { countedUsdE8: 999_999_999_999_999 }),
-        conversion('b', { countedUsdE8: 1 }),
-        conversion('c', { countedUsdE8: 2_147_483_647, user: 'bob' }),
-        conversion('d', { countedUsdE8: 2_147_483_647, user: 'bob' }),
-        conversion('e', { countedUsdE8: 7, day: '2026-11-24' }),
+        conversion('a', { counts: counts(999_999_999_999_999) }),
+        conversion('b', { counts: counts(1) }),
+        conversion('c', { counts: counts(2_147_483_647), user: 'bob' }),
+        conversion('d', { counts: counts(2_147_483_647), user: 'bob' }),
+        conversion('e', { counts: counts(7, '2026-11-24') }),
+        conversion('g', { counts: counts(9, period, 'another') }),
         failure('f', 'limit-exceeded'),
+        table('h', 'USD', period, at(1)),
       ])
       const asked = [
-        { user: 'bob', day },
-        { user: 'ana', day: '2026-11-24' },
-        { user: 'nobody', day },
-        { user: 'ana', day },
-        { user: 'bob', day: '2026-11-24' },
+        allowance('bob'),
+        allowance('ana', '2026-11-24'),
+        allowance('nobody'),
+        allowance('ana'),
+        allowance('bob', '2026-11-24'),
+        allowance('ana', period, 'another'),
       ]
-      expect(await results.countedUsdE8(asked)).toEqual([4_294_967_294, 7, 0, 1_000_000_000_000_000, 0])
-      expect(await results.countedUsdE8([])).toEqual([])
+      expect(await results.used(asked)).toEqual([4_294_967_294, 7, 0, 1_000_000_000_000_000, 0, 9])
+      expect(await results.used([])).toEqual([])
     })
 
     test('only a failure by dead letter is replaced, and once', async () => {
       await results.append([conversion('a'), failure('b', 'limit-exceeded'), failure('c', 'dead-lettered')])
-      const replacement = (id: string) => conversion(id, { redrive: 'r1', completedAt: at(9), countedUsdE8: 5 })
+      const replacement = (id: string) => conversion(id, { redrive: 'r1', completedAt: at(9), counts: counts(5) })
       expect(await results.replaceDeadLettered(replacement('a'))).toBe(false)
       expect(await results.replaceDeadLettered(replacement('b'))).toBe(false)
       expect(await results.replaceDeadLettered(replacement('no such'))).toBe(false)
@@ -153,7 +159,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.replaceDeadLettered(replacement('c'))).toBe(true)
       expect(await results.replaceDeadLettered({ ...replacement('c'), redrive: 'r2' })).toBe(false)
       expect<unknown>(await results.get('c')).toEqual(replacement('c'))
-      expect(await results.countedUsdE8([{ user: 'ana', day }])).toEqual([100_000_005])
+      expect(await results.used([allowance('ana')])).toEqual([100_000_005])
       expect((await results.page({ limit: 1 })).map(({ id }) => id)).toEqual(['c'])
     })
 
@@ -185,19 +191,19 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.page({ user: 'nobody', limit: 4 })).toEqual([])
     })
 
-    test('the rates served are of the latest date, and of these the ones stored last', async () => {
+    test('the newest of a type and key has the last order, and of those it is the latest', async () => {
       await results.append([
         table('a', 'USD', '2026-11-22', at(9)),
         table('b', 'USD', '2026-11-23', at(1)),
         table('c', 'USD', '2026-11-23', at(3)),
         table('d', 'USD', '2026-11-23', at(2)),
         table('e', 'EUR', '2026-11-24', at(1)),
-        conversion('f', { rates: { base: 'GBP', date: '2026-11-25', source: 'live', rates: [] } }),
+        conversion('f', { lookup: { key: 'USD', order: '2026-11-25' } }),
         { ...failure('g', 'dead-lettered'), type: 'store-rates' },
       ])
-      const newest = await results.newestRates('USD')
-      expect(newest).toEqual({ table: table('c', 'USD', '2026-11-23', at(3)).rates, completedAt: at(3) })
-      expect(await results.newestRates('GBP')).toBeUndefined()
+      expect<unknown>(await results.newest('store-rates', 'USD')).toEqual(table('c', 'USD', '2026-11-23', at(3)))
+      expect((await results.newest('convert', 'USD'))?.id).toBe('f')
+      expect(await results.newest('store-rates', 'GBP')).toBeUndefined()
     })
 
     test('the oldest results are deleted, so many at a time, and by two members at once no others', async () => {
@@ -210,7 +216,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect((await results.page({ limit: 20 })).map(({ id }) => id)).toEqual(['op-9', 'op-8', 'op-7'])
       expect(await results.deleteBefore(at(7), 3)).toBe(0)
       expect(await results.get('op-6')).toBeUndefined()
-      expect(await results.countedUsdE8([{ user: 'ana', day }])).toEqual([300_000_000])
+      expect(await results.used([allowance('ana')])).toEqual([300_000_000])
     })
 
     test('a store that answers says so', async () => {

@@ -1,5 +1,4 @@
-import { operationTypes } from '@posta/common/operations/catalog.ts'
-import { RateTable } from '@posta/common/operations/rates.ts'
+import { type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import { problemCodes } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 
@@ -16,10 +15,10 @@ const common = {
   createdAt: v.string(),
   /** When it was performed or dead-lettered, ISO 8601 in UTC with milliseconds: sorts as text. */
   completedAt: v.string(),
-  /** The UTC date of `createdAt`, against whose limit the operation counts. */
-  day: v.string(),
-  /** In 1e-8 USD; 0 if it failed. */
-  countedUsdE8: v.number(),
+  /** What it counts against a limit, in the limit's units; absent if nothing. */
+  counts: v.optional(v.object({ limit: v.string(), period: v.string(), amount: v.number() })),
+  /** Lets it be found by `newest`. */
+  lookup: v.optional(v.object({ key: v.string(), order: v.string() })),
   /** The redrive whose success replaced the dead-lettered failure. */
   redrive: v.optional(v.string()),
 }
@@ -34,24 +33,20 @@ const failed = {
 export const ResultSummary = v.variant('status', [v.object(succeeded), v.object(failed)])
 export type ResultSummary = v.InferOutput<typeof ResultSummary>
 
-/** With the rates that gateway sent along. Those of `store-rates` are the table that it stores. */
-export const Result = v.variant('status', [
-  v.object({ ...succeeded, rates: RateTable }),
-  v.object({ ...failed, rates: RateTable }),
-])
+/** With the facts that gateway sent along, if there were any. */
+const facts = { facts: v.optional(Members) }
+export const Result = v.variant('status', [v.object({ ...succeeded, ...facts }), v.object({ ...failed, ...facts })])
 export type Result = v.InferOutput<typeof Result>
 
-interface StoredRates {
-  readonly table: RateTable
-  /** When it was stored. */
-  readonly completedAt: string
+/** Whose operations count together: those of a user against a limit in a period. */
+export interface Allowance {
+  readonly user: string
+  readonly limit: string
+  readonly period: string
 }
 
-/** A user and a UTC date. */
-export type UserDay = Pick<Result, 'user' | 'day'>
-
-export function userDayKey({ user, day }: UserDay): string {
-  return `${day} ${user}`
+export function allowanceKey({ user, limit, period }: Allowance): string {
+  return `${limit} ${period} ${user}`
 }
 
 /** Where a result stands in the order of pages. */
@@ -68,8 +63,8 @@ export type Position = Pick<Result, 'completedAt' | 'id'>
 export interface Results {
   /** Those that exist, by id. */
   find(ids: readonly string[]): Promise<ReadonlyMap<string, ResultSummary>>
-  /** What counts against each limit, in 1e-8 USD, in the order of `userDays`. */
-  countedUsdE8(userDays: readonly UserDay[]): Promise<readonly number[]>
+  /** What counts against each allowance, in the limit's units, in the order of `allowances`. */
+  used(allowances: readonly Allowance[]): Promise<readonly number[]>
   /**
    * Stores results of distinct ids, in order, up to the first whose id exists. Resolves to how many it stored. Of several
    * callers that append the same id at once, one stores it.
@@ -80,8 +75,8 @@ export interface Results {
   get(id: string): Promise<Result | undefined>
   /** At most `limit` results, newest first, of one user or of all. With `before`: those that are older. */
   page(query: { user?: string; limit: number; before?: Position }): Promise<readonly ResultSummary[]>
-  /** Of the stored tables of `base` with the latest date, the one stored last. */
-  newestRates(base: string): Promise<StoredRates | undefined>
+  /** Of the results of a type with this `lookup.key`: the one whose `lookup.order` sorts last, and of those the latest. */
+  newest(type: OperationType, key: string): Promise<Result | undefined>
   /**
    * Deletes the oldest results that were completed before `completedAt`, at most `atMost` of them. Resolves to how many it
    * deleted: fewer than `atMost` if there are no more. Several callers may do this at once.

@@ -24,14 +24,15 @@ export interface Asked {
   readonly user?: string
   readonly type?: OperationType
   readonly input?: Record<string, unknown>
-  readonly rates?: RateTable
+  /** Undefined: those of USD. */
+  readonly facts?: Record<string, unknown>
   readonly createdAt?: string
   readonly redrive?: string
 }
 
 /** A request as gateway sends it: one USD into ARS, unless said otherwise. */
 export function requested(operation: string, asked: Asked = {}): Outgoing {
-  const { user = 'ana', type = 'convert', rates = usdRates, createdAt = NOON, redrive } = asked
+  const { user = 'ana', type = 'convert', facts = usdRates, createdAt = NOON, redrive } = asked
   const input = asked.input ?? { from: 'USD', to: 'ARS', amount: '1' }
   return encode({
     id: `${operation}.requested`,
@@ -40,7 +41,7 @@ export function requested(operation: string, asked: Asked = {}): Outgoing {
     subject: operation,
     traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
     redrive,
-    data: { user, operation, operationType: type, input, rates, createdAt },
+    data: { user, operation, operationType: type, input, facts, createdAt },
   })
 }
 

@@ -122,7 +122,7 @@ function messagesOf(user: string): Outgoing[] {
       ...common,
       id: operation,
       type: 'posta.operation.requested',
-      data: { ...of, input: { from: 'USD', to: 'ARS', amount: '100.50' }, rates: RATES },
+      data: { ...of, input: { from: 'USD', to: 'ARS', amount: '100.50' }, facts: RATES },
     }),
     encode({
       ...common,

@@ -17,7 +17,7 @@ import type { System } from '../../tools/in-process.ts'
  */
 export async function breakProcessor(system: System): Promise<() => Promise<Service>> {
   await system.services.find(({ name }) => name === 'processor')?.close()
-  const { broker: brokerConfig, storeUrl, dailyLimitUsdE8, host, port } = readProcessorConfig(system.environment)
+  const { broker: brokerConfig, storeUrl, bounds, host, port } = readProcessorConfig(system.environment)
   const log = createLog('processor', 'silent')
   const broker = openBroker({ ...brokerConfig, clientId: 'processor', log, deps: systemDeps })
   const results = openResults(storeUrl)
@@ -26,11 +26,13 @@ export async function breakProcessor(system: System): Promise<() => Promise<Serv
     results,
     performers: {
       ...performers,
-      convert: () => {
-        throw new Error('It was released too early.')
+      convert: {
+        decide() {
+          throw new Error('It was released too early.')
+        },
       },
     },
-    dailyLimitUsdE8,
+    bounds,
     firstPauseMs: 1,
     log,
     metrics: createMetrics('processor'),

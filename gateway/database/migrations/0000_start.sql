@@ -1,3 +1,10 @@
+CREATE TABLE `checkpoints` (
+	`id` integer PRIMARY KEY NOT NULL,
+	`jwt` text NOT NULL,
+	`forgotten` integer DEFAULT false NOT NULL,
+	CONSTRAINT "checkpoints_one" CHECK("id" = 1)
+);
+--> statement-breakpoint
 CREATE TABLE `leases` (
 	`name` text PRIMARY KEY NOT NULL,
 	`owner` text,
@@ -11,7 +18,7 @@ CREATE TABLE `operations` (
 	`type` text NOT NULL,
 	`status` text DEFAULT 'pending' NOT NULL,
 	`input` text NOT NULL,
-	`rates` text,
+	`facts` text,
 	`output` text,
 	`error_code` text,
 	`error_message` text,
@@ -43,10 +50,12 @@ CREATE TABLE `refresh_tokens` (
 	`successor_salt` text,
 	`expires_at` integer NOT NULL,
 	`session_expires_at` integer NOT NULL,
+	`refreshes` integer DEFAULT 0 NOT NULL,
 	FOREIGN KEY (`user_id`) REFERENCES `users`(`id`) ON UPDATE no action ON DELETE no action
 );
 --> statement-breakpoint
 CREATE INDEX `refresh_tokens_by_session` ON `refresh_tokens` (`session_id`);--> statement-breakpoint
+CREATE INDEX `refresh_tokens_unused` ON `refresh_tokens` (`user_id`,`session_id`) WHERE "used_at" IS NULL;--> statement-breakpoint
 CREATE INDEX `refresh_tokens_by_user` ON `refresh_tokens` (`user_id`);--> statement-breakpoint
 CREATE INDEX `refresh_tokens_by_expiry` ON `refresh_tokens` (`expires_at`);--> statement-breakpoint
 CREATE TABLE `signing_keys` (

@@ -1,2 +1,0 @@
-ALTER TABLE `refresh_tokens` ADD `refreshes` integer DEFAULT 0 NOT NULL;--> statement-breakpoint
-CREATE INDEX `refresh_tokens_unused` ON `refresh_tokens` (`user_id`,`session_id`) WHERE "used_at" IS NULL;

@@ -1,0 +1,46 @@
+import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import type { FactsOf } from '@posta/common/operations/contract.ts'
+import { within } from '@posta/common/service/deadline.ts'
+import { Problem } from '@posta/common/service/problem.ts'
+import * as v from 'valibot'
+import type { Preparer, Sources } from '../preparers/preparer.ts'
+import { preparers, type TypeWithFacts } from '../preparers/preparers.ts'
+
+const MAX_MS = 10_000
+
+/**
+ * The facts of an operation, from its preparer; undefined if its contract has none.
+ * @param input as the contract's schema reads it
+ * @throws Problem of the preparer, or `unavailable` after 10 s
+ */
+export async function prepare(
+  type: OperationType,
+  input: Record<string, unknown>,
+  user: string,
+  sources: Sources,
+): Promise<Record<string, unknown> | undefined> {
+  return hasFacts(type) ? factsOf(type, input, user, sources) : undefined
+}
+
+async function factsOf<Type extends TypeWithFacts>(
+  type: Type,
+  input: Record<string, unknown>,
+  user: string,
+  sources: Sources,
+): Promise<FactsOf<Catalog[Type]>> {
+  const contract: Catalog[Type] = catalog[type]
+  const preparer: Preparer<Catalog[Type]> = preparers[type]
+  const signal = AbortSignal.timeout(MAX_MS)
+  try {
+    const asked = { input: v.parse(contract.input, input), user, signal }
+    return await within(preparer(asked, sources), MAX_MS, `Preparing ${type}`)
+  } catch (error) {
+    if (error instanceof Problem || !signal.aborted) throw error
+    const detail = `What ${type} needs to know from outside could not be learned within ${MAX_MS / 1000} s.`
+    throw new Problem('unavailable', detail, { retryAfterS: 5, cause: error })
+  }
+}
+
+function hasFacts(type: OperationType): type is TypeWithFacts {
+  return Object.hasOwn(preparers, type)
+}

@@ -1,0 +1,24 @@
+import type { Contract, FactsOf, InputOf } from '@posta/common/operations/contract.ts'
+import type { Rates } from '../rates/rates.ts'
+
+/** What preparers learn from. */
+export interface Sources {
+  readonly rates: Rates
+}
+
+export interface Preparable<C extends Contract> {
+  readonly input: InputOf<C>
+  /** The user's id. */
+  readonly user: string
+  /** Aborts when the submission has waited for long enough. */
+  readonly signal: AbortSignal
+}
+
+/**
+ * Learns from outside what an operation's decision depends on, before gateway accepts the operation. It may be called again
+ * for the same submission, so it must have no effect outside.
+ * @throws Problem for a submission that cannot be accepted, with a pointer into the input where one member is the reason
+ * @example
+ * const greet: Preparer<Catalog['greet']> = async ({ input }, { names }) => ({ name: await names.of(input.id) })
+ */
+export type Preparer<C extends Contract> = (asked: Preparable<C>, sources: Sources) => Promise<FactsOf<C>>

@@ -1,0 +1,15 @@
+import type { Catalog, OperationType } from '@posta/common/operations/catalog.ts'
+import type { FactsOf } from '@posta/common/operations/contract.ts'
+import { convert } from './convert.ts'
+import type { Preparer } from './preparer.ts'
+import { storeRates } from './store-rates.ts'
+
+export type TypeWithFacts = {
+  [Type in OperationType]: FactsOf<Catalog[Type]> extends undefined ? never : Type
+}[OperationType]
+
+/** What prepares each operation of the catalog that has facts. A contract with facts and no preparer does not compile. */
+export const preparers: { readonly [Type in TypeWithFacts]: Preparer<Catalog[Type]> } = {
+  convert,
+  'store-rates': storeRates,
+}

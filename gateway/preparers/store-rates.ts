@@ -1,0 +1,7 @@
+import type { Catalog } from '@posta/common/operations/catalog.ts'
+import type { Preparer } from './preparer.ts'
+import { ratesOf } from './rates-of.ts'
+
+/** The whole table, which is what the operation stores. */
+export const storeRates: Preparer<Catalog['store-rates']> = ({ input, signal }, { rates }) =>
+  ratesOf('base', input.base, { rates, signal })
