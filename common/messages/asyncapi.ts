@@ -1,6 +1,6 @@
 import { toJsonSchema } from '@valibot/to-json-schema'
 import { typesOn } from './envelope.ts'
-import { type MessageType, messages, sources } from './events.ts'
+import { dataschema, type MessageType, messages, sources } from './events.ts'
 import { groups, type Topic, topicSettings, topics } from './topics.ts'
 
 const DEAD_LETTER = 'dead-letter'
@@ -31,6 +31,7 @@ function eventHeaders(type: MessageType) {
       ce_id: text('Stays the same if the message is sent again.'),
       ce_source: { const: sources[messages[type].topic] },
       ce_type: { const: type },
+      ce_dataschema: { const: dataschema(type) },
       ce_time: text('When it happened.', { format: 'date-time' }),
       ce_subject: text("The operation's id, if it is about one."),
       ce_redrive: text("The id of the redrive's event, if a redrive caused the message."),

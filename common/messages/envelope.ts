@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { Problem } from '../service/problem.ts'
-import { type MessageData, type MessageType, messages, sources } from './events.ts'
+import { dataschema, type MessageData, type MessageType, messages, sources } from './events.ts'
 import { type Delivered, type Header, headerText, type Outgoing, sizeBytes } from './message.ts'
 import type { Topic } from './topics.ts'
 
@@ -46,6 +46,7 @@ export function encode<Type extends MessageType>(envelope: Envelope<Type>): Outg
   add('ce_source', sources[topic])
   add('ce_type', envelope.type)
   add('ce_time', envelope.time)
+  add('ce_dataschema', dataschema(envelope.type))
   add('ce_subject', envelope.subject)
   add('ce_redrive', envelope.redrive)
   add('content-type', 'application/json')

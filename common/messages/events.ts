@@ -69,6 +69,14 @@ export const messages = {
 export type MessageType = keyof typeof messages
 export type MessageData<Type extends MessageType> = v.InferOutput<(typeof messages)[Type]['data']>
 
+/** Counts every change of a message's schema. A change only adds optional members: see CONTRIBUTING.md. */
+const SCHEMA_VERSION = 1
+
+/** The `dataschema` of CloudEvents: which schema, and which version of it, a message was written by. */
+export function dataschema(type: MessageType): string {
+  return `urn:${NAME}:schema:${type}:${SCHEMA_VERSION}`
+}
+
 /** The `source` of CloudEvents: who writes each topic. */
 export const sources: Readonly<Record<Topic, string>> = {
   [topics.requests]: `/${NAME}/gateway`,

@@ -63,12 +63,14 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
       ...attributes,
       ce_source: '/posta/gateway',
       ce_type: 'posta.operation.requested',
+      ce_dataschema: 'urn:posta:schema:posta.operation.requested:1',
       ce_subject: operation,
     })
     expect(result?.headers).toEqual({
       ...attributes,
       ce_source: '/posta/processor',
       ce_type: 'posta.operation.succeeded',
+      ce_dataschema: 'urn:posta:schema:posta.operation.succeeded:1',
       ce_subject: operation,
     })
     for (const message of [request, result]) {
