@@ -1,5 +1,5 @@
 import { operationTypes } from '@posta/common/operations/catalog.ts'
-import { CurrencyCode, RateDate, RateSource } from '@posta/common/operations/rates.ts'
+import { CurrencyCode, RateTable } from '@posta/common/operations/rates.ts'
 import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem, problemCodes } from '@posta/common/service/problem.ts'
@@ -8,13 +8,6 @@ import Big from 'big.js'
 import { Hono } from 'hono'
 import * as v from 'valibot'
 import type { ResultSummary, Results } from './results/results.ts'
-
-const Rates = v.object({
-  base: v.string(),
-  date: RateDate,
-  source: RateSource,
-  rates: v.array(v.object({ code: v.string(), rate: v.string() })),
-})
 
 const members = {
   id: v.string(),
@@ -29,8 +22,8 @@ const members = {
   completedAt: v.string(),
 }
 const ShownResult = v.object(members)
-const ShownResultWithRates = v.object({ ...members, rates: Rates })
-const ShownRates = v.object({ ...Rates.entries, storedAt: v.string() })
+const ShownResultWithRates = v.object({ ...members, rates: RateTable })
+const ShownRates = v.object({ ...RateTable.entries, storedAt: v.string() })
 
 const Cursor = v.object({ completedAt: v.string(), id: v.string() })
 
@@ -66,7 +59,7 @@ export function resultRoutes({ results, verify }: Options): Hono<Authenticated> 
         problems: ['not-found'],
       }),
       async (c) => {
-        const { user = undefined } = ownOnly(c.var.caller)
+        const { user } = ownOnly(c.var.caller)
         const found = await results.get(c.req.param('id'))
         if (!found || (user !== undefined && found.user !== user))
           throw new Problem(
@@ -84,8 +77,7 @@ export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
     '/:base',
     ...route({
       summary: 'The newest stored rate table of a currency',
-      description:
-        'The table with the latest date among those that `store-rates` operations stored, whoever asked for them.',
+      description: 'The table with the latest date that any `store-rates` operation has stored.',
       caller: 'user',
       answers: { 200: json(ShownRates, 'The rate table.') },
       problems: ['malformed-request', 'not-found'],
