@@ -3,10 +3,10 @@ import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
-import { deadLettered, decide, type Effect, isPerformed } from './decide.ts'
+import { deadLettered, decide, type Effect } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, readRequest, toReply } from './request-reply.ts'
-import { type Result, type ResultSummary, type Results, userDayKey } from './results/results.ts'
+import { type Result, type Results, userDayKey } from './results/results.ts'
 
 export interface RequestsOptions
   extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
@@ -49,7 +49,7 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     const requests = received.map(({ item }) => item)
     for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
       const stored = await results.find([...new Set(requests.map(({ id }) => id))])
-      const countedUsdE8 = await countedBefore(requests, stored)
+      const countedUsdE8 = await countedBefore(requests)
       const decision = decide(requests, { performers, dailyLimitUsdE8, stored, countedUsdE8, completedAt: isoNow() })
       signal.throwIfAborted()
       if (await store(decision.effects)) {
@@ -62,13 +62,8 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     throw new Error('Another member of the group keeps storing results of the same requests.')
   }
 
-  async function countedBefore(
-    requests: readonly Request[],
-    stored: ReadonlyMap<string, ResultSummary>,
-  ): Promise<ReadonlyMap<string, number>> {
-    const performed = requests.filter((request) => isPerformed(request, stored.get(request.id)))
-    const userDays = new Map(performed.map(({ user, day }) => [userDayKey({ user, day }), { user, day }]))
-    if (userDays.size === 0) return new Map()
+  async function countedBefore(requests: readonly Request[]): Promise<ReadonlyMap<string, number>> {
+    const userDays = new Map(requests.map(({ user, day }) => [userDayKey({ user, day }), { user, day }]))
     const counted = await results.countedUsdE8([...userDays.values()])
     return new Map([...userDays.keys()].map((key, index) => [key, counted[index] ?? 0]))
   }
