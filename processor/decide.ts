@@ -34,13 +34,6 @@ export interface Decision {
   readonly replies: readonly Outgoing[]
 }
 
-/** Whether a request is performed. Otherwise it is answered with its result, which only the redrive of a dead letter may replace. */
-export function isPerformed({ user, redrive }: Request, stored: ResultSummary | undefined): boolean {
-  if (!stored) return true
-  const deadLettered = stored.status === 'failed' && stored.error.code === 'dead-lettered'
-  return deadLettered && redrive !== undefined && user === stored.user
-}
-
 /** What an operation counts against; undefined if its contract has no limit. */
 export function allowanceOf({
   user,
@@ -64,7 +57,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
     if (blocked.has(request.user)) return { retry: 'An earlier operation of the same user is not done yet.' }
     const before = stored.get(request.id)
     const tooOld = isTooOld(request, known.completedAt)
-    if (before && (tooOld || !isPerformed(request, before))) return answer(request, before)
+    if (before && (tooOld || !mayBeReplaced(before, request))) return answer(request, before)
     if (tooOld) return { dead: 'It is so old that its result may be deleted: its effect could happen twice.' }
     const attempt = perform(request, used, known)
     if (!('result' in attempt)) {
@@ -93,6 +86,12 @@ export function decide(requests: readonly Request[], known: Known): Decision {
 
   const verdicts = requests.map(verdictOn)
   return { verdicts, effects, replies: [...replies.values()] }
+}
+
+/** Only a dead-lettered failure may be replaced, by a redrive. */
+function mayBeReplaced(stored: ResultSummary, { user, redrive }: Request): boolean {
+  const deadLettered = stored.status === 'failed' && stored.error.code === 'dead-lettered'
+  return deadLettered && redrive !== undefined && user === stored.user
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000

@@ -3,10 +3,10 @@ import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
-import { allowanceOf, deadLettered, decide, type Effect, isPerformed } from './decide.ts'
+import { allowanceOf, deadLettered, decide, type Effect } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, readRequest, toReply } from './request-reply.ts'
-import { allowanceKey, type Result, type ResultSummary, type Results } from './results/results.ts'
+import { allowanceKey, type Result, type Results } from './results/results.ts'
 
 export interface RequestsOptions
   extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
@@ -50,7 +50,7 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     const requests = received.map(({ item }) => item)
     for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
       const stored = await results.find([...new Set(requests.map(({ id }) => id))])
-      const used = await usedBefore(requests, stored)
+      const used = await usedBefore(requests)
       const decision = decide(requests, { performers, bounds, stored, used, completedAt: isoNow() })
       signal.throwIfAborted()
       if (await store(decision.effects)) {
@@ -63,12 +63,8 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     throw new Error('Another member of the group keeps storing results of the same requests.')
   }
 
-  async function usedBefore(
-    requests: readonly Request[],
-    stored: ReadonlyMap<string, ResultSummary>,
-  ): Promise<ReadonlyMap<string, number>> {
-    const performed = requests.filter((request) => isPerformed(request, stored.get(request.id)))
-    const allowances = performed.flatMap((request) => allowanceOf(request) ?? [])
+  async function usedBefore(requests: readonly Request[]): Promise<ReadonlyMap<string, number>> {
+    const allowances = requests.flatMap((request) => allowanceOf(request) ?? [])
     const byKey = new Map(allowances.map((allowance) => [allowanceKey(allowance), allowance]))
     if (byKey.size === 0) return new Map()
     const used = await results.used([...byKey.values()])

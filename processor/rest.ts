@@ -65,7 +65,7 @@ export function resultRoutes({ results, verify }: Options): Hono<Authenticated> 
         problems: ['not-found'],
       }),
       async (c) => {
-        const { user = undefined } = ownOnly(c.var.caller)
+        const { user } = ownOnly(c.var.caller)
         const found = await results.get(c.req.param('id'))
         if (!found || (user !== undefined && found.user !== user))
           throw new Problem(
@@ -83,8 +83,7 @@ export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
     '/:base',
     ...route({
       summary: 'The newest stored rate table of a currency',
-      description:
-        'The table with the latest date among those that `store-rates` operations stored, whoever asked for them.',
+      description: 'The table with the latest date that any `store-rates` operation has stored.',
       caller: 'user',
       answers: { 200: json(ShownRates, 'The rate table.') },
       problems: ['malformed-request', 'not-found'],

@@ -13,30 +13,20 @@ const MAX_WAITERS = 10_000
 /** So that one user cannot take all places. */
 const MAX_WAITERS_PER_USER = 200
 
-/** Everyone in this process who waits for an operation's outcome. */
-export interface Waiters {
-  /**
-   * The operation once it is terminal, or as it is when `signal` aborts, read from the database.
-   * @throws Problem `not-found`; `too-many-requests` or `overloaded` if too many are waiting already.
-   */
-  awaitOutcome(user: string, id: string, signal: AbortSignal): Promise<Operation>
-  /** Yields the operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
-  changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void>
-  /** Wakes those who wait for these operations. Call it once this process has committed their results. */
-  wake(ids: readonly string[]): void
-}
+export type Waiters = ReturnType<typeof createWaiters>
 
 /**
- * Another gateway may receive the result. So, besides `wake`, one poll reads the status of every operation that someone in
- * this process waits for. It runs only while someone waits.
+ * Everyone in this process who waits for an operation's outcome. Another gateway may receive the result, so besides `wake`
+ * one poll reads the status of every operation that someone waits for. It runs only while someone waits.
  */
-export function createWaiters(options: { database: Database; read: Read; log: Logger }): Waiters {
+export function createWaiters(options: { database: Database; read: Read; log: Logger }) {
   const { database, read, log } = options
   const waiters = new Map<string, Set<() => void>>()
   const perUser = new Map<string, number>()
   let count = 0
   let polling = false
 
+  /** Wakes those who wait for these operations. Call it once this process has committed their results. */
   function wake(ids: readonly string[]): void {
     for (const id of ids) for (const resolve of waiters.get(id) ?? []) resolve()
   }
@@ -74,6 +64,10 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     count -= 1
   }
 
+  /**
+   * The operation once it is terminal, or as it is when `signal` aborts, read from the database.
+   * @throws Problem `not-found`; `too-many-requests` or `overloaded` if too many are waiting already.
+   */
   async function awaitOutcome(user: string, id: string, signal: AbortSignal): Promise<Operation> {
     enter(user)
     const woken = Promise.withResolvers<void>()
@@ -94,15 +88,14 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     }
   }
 
-  return {
-    awaitOutcome,
-    wake,
-    async *changes(user, id, signal) {
-      const first = await read.one(user, id)
-      yield first
-      if (isTerminal(first)) return
-      const last = await awaitOutcome(user, id, signal)
-      if (isTerminal(last)) yield last
-    },
+  /** Yields the operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
+  async function* changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void> {
+    const first = await read.one(user, id)
+    yield first
+    if (isTerminal(first)) return
+    const last = await awaitOutcome(user, id, signal)
+    if (isTerminal(last)) yield last
   }
+
+  return { awaitOutcome, changes, wake }
 }

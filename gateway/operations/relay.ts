@@ -1,7 +1,6 @@
 // 2. Sends the outbox to the broker, in batches. Next: processor/receive-requests.ts
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
-import type { Outgoing } from '@posta/common/messages/message.ts'
 import { backoff, pause } from '@posta/common/service/backoff.ts'
 import type { Component } from '@posta/common/service/component.ts'
 import { within } from '@posta/common/service/deadline.ts'
@@ -121,13 +120,7 @@ export function startRelay(options: {
   } satisfies Component
 }
 
-interface OutboxRow {
-  readonly id: number
-  /** Undefined if there is nothing to send: the operation became terminal while its second request waited here. */
-  readonly message: Outgoing | undefined
-}
-
-async function readBatch(database: Database, afterId: number): Promise<OutboxRow[]> {
+async function readBatch(database: Database, afterId: number) {
   const rows = await database
     .select({ id: outbox.id, event: outbox.event, operation: operations })
     .from(outbox)
@@ -137,6 +130,7 @@ async function readBatch(database: Database, afterId: number): Promise<OutboxRow
     .limit(MAX_BATCH)
   return rows.map(({ id, event, operation }) => {
     if (event) return { id, message: encode(event) }
+    // An operation that became terminal while its second request waited here needs none.
     return { id, message: operation?.status === 'pending' ? toRequest(operation) : undefined }
   })
 }

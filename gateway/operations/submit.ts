@@ -85,7 +85,7 @@ export function createSubmit(options: {
     const outcome = await insert(row)
     if (outcome === 'stored') {
       onAccepted(type)
-      return toOperation({ ...row, ...pending })
+      return { id: row.id, type, status: 'pending', input, createdAt: new Date(createdAt).toISOString() }
     }
     const winner = await findByKey(user, idempotencyKey)
     if (winner) return replay(winner, type, input)
@@ -99,16 +99,6 @@ export function createSubmit(options: {
   }
 }
 
-/** What the database gives a new row. */
-const pending = {
-  status: 'pending',
-  output: null,
-  errorCode: null,
-  errorMessage: null,
-  completedAt: null,
-  resends: 0,
-} as const
-
 /** Both inputs come from the same schema, so they are equal whatever order and case the clients wrote them in. */
 function replay(row: OperationRow, type: string, input: Record<string, unknown>): Operation {
   if (row.type === type && Bun.deepEquals(row.input, input)) return toOperation(row)
@@ -118,11 +108,7 @@ function replay(row: OperationRow, type: string, input: Record<string, unknown>)
   )
 }
 
-type NewRow = Pick<
-  OperationRow,
-  'id' | 'userId' | 'type' | 'input' | 'facts' | 'traceparent' | 'idempotencyKey' | 'createdAt' | 'resendAt'
->
-
+type NewRow = typeof operations.$inferInsert
 type Outcome = 'stored' | 'outbox full' | 'refused'
 
 /**

@@ -18,13 +18,13 @@ const asked = {
   limit: { used: 0, bound: Number.POSITIVE_INFINITY },
 }
 
-test('tells which table is stored, counts nothing, and is found by its currency and date', () => {
+test('says which table is stored, and counts nothing', () => {
   expect(storeRates.decide({ ...asked, input: { base: 'USD' } })).toEqual({
     output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'mirror' },
     lookup: { key: 'USD', order: '2026-11-23' },
   })
 })
 
-test('a table of another currency is a fault of the message, not an outcome', () => {
+test('it throws for a table of another currency: the message is wrong, and there is no outcome', () => {
   expect(() => storeRates.decide({ ...asked, input: { base: 'EUR' } })).toThrow('The rates are of USD, not of EUR.')
 })
