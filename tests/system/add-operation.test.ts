@@ -26,7 +26,16 @@ describeLong('an operation that is added as README says', () => {
 
   beforeAll(async () => {
     copy = mkdtempSync(join(tmpdir(), 'posta-copy-'))
-    const names = ['common', ...serviceNames, 'tools', 'tests', 'package.json', 'tsconfig.json']
+    const names = [
+      'common',
+      ...serviceNames,
+      'tools',
+      'tests',
+      'package.json',
+      'tsconfig.json',
+      'biome.json',
+      '.gitignore',
+    ]
     for (const name of names)
       cpSync(join(REPOSITORY_ROOT, name), join(copy, name), { recursive: true, verbatimSymlinks: true })
     symlinkSync(join(REPOSITORY_ROOT, 'node_modules'), join(copy, 'node_modules'))
@@ -62,6 +71,22 @@ describeLong('an operation that is added as README says', () => {
     )
     expect(await typeCheck(copy)).toContain("Property 'split' is missing")
     await Bun.write(list, whole)
+  }, 60_000)
+
+  test('is written by the command, with facts or without, so that it compiles and its test passes', async () => {
+    const run = (...args: string[]) =>
+      Bun.spawnSync([process.execPath, ...args], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
+    expect(run('tools/new.ts', 'operation', 'ship-order', '--facts').exitCode).toBe(0)
+    expect(run('tools/new.ts', 'operation', 'greet').exitCode).toBe(0)
+    expect(await typeCheck(copy)).toBe('')
+    expect(run('test', 'processor/performers/ship-order.test.ts', 'processor/performers/greet.test.ts').exitCode).toBe(
+      0,
+    )
+    const again = run('tools/new.ts', 'operation', 'greet')
+    expect({ code: again.exitCode, said: again.stderr.toString() }).toEqual({
+      code: 1,
+      said: 'common/operations/greet.ts exists already.\n',
+    })
   }, 60_000)
 
   test('is in REST, GraphQL, OpenAPI, AsyncAPI, the results and the timeline', async () => {
