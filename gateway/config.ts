@@ -14,7 +14,7 @@ import {
 } from '@posta/common/service/config.ts'
 import { fileUrl } from '@posta/common/service/file-url.ts'
 import * as v from 'valibot'
-import { PrivateKeySet } from './accounts/keys.ts'
+import { PrivateKeySet } from './accounts/key-set.ts'
 
 export interface GatewayConfig extends CommonConfig {
   readonly broker: BrokerConfig

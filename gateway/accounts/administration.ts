@@ -1,40 +1,30 @@
-import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { asc, eq, gt, sql } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { users } from '../database/schema.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
-import type { Passwords } from './passwords.ts'
+import type { AccountOptions } from './options.ts'
 import { endSessionsOf } from './sessions.ts'
 import type { UserRow } from './user.ts'
 
-/** What whoever runs gateway does with its users, by email. Each throws Problem `not-found` where there is no such user. */
+/** What the operator of gateway does with its users, by email. Each rejects with Problem `not-found` for an unknown email. */
 export interface Administration {
   /** In the order in which they registered. */
   list(): AsyncIterable<UserRow>
-  /** In force when the user's access token is replaced, within 15 minutes. */
+  /** Takes effect with the user's next access token, within 15 minutes. */
   setRole(email: string, role: UserRow['role']): Promise<void>
-  /** Ends the user's sessions; an access token lives out its 15 minutes. */
+  /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
   disable(email: string): Promise<void>
   enable(email: string): Promise<void>
-  /** Ends the user's sessions. @throws Problem `invalid-input` where the password is not one to register with */
+  /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
   setPassword(email: string, password: string): Promise<void>
 }
 
 const PAGE = 500
 
-export function createAdministration(parts: {
-  database: Database
-  writer: Writer
-  passwords: Passwords
-  addEvent: AddEvent
-  deps: Pick<Deps, 'now'>
-}): Administration {
-  const { database, writer, passwords, addEvent, deps } = parts
+export function createAdministration(options: AccountOptions): Administration {
+  const { database, writer, passwords, addEvent, deps } = options
 
   async function idOf(email: string): Promise<string> {
     const [user] = await database.select({ id: users.id }).from(users).where(eq(users.email, email.toLowerCase()))

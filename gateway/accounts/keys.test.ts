@@ -8,7 +8,8 @@ import { openDatabase } from '../database/open.ts'
 import { outbox, signingKeys } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
 import { createGrant } from './access-tokens.ts'
-import { fixedKeys, openKeys, PrivateKeySet } from './keys.ts'
+import { PrivateKeySet } from './key-set.ts'
+import { fixedKeys, openKeys } from './keys.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const kids = (keys: readonly { kid: string }[]) => keys.map(({ kid }) => kid).sort()

@@ -134,7 +134,7 @@ export function createSchema(parts: {
         .resolve(({ input }, payload) => accounts.logIn(input, contextOf(payload).address)),
       refresh: mutation(Tokens)
         .input({ input: Refresh })
-        .resolve(({ input }) => accounts.refreshSession(input)),
+        .resolve(({ input }) => accounts.refresh(input)),
       logout: mutation(v.boolean())
         .description('True: there is no such session any more.')
         .input({ input: Logout })

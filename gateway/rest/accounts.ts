@@ -58,7 +58,7 @@ export function accountRoutes(parts: {
         answers: { 200: json(Tokens, 'The next tokens of the session.') },
         problems: ['invalid-credentials', 'overloaded'],
       }),
-      async (c) => c.json(await accounts.refreshSession(c.req.valid('json'))),
+      async (c) => c.json(await accounts.refresh(c.req.valid('json'))),
     )
     .post(
       '/logout',

@@ -24,8 +24,8 @@ interface Accounts extends Administration {
 await runCommand((argv) => {
   const run = choose(argv)
   return async (opened) => {
-    const parts = { ...opened, deps, passwords: createPasswords(), addEvent: eventAdder(deps) }
-    await run({ ...createAdministration(parts), register: createRegister(parts) })
+    const options = { ...opened, deps, passwords: createPasswords(), addEvent: eventAdder(deps) }
+    await run({ ...createAdministration(options), register: createRegister(options) })
   }
 })
 
