@@ -1,9 +1,10 @@
 import { expect, test } from 'bun:test'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { sql } from 'drizzle-orm'
 import { operations, refreshTokens } from './database/schema.ts'
 import { maintenance, operationsBefore } from './maintenance.ts'
 import { openAccounts } from './testing/accounts.ts'
-import { eventually, openTemporary } from './testing/database.ts'
+import { openTemporary } from './testing/database.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const log = { info() {}, warn() {} }

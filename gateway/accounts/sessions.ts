@@ -1,7 +1,7 @@
 import { createHash, hkdfSync, randomBytes } from 'node:crypto'
 import { type SQL, sql } from 'drizzle-orm'
-import type { Statement } from '../database/commit.ts'
 import { refreshTokens } from '../database/schema.ts'
+import type { Statement } from '../database/transaction.ts'
 
 export type RefreshTokenRow = typeof refreshTokens.$inferSelect
 

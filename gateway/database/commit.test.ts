@@ -1,9 +1,11 @@
 import { expect, test } from 'bun:test'
 import { createClient, LibsqlError, type ResultSet } from '@libsql/client'
 import { Problem } from '@posta/common/service/problem.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { eq, sql } from 'drizzle-orm'
-import { eventually, openTemporary } from '../testing/database.ts'
-import { type Bulk, createWriter } from './commit.ts'
+import { openTemporary } from '../testing/database.ts'
+import type { Bulk } from './bulk.ts'
+import { createWriter } from './commit.ts'
 import { leases, outbox, users } from './schema.ts'
 
 /** Emails into users; false where the email is taken. The email `fault` breaks a constraint that nothing handles. */

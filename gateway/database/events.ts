@@ -3,9 +3,9 @@ import type { MessageData, MessageType } from '@posta/common/messages/events.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
 import { type SQL, sql } from 'drizzle-orm'
-import type { Statement } from './commit.ts'
 import { eventIfRoom } from './outbox.ts'
 import { outbox } from './schema.ts'
+import type { Statement } from './transaction.ts'
 
 /**
  * A statement that puts an event of now into the outbox, if `condition` holds when it runs. Where the outbox is full its

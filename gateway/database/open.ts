@@ -5,9 +5,10 @@ import { filePath } from '@posta/common/service/file-url.ts'
 import { makePrivate } from '@posta/common/storage/sqlite-file.ts'
 import { drizzle, type LibSQLDatabase } from 'drizzle-orm/libsql'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
-import { createWriter, isLocked, type Writer } from './commit.ts'
+import { createWriter, type Writer } from './commit.ts'
 import { explainFullOutbox } from './outbox.ts'
 import * as schema from './schema.ts'
+import { isLocked } from './transaction.ts'
 
 /** For reads, and to build statements for the writer. It must not run a write itself. */
 export type Database = LibSQLDatabase<typeof schema>
