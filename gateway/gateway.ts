@@ -51,7 +51,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   const { logIn, ...others } = createAccounts({ database, writer, passwords, grant, addEvent, deps })
   const accounts = { ...others, logIn: metrics.logins(logIn) }
 
-  const rates = createRates({ url: config.ratesUrl }, deps, log)
+  const rates = createRates({ url: config.ratesUrl, deps, log })
   const submit = metrics.submissions(createSubmit({ database, writer, rates, onAccepted: metrics.accepted, deps }))
   const read = createRead(database)
   const waiters = createWaiters({ database, read, log })

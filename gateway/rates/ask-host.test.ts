@@ -26,10 +26,10 @@ test.each<[Behaviour, string, boolean]>([
   ['huge', 'the answer has more than 1048576 bytes', false],
   ['not-json', 'the answer is not JSON', false],
   ['nan', 'the answer is not JSON', false],
-  ['null-rate', 'the answer cannot be used: its rate of ars cannot be', false],
-  ['negative', 'the answer cannot be used: its rate of ars cannot be', false],
-  ['zero', 'the answer cannot be used: its rate of ars cannot be', false],
-  ['wrong-shape', 'the answer cannot be used: its rate of 0 cannot be', false],
+  ['null-rate', 'the answer cannot be used: its rate of ars is no plausible number', false],
+  ['negative', 'the answer cannot be used: its rate of ars is no plausible number', false],
+  ['zero', 'the answer cannot be used: its rate of ars is no plausible number', false],
+  ['wrong-shape', 'the answer cannot be used: its rate of 0 is no plausible number', false],
   ['other-base', 'the answer cannot be used: its base is not worth one of itself', false],
   ['redirect', 'status 302', false],
   ['not-found', 'status 404', false],
@@ -98,8 +98,8 @@ test('the budget holds however the host fails', async () => {
 })
 
 test.each([
-  ['2026-11-19', 'the answer is of 2026-11-19, older than what is here'],
-  ['2026-11-25', 'the answer is of a day to come, 2026-11-25'],
+  ['2026-11-19', 'the answer is of 2026-11-19, older than the table at hand'],
+  ['2026-11-25', 'the answer is of a day in the future, 2026-11-25'],
 ])('a table of %s does not pass', async (date, failure) => {
   api.setDate(date)
   expect(await ask()).toEqual({ failure, down: false })

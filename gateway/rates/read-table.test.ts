@@ -29,7 +29,7 @@ test.each([
   ['null', null],
   ['text', '1472.5'],
 ])('one rate that is %s condemns the whole answer', (_, rate) => {
-  expect(withRates({ usd: 1, eur: 0.9, ars: rate })).toEqual({ unreadable: 'its rate of ars cannot be' })
+  expect(withRates({ usd: 1, eur: 0.9, ars: rate })).toEqual({ unreadable: 'its rate of ars is no plausible number' })
 })
 
 test.each([
