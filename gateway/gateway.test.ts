@@ -51,6 +51,21 @@ async function start() {
   }
 }
 
+test('the page at / runs no script, and each of its links leads somewhere', async () => {
+  const { config, ask } = await start()
+  const { status, headers, text } = await ask('GET', '/')
+  expect(status).toBe(200)
+  expect(headers.get('Content-Security-Policy')).toBe(
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+  )
+  const links = [...text.matchAll(/<a href="([^"]+)"/g)].map(([, href = '']) => href)
+  const own = links.filter((href) => href.startsWith('/'))
+  expect(own).toEqual(expect.arrayContaining(['/docs', '/graphql', '/asyncapi.json', '/problems', '/health/ready']))
+  for (const path of own)
+    expect([path, (await ask('GET', path, undefined, { Accept: 'text/html' })).status]).toEqual([path, 200])
+  expect(links.filter((href) => !own.includes(href))).toEqual([config.urls.processor, config.urls.monitor])
+})
+
 test('no statement of a gateway reads or sorts a whole table that grows, and each index serves a statement', async () => {
   const statements = recordStatements()
   const { config, ask, pass } = await start()
@@ -99,7 +114,7 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   expect(changed.status).toBe(204)
   await ask('POST', '/auth/logout', { refreshToken: next.refreshToken })
 
-  expect(await statements.stop(config.databaseUrl)).toEqual({
+  expect(await statements.stop(config.database.url)).toEqual({
     unindexed: [],
     indexes: [
       'operations_by_idempotency_key',

@@ -15,7 +15,7 @@ const EVERY_MS = 60 * 1000
  * What time alone brings about, done every minute by whoever holds the lease: keys rotate; refresh tokens that have
  * expired go, and operations that have been terminal and kept for long enough.
  */
-export function maintenance(parts: {
+export function maintenance(options: {
   lease: Pick<Lease, 'current'>
   writer: Writer
   keys: Pick<Keys, 'rotateIfDue'>
@@ -23,7 +23,7 @@ export function maintenance(parts: {
   log: Pick<Logger, 'info' | 'warn'>
   everyMs?: number
 }): Component {
-  const { lease, writer, keys, deps, log, everyMs = EVERY_MS } = parts
+  const { lease, writer, keys, deps, log, everyMs = EVERY_MS } = options
 
   async function remove(what: string, statement: (atOnce: number) => SQL, signal: AbortSignal): Promise<void> {
     const deleteSome = async (atOnce: number) => {

@@ -1,6 +1,7 @@
 import type { Deps } from '@posta/common/service/deps.ts'
-import type { Grant } from './access-tokens.ts'
+import { createGrant } from './access-tokens.ts'
 import { createChangePassword } from './change-password.ts'
+import type { Keys } from './keys.ts'
 import { createLogIn } from './login.ts'
 import { createLogOut } from './logout.ts'
 import type { AccountOptions } from './options.ts'
@@ -11,9 +12,14 @@ import { createMe } from './user.ts'
 
 export type Accounts = ReturnType<typeof createAccounts>
 
-/** What users do with their accounts, for REST and GraphQL alike. */
-export function createAccounts(options: AccountOptions & { grant: Grant; deps: Pick<Deps, 'monotonicMs'> }) {
-  const all = { ...options, throttle: createThrottle(options.deps) }
+/**
+ * What users do with their accounts, for REST and GraphQL alike.
+ * @param options.issuer of the access tokens
+ */
+export function createAccounts(
+  options: AccountOptions & { issuer: string; keys: Pick<Keys, 'current'>; deps: Pick<Deps, 'monotonicMs'> },
+) {
+  const all = { ...options, grant: createGrant(options), throttle: createThrottle(options.deps) }
   return {
     register: createRegister(all),
     logIn: createLogIn(all),

@@ -2,13 +2,12 @@ import { renderGraphiQL } from '@graphql-yoga/render-graphiql'
 import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import type { GraphQLSchema } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 import { Hono } from 'hono'
 import { secureHeaders } from 'hono/secure-headers'
 import { maskError, maskValidationErrors } from './errors.ts'
 import { documentCaches, limits } from './limits.ts'
-import type { RequestContext } from './schema.ts'
+import { createSchema, type RequestContext, type SchemaOptions } from './schema.ts'
 
 const FIRST_QUERY = `# Log in, then put the token into Headers below: { "Authorization": "Bearer …" }
 mutation {
@@ -19,15 +18,13 @@ mutation {
 `
 
 /** `/graphql`: queries and mutations by POST, subscriptions as server-sent events, and GraphiQL unless in production. */
-export function graphqlRoutes(options: {
-  schema: GraphQLSchema
-  config: Pick<CommonConfig, 'production' | 'trustedProxies'>
-  log: Logger
-}): Hono {
-  const { schema, config, log } = options
+export function graphqlRoutes(
+  options: SchemaOptions & { config: Pick<CommonConfig, 'production' | 'trustedProxies'>; log: Logger },
+): Hono {
+  const { config, log } = options
   const mask = maskError(log, { suggestions: !config.production })
   const yoga = createYoga<RequestContext>({
-    schema,
+    schema: createSchema(options),
     graphqlEndpoint: '/graphql',
     landingPage: false,
     graphiql: config.production ? false : { title: 'Posta', subscriptionsProtocol: 'SSE', defaultQuery: FIRST_QUERY },

@@ -64,15 +64,18 @@ collectNames(
 for (const { type, input, output } of contracts)
   collectNames({ [`${typeName(type)}Input`]: input, [`${typeName(type)}Output`]: output })
 
-/** GraphQL over the same functions as REST. Its types are made from the schemas that validate. */
-export function createSchema(options: {
+export interface SchemaOptions {
   accounts: Accounts
   submit: Submit
   read: Read
   waiters: Waiters
   verify: TokenVerifier
+  /** Aborts when the service closes: subscriptions end. */
   closing: AbortSignal
-}): GraphQLSchema {
+}
+
+/** GraphQL over the same functions as REST. Its types are made from the schemas that validate. */
+export function createSchema(options: SchemaOptions): GraphQLSchema {
   const { accounts, submit, read, waiters, verify, closing } = options
   const callerOf = (payload: Payload) => authenticate(contextOf(payload).authorization, verify)
 

@@ -11,15 +11,15 @@ import { Submission, type Submit } from '../operations/submit.ts'
 
 const MAX_WAIT_S = 30
 
-/** @param parts.closing ends streams and waits when the service closes. */
-export function operationRoutes(parts: {
+/** @param options.closing aborts when the service closes: streams and waits end */
+export function operationRoutes(options: {
   submit: Submit
   read: Read
   waiters: Waiters
   verify: TokenVerifier
   closing: AbortSignal
 }): Hono<Authenticated> {
-  const { submit, read, waiters, verify, closing } = parts
+  const { submit, read, waiters, verify, closing } = options
   const route = routesOf('operations', verify)
 
   return new Hono<Authenticated>()

@@ -2,7 +2,6 @@ import type { AnyEnvelope } from '@posta/common/messages/envelope.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
-import { createGrant } from '../accounts/access-tokens.ts'
 import { createAccounts } from '../accounts/accounts.ts'
 import { openKeys } from '../accounts/keys.ts'
 import { createPasswords, type Hasher } from '../accounts/passwords.ts'
@@ -23,12 +22,11 @@ export async function openAccounts() {
   const addEvent = eventAdder(deps)
   const keys = await openKeys({ ...opened, addEvent, deps })
   const hasher = fakeHasher()
-  const options = { ...opened, deps, addEvent, passwords: createPasswords(hasher, 8) }
-  const accounts = createAccounts({ ...options, grant: createGrant({ issuer: ISSUER, keys, deps }) })
+  const options = { ...opened, deps, addEvent, keys, passwords: createPasswords(hasher, 8) }
+  const accounts = createAccounts({ ...options, issuer: ISSUER })
   return {
     ...options,
     ...accounts,
-    keys,
     hasher,
     verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, deps }),
     pass(ms: number) {

@@ -13,7 +13,7 @@ export async function runCommand(choose: (argv: string[]) => Action): Promise<vo
   try {
     const action = choose(process.argv.slice(2))
     const config = readGatewayConfig(process.env)
-    const opened = await openDatabase({ url: config.databaseUrl, authToken: config.databaseAuthToken })
+    const opened = await openDatabase(config.database)
     try {
       await action(opened, config)
     } finally {
