@@ -15,7 +15,7 @@ bun run users disable EMAIL
 bun run users enable EMAIL
 bun run users password EMAIL
 
-A password is asked for, or read from standard input; it is never an argument.`
+The password is typed at a prompt or read from standard input. It is never an argument.`
 
 interface Accounts extends Administration {
   readonly register: Register
@@ -61,7 +61,7 @@ function parse(argv: string[]) {
 
 function asRole(text: string | undefined): UserRow['role'] {
   if (text === 'user' || text === 'operator') return text
-  throw new CommandError('A role is user or operator.')
+  throw new CommandError('The role must be user or operator.')
 }
 
 async function add({ register }: Accounts, email: string, role: UserRow['role']): Promise<void> {
