@@ -1,7 +1,7 @@
 import type { ResultSet } from '@libsql/client'
 import type { Statement } from './transaction.ts'
 
-/** A kind of row. Rows of one kind that wait at the same time are written together, over `json_each(?)`. */
+/** A kind of row. Rows of one kind in the same transaction are written together, over `json_each(?)`. */
 export interface Bulk<Row, Outcome> {
   /**
    * The statements that write `rows`. The conflict of one row must not fail the others: use ON CONFLICT DO NOTHING, and
@@ -12,35 +12,28 @@ export interface Bulk<Row, Outcome> {
   outcomes(results: readonly ResultSet[], rows: readonly Row[]): readonly Outcome[]
 }
 
-/** Rows of one kind that are written together. Whoever submitted one waits for its outcome. */
+/** Rows of one kind in one transaction. Whoever submitted one waits for its outcome. */
 export interface Entry {
-  readonly size: number
   statements(): readonly Statement[]
   resolve(results: readonly ResultSet[]): void
   reject(error: unknown): void
-  /** The same rows, each as an entry of its own. */
+  /** Each row as an entry of its own. */
   split(): readonly Entry[]
 }
 
-export interface Submission<Row, Outcome> {
+export interface Submission<Row, Outcome> extends Omit<PromiseWithResolvers<Outcome>, 'promise'> {
   readonly row: Row
-  readonly resolve: (outcome: Outcome) => void
-  readonly reject: (error: unknown) => void
 }
 
 export function createEntry<Row, Outcome>(
   kind: Bulk<Row, Outcome>,
   submissions: readonly Submission<Row, Outcome>[],
 ): Entry {
-  const rows = () => submissions.map(({ row }) => row)
+  const rows = submissions.map(({ row }) => row)
   return {
-    get size() {
-      return submissions.length
-    },
-    statements: () => kind.statements(rows()),
+    statements: () => kind.statements(rows),
     resolve(results) {
-      const outcomes = kind.outcomes(results, rows())
-      for (const [index, outcome] of outcomes.entries()) submissions[index]?.resolve(outcome)
+      for (const [index, outcome] of kind.outcomes(results, rows).entries()) submissions[index]?.resolve(outcome)
     },
     reject(error) {
       for (const submission of submissions) submission.reject(error)

@@ -1,13 +1,14 @@
 import type { Client, ResultSet } from '@libsql/client'
+import { isOutage } from '@posta/common/service/outage.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { type Bulk, createEntry, type Entry, type Submission } from './bulk.ts'
-import { isFaultOfStatement, type Statement, transact } from './transaction.ts'
+import { type Statement, transact } from './transaction.ts'
 
 /**
- * The only way in which this process writes: group commit. What is submitted while a transaction runs goes into the next
- * one, in order of arrival, except that a row joins the rows of its kind that wait already. A submission resolves once it
- * is committed and synced. If the fault of one submission fails a transaction, each is run again by itself, and only the
- * faulty one rejects.
+ * The only way in which this process writes: group commit. Submissions that arrive while a transaction runs share the next
+ * one, in order of arrival. Rows of one kind are written together, so their order among other submissions in the same
+ * transaction may differ. A submission resolves once it is committed and synced. If the fault of one submission fails a
+ * transaction, each is run again by itself, and only the faulty one rejects.
  *
  * Rejects with Problem `overloaded`, and writes nothing, where the queue is full or the database stays locked for 5 s.
  */
@@ -30,7 +31,10 @@ const MAX_QUEUED_WRITES = 1024
 /** What `write` submits: as a row, the statements of one call. */
 const writes: Bulk<readonly Statement[], readonly ResultSet[]> = {
   statements: (rows) => rows.flat(),
-  outcomes: (results) => [results],
+  outcomes(results, rows) {
+    const left = [...results]
+    return rows.map(({ length }) => left.splice(0, length))
+  },
 }
 
 /** @param client is for this writer alone */
@@ -43,33 +47,24 @@ export function createWriter(
   } = {},
 ): Writer {
   const { explain = () => undefined, monotonicMs = () => performance.now() } = options
-  const queue: Entry[] = []
+  /** For each submission, in order of arrival, the function that takes the next ones of its kind. */
+  const queue: ((count: number) => Entry)[] = []
   const listeners: ((submissions: number) => void)[] = []
   let running: Promise<void> | undefined
   let closed = false
 
-  /** Makes the function that submits a row: `maxTogether` rows share an entry, and `maxQueued` may wait. */
-  function submitter<Row, Outcome>(kind: Bulk<Row, Outcome>, maxTogether: number, maxQueued: number) {
-    let queued = 0
-    let last: Entry | undefined
-    let submissions: Submission<Row, Outcome>[] = []
+  function submitter<Row, Outcome>(kind: Bulk<Row, Outcome>, maxWaiting: number) {
+    const waiting: Submission<Row, Outcome>[] = []
+    const take = (count: number) => createEntry(kind, waiting.splice(0, count))
 
     return async (row: Row): Promise<Outcome> => {
       if (closed) throw new Problem('unavailable', 'The database is closing.', { retryAfterS: 1 })
-      if (queued >= maxQueued) throw new Problem('overloaded', undefined, { retryAfterS: 1 })
-      // An entry that has left the queue takes no more rows.
-      if (!last || !queue.includes(last) || last.size >= maxTogether) {
-        submissions = []
-        last = createEntry(kind, submissions)
-        queue.push(last)
-      }
+      if (waiting.length >= maxWaiting) throw new Problem('overloaded', undefined, { retryAfterS: 1 })
       const { promise, ...settle } = Promise.withResolvers<Outcome>()
-      submissions.push({ row, ...settle })
-      queued += 1
+      waiting.push({ row, ...settle })
+      queue.push(take)
       running ??= run()
-      return promise.finally(() => {
-        queued -= 1
-      })
+      return promise
     }
   }
 
@@ -77,31 +72,23 @@ export function createWriter(
     while (queue.length > 0) {
       // Lets everyone who submits in this turn of the event loop join.
       await new Promise((resolve) => setImmediate(resolve))
-      await commit(takeGroup())
+      const next = queue.splice(0, MAX_TOGETHER)
+      const byKind = Map.groupBy(next, (take) => take)
+      await commit(
+        [...byKind].map(([take, { length }]) => take(length)),
+        next.length,
+      )
     }
     running = undefined
   }
 
-  /** Takes the oldest entries off the queue: those that fit into one transaction. */
-  function takeGroup(): readonly Entry[] {
-    let count = 0
-    let size = 0
-    for (const entry of queue) {
-      size += entry.size
-      if (size > MAX_TOGETHER) break
-      count += 1
-    }
-    return queue.splice(0, count)
-  }
-
-  async function commit(group: readonly Entry[]): Promise<void> {
-    const size = group.reduce((sum, entry) => sum + entry.size, 0)
+  async function commit(group: readonly Entry[], size: number): Promise<void> {
     let results: ResultSet[][]
     try {
       results = await writeTogether(group)
     } catch (error) {
-      if (size > 1 && isFaultOfStatement(error))
-        for (const single of group.flatMap((entry) => entry.split())) await commit([single])
+      if (size > 1 && !isOutage(error))
+        for (const single of group.flatMap((entry) => entry.split())) await commit([single], 1)
       else for (const entry of group) entry.reject(explain(error) ?? error)
       return
     }
@@ -117,8 +104,8 @@ export function createWriter(
   }
 
   return {
-    write: submitter(writes, 1, MAX_QUEUED_WRITES),
-    bulk: (kind) => submitter(kind, MAX_TOGETHER, MAX_QUEUED_ROWS),
+    write: submitter(writes, MAX_QUEUED_WRITES),
+    bulk: (kind) => submitter(kind, MAX_QUEUED_ROWS),
     onCommit: (listener) => void listeners.push(listener),
     async close() {
       closed = true

@@ -52,10 +52,3 @@ function asValue(param: unknown): InValue {
 export function isLocked(error: unknown): boolean {
   return error instanceof LibsqlError && (error.code === 'SQLITE_BUSY' || error.code === 'SQLITE_LOCKED')
 }
-
-/** Whether one statement or one of its values can be the cause, and not the disk, a lock or the connection. */
-export function isFaultOfStatement(error: unknown): boolean {
-  if (error instanceof Problem) return error.code !== 'overloaded'
-  if (!(error instanceof LibsqlError)) return true
-  return /^SQLITE_(CONSTRAINT|ERROR|TOOBIG|MISMATCH|RANGE)/.test(error.code)
-}
