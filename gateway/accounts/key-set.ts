@@ -12,19 +12,16 @@ const PrivateKeySchema = v.object({
   use: v.optional(use, 'sig'),
 })
 
-const SetOfKeys = v.object({ keys: v.tupleWithRest([PrivateKeySchema], PrivateKeySchema) })
-
 /** A private JWK set (RFC 7517) with at least one key. It is refused with one message, which shows nothing of the set. */
-export const PrivateKeySet = v.pipe(
-  v.unknown(),
-  v.rawTransform(({ dataset, addIssue, NEVER }) => {
-    const set = v.safeParse(SetOfKeys, dataset.value)
-    if (set.success && set.output.keys.every(isPair)) return set.output
-    addIssue({
-      message: 'must be a JWK set of Ed25519 private keys (kty, crv, x, d, kid), the first of which signs',
-    })
-    return NEVER
-  }),
+export const PrivateKeySet = v.config(
+  v.pipe(
+    v.object({ keys: v.tupleWithRest([PrivateKeySchema], PrivateKeySchema) }),
+    v.check(({ keys }) => keys.every(isPair)),
+  ),
+  {
+    abortEarly: true,
+    message: 'must be a JWK set of Ed25519 private keys (kty, crv, x, d, kid), the first of which signs',
+  },
 )
 export type PrivateKeySet = v.InferOutput<typeof PrivateKeySet>
 

@@ -42,18 +42,13 @@ export function createPasswords(hasher: Hasher = Bun.password, cores = available
   }
 }
 
-interface Turn {
-  begin(): void
-  refuse(reason: Problem): void
-}
-
 /**
  * Runs at most `concurrency` tasks at once. Sources take turns, and the tasks of one source keep their order. A full queue
  * refuses the newest task of the source that has the most tasks in it: either the one that arrives or one that waits.
  */
 function createQueue(concurrency: number, maxWaiting: number) {
   /** By source. The first source has the next turn. */
-  const waiting = new Map<string, Turn[]>()
+  const waiting = new Map<string, PromiseWithResolvers<void>[]>()
   let count = 0
   let running = 0
 
@@ -66,14 +61,13 @@ function createQueue(concurrency: number, maxWaiting: number) {
     if (count >= maxWaiting) {
       const most = [...waiting.values()].reduce((one, other) => (other.length > one.length ? other : one))
       if (most.length <= own.length + 1) throw overloaded()
-      most.pop()?.refuse(overloaded())
+      most.pop()?.reject(overloaded())
       count -= 1
     }
-    await new Promise<void>((begin, refuse) => {
-      own.push({ begin, refuse })
-      waiting.set(source, own)
-      count += 1
-    })
+    const turn = Promise.withResolvers<void>()
+    waiting.set(source, [...own, turn])
+    count += 1
+    await turn.promise
   }
 
   /** Gives the place of a task that has ended to the next one: `running` stays the same while any task waits. */
@@ -87,7 +81,7 @@ function createQueue(concurrency: number, maxWaiting: number) {
     waiting.delete(source)
     if (others.length > 0) waiting.set(source, others)
     count -= 1
-    turn?.begin()
+    turn?.resolve()
   }
 
   async function enqueue<Result>(source: string, task: () => Promise<Result>): Promise<Result> {

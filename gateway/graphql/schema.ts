@@ -20,12 +20,6 @@ import { Operation } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import type { Submit } from '../operations/submit.ts'
 
-/** What a resolver knows of the request. */
-export interface RequestContext {
-  readonly authorization: string | null
-  readonly address: string
-}
-
 const MAX_FIRST = 100
 const DEFAULT_FIRST = 20
 const contracts: readonly Contract[] = Object.values(catalog)
@@ -166,6 +160,8 @@ function limitOf(first: number | null | undefined): number {
 type Payload = ResolverPayload | undefined
 
 const Context = v.object({ authorization: v.nullable(v.string()), address: v.string(), request: v.instance(Request) })
+/** What a resolver knows of the request, besides the request itself, which yoga adds. */
+export type RequestContext = Omit<v.InferOutput<typeof Context>, 'request'>
 
 function contextOf(payload: Payload) {
   return v.parse(Context, payload?.context)
