@@ -1,7 +1,8 @@
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { asc, eq, gt, sql } from 'drizzle-orm'
+import { asc, eq, gt } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
+import type { Statement } from '../database/transaction.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
 import type { AccountOptions } from './options.ts'
@@ -32,6 +33,10 @@ export function createAdministration(options: AccountOptions): Administration {
     return user.id
   }
 
+  async function change(id: string, changes: Partial<UserRow>, ...more: readonly Statement[]): Promise<void> {
+    await writer.write([database.update(users).set(changes).where(eq(users.id, id)), ...more])
+  }
+
   return {
     async *list() {
       for (let after = ''; ; ) {
@@ -43,30 +48,21 @@ export function createAdministration(options: AccountOptions): Administration {
       }
     },
     async setRole(email, role) {
-      const id = await idOf(email)
-      await writer.write([database.update(users).set({ role }).where(eq(users.id, id))])
+      await change(await idOf(email), { role })
     },
     async disable(email) {
       const id = await idOf(email)
-      await writer.write([
-        database.update(users).set({ disabledAt: deps.now() }).where(eq(users.id, id)),
-        endSessionsOf(id, undefined, sql`TRUE`),
-      ])
+      await change(id, { disabledAt: deps.now() }, endSessionsOf(id))
     },
     async enable(email) {
-      const id = await idOf(email)
-      await writer.write([database.update(users).set({ disabledAt: null }).where(eq(users.id, id))])
+      await change(await idOf(email), { disabledAt: null })
     },
     async setPassword(email, password) {
       const id = await idOf(email)
       const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
       refuseCommon(checked.password, checked.email, '#/password')
       const passwordHash = await passwords.hash(checked.password)
-      await writer.write([
-        database.update(users).set({ passwordHash }).where(eq(users.id, id)),
-        endSessionsOf(id, undefined, sql`TRUE`),
-        addEvent('posta.user.password-changed', { user: id }),
-      ])
+      await change(id, { passwordHash }, endSessionsOf(id), addEvent('posta.user.password-changed', { user: id }))
     },
   }
 }

@@ -85,11 +85,10 @@ export const endOldestSessionsOf = (userId: string): Statement => sql`
     SELECT session_id FROM ${refreshTokens} WHERE user_id = ${userId} AND used_at IS NULL
     ORDER BY session_id DESC LIMIT -1 OFFSET ${MAX_SESSIONS_PER_USER})`
 
-/** Ends every session of the user, except that of `keptToken`, if `condition` is true when the statement runs. */
-export function endSessionsOf(userId: string, keptToken: string | undefined, condition: SQL): Statement {
-  const isKept =
-    keptToken === undefined
-      ? sql`FALSE`
-      : sql`session_id IN (SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken)})`
-  return sql`DELETE FROM ${refreshTokens} WHERE user_id = ${userId} AND NOT ${isKept} AND ${condition}`
-}
+/**
+ * Ends every session of the user, except that of `keptToken` (no token is an empty text), if `condition` is true when the
+ * statement runs.
+ */
+export const endSessionsOf = (userId: string, keptToken = '', condition = sql`TRUE`): Statement => sql`
+  DELETE FROM ${refreshTokens} WHERE user_id = ${userId} AND ${condition} AND session_id NOT IN (
+    SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken)})`
