@@ -8,7 +8,7 @@ export type RefreshTokenRow = typeof refreshTokens.$inferSelect
 const DAY_MS = 24 * 60 * 60 * 1000
 const IDLE_MS = 30 * DAY_MS
 const SESSION_MS = 90 * DAY_MS
-/** One login more ends the user's oldest session. */
+/** A further login ends the user's oldest session. */
 export const MAX_SESSIONS_PER_USER = 50
 /**
  * Enough for one refresh every six minutes for 90 days; a session that needs more ends. Each refresh leaves a row, which

@@ -11,6 +11,8 @@ import { type Statement, transact } from './transaction.ts'
  * transaction, each is run again by itself, and only the faulty one rejects.
  *
  * Rejects with Problem `overloaded`, and writes nothing, where the queue is full or the database stays locked for 5 s.
+ * @example
+ * const [inserted] = await writer.write([database.insert(users).values(row).onConflictDoNothing()])
  */
 export interface Writer {
   /** Runs the statements in one transaction: all of them or none. Resolves to a result per statement. */
@@ -25,7 +27,7 @@ export interface Writer {
 
 const MAX_TOGETHER = 256
 const MAX_QUEUED_ROWS = 4096
-// Counted apart from rows: a flood of operations holds up neither a login nor the beat of a lease.
+// Counted apart from rows: a flood of operations must not get a login, or the beat of a lease, refused.
 const MAX_QUEUED_WRITES = 1024
 
 /** What `write` submits: as a row, the statements of one call. */

@@ -120,7 +120,7 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
 
       operationChanged: subscription(OperationObject)
         .description(
-          'The operation as it is, and again when its result arrives. Then the subscription ends, also where the operation failed as dead-lettered: if an operator has its message sent again, a new subscription shows the result of that.',
+          'The operation as it is, and again when its result arrives. Then the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
         )
         .input({ id: Id })
         .subscribe(async function* ({ id }, payload) {

@@ -1,7 +1,7 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Rates } from '../rates/rates.ts'
 
-/** For tests: rates of a day that stand still, and a conversion that they are enough for. */
+/** For tests: fixed rates, and a conversion that needs no others. */
 export const usdTable: RateTable = {
   base: 'USD',
   date: '2026-11-23',
