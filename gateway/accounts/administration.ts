@@ -9,22 +9,15 @@ import type { AccountOptions } from './options.ts'
 import { endSessionsOf } from './sessions.ts'
 import type { UserRow } from './user.ts'
 
-/** What the operator of gateway does with its users, by email. Each rejects with Problem `not-found` for an unknown email. */
-export interface Administration {
-  /** In the order in which they registered. */
-  list(): AsyncIterable<UserRow>
-  /** Takes effect with the user's next access token, within 15 minutes. */
-  setRole(email: string, role: UserRow['role']): Promise<void>
-  /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
-  disable(email: string): Promise<void>
-  enable(email: string): Promise<void>
-  /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
-  setPassword(email: string, password: string): Promise<void>
-}
+export type Administration = ReturnType<typeof createAdministration>
 
 const PAGE = 500
 
-export function createAdministration(options: AccountOptions): Administration {
+/**
+ * What the operator of gateway does with its users, by email. Each function rejects with Problem `not-found` for an unknown
+ * email.
+ */
+export function createAdministration(options: AccountOptions) {
   const { database, writer, passwords, addEvent, deps } = options
 
   async function idOf(email: string): Promise<string> {
@@ -38,7 +31,8 @@ export function createAdministration(options: AccountOptions): Administration {
   }
 
   return {
-    async *list() {
+    /** In the order in which they registered. */
+    async *list(): AsyncGenerator<UserRow, void, void> {
       for (let after = ''; ; ) {
         const page = await database.select().from(users).where(gt(users.id, after)).orderBy(asc(users.id)).limit(PAGE)
         yield* page
@@ -47,17 +41,20 @@ export function createAdministration(options: AccountOptions): Administration {
         after = last.id
       }
     },
-    async setRole(email, role) {
+    /** Takes effect with the user's next access token, within 15 minutes. */
+    async setRole(email: string, role: UserRow['role']): Promise<void> {
       await change(await idOf(email), { role })
     },
-    async disable(email) {
+    /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
+    async disable(email: string): Promise<void> {
       const id = await idOf(email)
       await change(id, { disabledAt: deps.now() }, endSessionsOf(id))
     },
-    async enable(email) {
+    async enable(email: string): Promise<void> {
       await change(await idOf(email), { disabledAt: null })
     },
-    async setPassword(email, password) {
+    /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
+    async setPassword(email: string, password: string): Promise<void> {
       const id = await idOf(email)
       const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
       refuseCommon(checked.password, checked.email, '#/password')

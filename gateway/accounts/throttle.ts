@@ -2,23 +2,19 @@ import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { LRUCache } from 'lru-cache'
 
-interface Attempt {
-  /** Of the user whose password is tried. */
-  readonly email: string
-  /** The client's IP address. */
-  readonly address: string
-}
-
 /**
  * Runs `check`, which resolves to something falsy where the password is wrong, and resolves to the same. Refuses while
- * there were too many wrong passwords for this email or from this address. An attempt counts from its start, so a burst
+ * there were too many wrong passwords for this email or from this IP address. An attempt counts from its start, so a burst
  * of parallel attempts gets no further than the same attempts in a row. It stops counting if the password is right, or if
  * `check` rejects. A right password also clears what was counted for the email.
  *
  * The counts are kept in this process alone, and bounded: with very many, the oldest are forgotten.
  * @throws Problem `too-many-requests`
  */
-export type Throttle = <Result>(attempt: Attempt, check: () => Promise<Result>) => Promise<Result>
+export type Throttle = <Result>(
+  attempt: { readonly email: string; readonly address: string },
+  check: () => Promise<Result>,
+) => Promise<Result>
 
 interface Limit {
   /** How many wrong passwords may follow each other at once. After that one more is allowed every `refillMs`. */

@@ -17,9 +17,7 @@ bun run users password EMAIL
 
 The password is typed at a prompt or read from standard input. It is never an argument.`
 
-interface Accounts extends Administration {
-  readonly register: Register
-}
+type Accounts = Administration & { readonly register: Register }
 
 await runCommand((argv) => {
   const run = choose(argv)
@@ -48,11 +46,8 @@ function choose(argv: string[]): (accounts: Accounts) => Promise<void> {
 
 function parse(argv: string[]) {
   try {
-    const { positionals, values } = parseArgs({
-      args: argv,
-      allowPositionals: true,
-      options: { role: { type: 'string' } },
-    })
+    const options = { role: { type: 'string' } } as const
+    const { positionals, values } = parseArgs({ args: argv, allowPositionals: true, options })
     return { positionals, role: values.role }
   } catch {
     throw new CommandError(USAGE)
