@@ -14,16 +14,16 @@ import {
 } from '@posta/common/service/config.ts'
 import { fileUrl } from '@posta/common/service/file-url.ts'
 import * as v from 'valibot'
-import { PrivateKeySet } from './accounts/keys.ts'
+import { PrivateKeySet } from './accounts/key-set.ts'
 
 export interface GatewayConfig extends CommonConfig {
   readonly broker: BrokerConfig
-  readonly databaseUrl: string
-  readonly databaseAuthToken: string | undefined
+  readonly database: { readonly url: string; readonly authToken: string | undefined }
   /** Undefined: the public API, its mirror, the snapshot. `bundled:`: the snapshot alone. */
   readonly ratesUrl: string | undefined
+  /** Undefined: the keys are rows of the database. */
   readonly tokenKeys: PrivateKeySet | undefined
-  /** Where monitor shows its audit chains and takes checkpoints of them. */
+  /** Where monitor shows its audit chains and accepts checkpoints of them. */
   readonly auditUrl: string
 }
 
@@ -51,8 +51,10 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
   return {
     ...common,
     broker: resolveBrokerConfig(values, values.DATA_DIR),
-    databaseUrl: values.DATABASE_URL ?? fileUrl(values.DATA_DIR, 'gateway.db'),
-    databaseAuthToken: values.DATABASE_AUTH_TOKEN,
+    database: {
+      url: values.DATABASE_URL ?? fileUrl(values.DATA_DIR, 'gateway.db'),
+      authToken: values.DATABASE_AUTH_TOKEN,
+    },
     ratesUrl: values.RATES_URL,
     tokenKeys: values.TOKEN_KEYS,
     auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,

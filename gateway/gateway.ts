@@ -5,7 +5,6 @@ import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
-import { createGrant } from './accounts/access-tokens.ts'
 import { createAccounts } from './accounts/accounts.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
 import { createPasswords } from './accounts/passwords.ts'
@@ -14,9 +13,7 @@ import { type GatewayConfig, readGatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
 import { holdLease } from './database/lease.ts'
 import { openDatabase } from './database/open.ts'
-import { countOutbox } from './database/outbox.ts'
 import { graphqlRoutes } from './graphql/routes.ts'
-import { createSchema } from './graphql/schema.ts'
 import { maintenance } from './maintenance.ts'
 import { createGatewayMetrics } from './metrics.ts'
 import { createWaiters } from './operations/await-outcome.ts'
@@ -24,36 +21,31 @@ import { createRead } from './operations/read.ts'
 import { type Completed, receiveResults } from './operations/receive-results.ts'
 import { startRelay } from './operations/relay.ts'
 import { createSubmit } from './operations/submit.ts'
+import { createHttp } from './preparers/http.ts'
 import { createRates } from './rates/rates.ts'
 import { accountRoutes } from './rest/accounts.ts'
 import { operationRoutes } from './rest/operations.ts'
 
-/** Gateway and its components: read this to see how it hangs together. */
+/** Gateway and its components. Read this to see how it hangs together. */
 export async function createGateway(config: GatewayConfig, deps: ServiceDeps, listener: Listener): Promise<Service> {
+  const { tokenIssuer: issuer, trustedProxies } = config
   const { app, log, metrics: registry, closing, complete } = beginService('gateway', config, deps)
 
-  const { database, writer, ping, close } = await openDatabase({
-    url: config.databaseUrl,
-    authToken: config.databaseAuthToken,
-  })
+  const { database, writer, ping, close } = await openDatabase(config.database)
   const passwords = createPasswords()
-  const metrics = createGatewayMetrics(registry, {
-    outboxRows: () => countOutbox(database),
-    hashesWaiting: passwords.waiting,
-  })
-  writer.onCommit(metrics.committed)
+  const metrics = createGatewayMetrics({ registry, database, writer, passwords })
   const broker = (deps.openBroker ?? openBroker)({ ...config.broker, clientId: 'gateway', log, deps })
   const lease = holdLease({ name: 'relay', database, writer, deps, log })
+
   const addEvent = eventAdder(deps)
   const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
-  const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey: keys.find, deps })
-  const grant = createGrant({ issuer: config.tokenIssuer, keys, deps })
-  const { logIn, ...others } = createAccounts({ database, writer, passwords, grant, addEvent, deps })
+  const verify = createTokenVerifier({ issuer, findKey: keys.find, deps })
+  const { logIn, ...others } = createAccounts({ database, writer, passwords, issuer, keys, addEvent, deps })
   const accounts = { ...others, logIn: metrics.logins(logIn) }
 
-  const rates = createRates({ url: config.ratesUrl }, deps, log)
+  const rates = createRates({ url: config.ratesUrl, deps, log })
   const submit = metrics.submissions(
-    createSubmit({ database, writer, sources: { rates }, onAccepted: metrics.accepted, deps }),
+    createSubmit({ database, writer, sources: { http: createHttp(deps), rates }, onAccepted: metrics.accepted, deps }),
   )
   const read = createRead(database)
   const waiters = createWaiters({ database, read, log })
@@ -61,35 +53,30 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
     waiters.wake(operations.map(({ id }) => id))
     metrics.completed(operations)
   }
-  const schema = createSchema({ accounts, submit, read, waiters, verify, closing })
 
-  app.route('/auth', accountRoutes({ accounts, verify, trustedProxies: config.trustedProxies }))
-  app.route('/operations', operationRoutes({ submit, read, waiters, verify, closing }))
-  app.route('/graphql', graphqlRoutes({ schema, config, log }))
+  const functions = { accounts, submit, read, waiters, verify, closing }
+  app.route('/auth', accountRoutes({ ...functions, trustedProxies }))
+  app.route('/operations', operationRoutes(functions))
+  app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
   app.get('/.well-known/jwks.json', async (c) =>
     c.json({ keys: await keys.publicKeys() }, 200, { 'Cache-Control': 'public, max-age=60' }),
   )
   app.get('/asyncapi.json', (c) => c.json(asyncApi()))
 
   return complete(listener, {
-    description: 'Logs people in, takes their operations and answers them.',
-    // Closed from the last to the first: no more results, what is committed sent, then what they all stand on.
+    description: 'Logs users in, accepts their operations and answers with the results.',
+    links: [
+      { href: '/graphql', text: 'GraphQL' },
+      { href: '/asyncapi.json', text: 'AsyncAPI description' },
+    ],
+    // Closed from the last to the first: no more results come in, the outbox is sent, and then what both need is closed.
     components: [
       { name: 'database', required: true, check: ping, close },
       { name: 'keys', required: true, check: async () => void (await keys.current()) },
       { name: 'broker', check: broker.ping, close: broker.close },
       { name: 'lease', close: lease.close },
       maintenance({ lease, writer, keys, deps, log }),
-      signCheckpoints({
-        url: config.auditUrl,
-        issuer: config.tokenIssuer,
-        database,
-        writer,
-        lease,
-        keys,
-        deps,
-        log,
-      }),
+      signCheckpoints({ url: config.auditUrl, issuer, database, writer, lease, keys, deps, log }),
       startRelay({ database, writer, lease, broker, log, deps }),
       consumerComponent('results', () => receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps })),
     ],

@@ -12,10 +12,10 @@ import { operations, refreshTokens } from './database/schema.ts'
 const EVERY_MS = 60 * 1000
 
 /**
- * What time alone brings about, done every minute by whoever holds the lease: keys rotate; refresh tokens that have
- * expired go, and operations that have been terminal and kept for long enough.
+ * What only time brings about, done every minute by the lease holder: rotates keys that are due, deletes refresh tokens that
+ * have expired and terminal operations that were kept for long enough.
  */
-export function maintenance(parts: {
+export function maintenance(options: {
   lease: Pick<Lease, 'current'>
   writer: Writer
   keys: Pick<Keys, 'rotateIfDue'>
@@ -23,7 +23,7 @@ export function maintenance(parts: {
   log: Pick<Logger, 'info' | 'warn'>
   everyMs?: number
 }): Component {
-  const { lease, writer, keys, deps, log, everyMs = EVERY_MS } = parts
+  const { lease, writer, keys, deps, log, everyMs = EVERY_MS } = options
 
   async function remove(what: string, statement: (atOnce: number) => SQL, signal: AbortSignal): Promise<void> {
     const deleteSome = async (atOnce: number) => {
@@ -34,27 +34,24 @@ export function maintenance(parts: {
     if (deleted > 0) log.info({ deleted }, `${what} were deleted`)
   }
 
-  const tasks = [
-    { name: 'rotate keys', run: () => keys.rotateIfDue() },
-    {
-      name: 'delete expired refresh tokens',
-      run: (signal: AbortSignal) => remove('expired refresh tokens', expiredTokens(deps.now()), signal),
+  const task = (name: string, run: (signal: AbortSignal) => Promise<void>) => ({
+    name,
+    run: async (signal: AbortSignal) => {
+      if (lease.current()) await run(signal)
     },
-    {
-      name: 'delete old operations',
-      run: (signal: AbortSignal) =>
-        remove('old operations', operationsBefore(deps.now() - OPERATION_RETENTION_MS), signal),
-    },
-  ]
+  })
   return repeat({
     name: 'maintenance',
     everyMs,
-    tasks: tasks.map(({ name, run }) => ({
-      name,
-      run: async (signal) => {
-        if (lease.current()) await run(signal)
-      },
-    })),
+    tasks: [
+      task('rotate keys', () => keys.rotateIfDue()),
+      task('delete expired refresh tokens', (signal) =>
+        remove('expired refresh tokens', expiredTokens(deps.now()), signal),
+      ),
+      task('delete old operations', (signal) =>
+        remove('old operations', operationsBefore(deps.now() - OPERATION_RETENTION_MS), signal),
+      ),
+    ],
     log,
   })
 }
@@ -64,14 +61,14 @@ const expiredTokens = (nowMs: number) => (atOnce: number) =>
   DELETE FROM ${refreshTokens} WHERE hash IN (
     SELECT hash FROM ${refreshTokens} WHERE expires_at <= ${nowMs} LIMIT ${atOnce})`
 
-/** Ids sort by time: those of old operations are a range of the primary key, so that no index is kept for this alone. */
-export const operationsBefore = (timeMs: number) => (atOnce: number) =>
+/** Ids sort by time, so old operations are a range of the primary key: they need no index of their own. */
+const operationsBefore = (timeMs: number) => (atOnce: number) =>
   sql`
   DELETE FROM ${operations} WHERE id IN (
     SELECT id FROM ${operations}
     WHERE id < ${firstIdOf(timeMs)} AND created_at < ${timeMs} AND status <> 'pending' ORDER BY id LIMIT ${atOnce})`
 
-/** What sorts before every UUID of version 7 from `timeMs` on, and after those before it. */
+/** Sorts before every UUID of version 7 that was made at `timeMs` or later, and after those made earlier. */
 function firstIdOf(timeMs: number): string {
   const hex = Math.max(0, timeMs).toString(16).padStart(12, '0')
   return `${hex.slice(0, 8)}-${hex.slice(8)}`

@@ -1,64 +1,71 @@
 import { type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import { toProblem } from '@posta/common/service/http.ts'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { Passwords } from './accounts/passwords.ts'
+import type { Writer } from './database/commit.ts'
+import { countOutbox } from './database/outbox.ts'
 import type { Completed } from './operations/receive-results.ts'
 
 /**
- * What gateway tells of itself at `/metrics`, besides HTTP, its process and its consumer. Operations that were accepted
- * and not completed are pending.
+ * Gateway's own metrics, besides those of HTTP, the process and the consumer. How many operations are pending is the
+ * difference between accepted and completed, over all gateways.
  */
-export function createGatewayMetrics(
-  registry: Registry,
-  sources: { outboxRows: () => Promise<number>; hashesWaiting: () => number },
-) {
+export function createGatewayMetrics(options: {
+  registry: Registry
+  database: Parameters<typeof countOutbox>[0]
+  writer: Pick<Writer, 'onCommit'>
+  passwords: Pick<Passwords, 'waiting'>
+}) {
+  const { registry, database, writer, passwords } = options
   const registers = [registry]
   const submissions = new Counter({
     name: 'posta_submissions_total',
-    help: 'Submissions that were answered here: succeeded, also by an earlier operation, or the code of the problem.',
+    help: 'Submissions answered by this gateway, by outcome: succeeded, or the code of the problem.',
     labelNames: ['outcome'],
     registers,
   })
   const logins = new Counter({
     name: 'posta_logins_total',
-    help: 'Attempts to log in here: succeeded, or the code of the problem.',
+    help: 'Attempts to log in at this gateway, by outcome: succeeded, or the code of the problem.',
     labelNames: ['outcome'],
     registers,
   })
   const accepted = new Counter({
     name: 'posta_operations_accepted_total',
-    help: 'Operations that were accepted here.',
+    help: 'Operations accepted by this gateway. A submission with a known idempotency key does not count again.',
     labelNames: ['type'],
     registers,
   })
   const completed = new Counter({
     name: 'posta_operations_completed_total',
-    help: 'Operations that became terminal here, and failed ones that a redrive turned into succeeded.',
+    help: 'Operations that became terminal at this gateway, and failed ones that a redrive turned into succeeded.',
     labelNames: ['type', 'status'],
     registers,
   })
   const commitSize = new Histogram({
     name: 'posta_commit_size',
-    help: 'Writes that were committed together; their count is the commits.',
+    help: 'Writes per transaction. The count is the number of transactions.',
     buckets: [1, 2, 5, 10, 25, 50, 100, 256],
     registers,
   })
+  writer.onCommit((size) => commitSize.observe(size))
   new Gauge({
     name: 'posta_outbox_rows',
     help: 'Messages of all gateways that wait to be published. NaN while the database does not answer.',
     registers,
     async collect() {
-      this.set(await sources.outboxRows().catch(() => Number.NaN))
+      this.set(await countOutbox(database).catch(() => Number.NaN))
     },
   })
   new Gauge({
     name: 'posta_password_hashes_waiting',
-    help: 'Passwords that wait for a core to be hashed on.',
+    help: 'Passwords that wait to be hashed.',
     registers,
     collect() {
-      this.set(sources.hashesWaiting())
+      this.set(passwords.waiting())
     },
   })
-  // A counter that begins with its first increment hides that one from whoever watches for increases.
+  // A counter that appears with its first increment hides that increment from Prometheus: all of them begin at 0.
   for (const type of operationTypes) {
     accepted.inc({ type }, 0)
     for (const status of ['succeeded', 'failed']) completed.inc({ type, status }, 0)
@@ -69,13 +76,12 @@ export function createGatewayMetrics(
     completed(operations: readonly Completed[]) {
       for (const { type, status } of operations) completed.inc({ type, status })
     },
-    committed: (submissions: number) => commitSize.observe(submissions),
     submissions: countOutcomes(submissions),
     logins: countOutcomes(logins),
   }
 }
 
-/** Makes the same function of a function, with what comes of it counted. */
+/** Wraps a function so that `counter` counts the outcome of each call. */
 function countOutcomes(counter: Counter<'outcome'>) {
   return <Args extends unknown[], Result>(run: (...args: Args) => Promise<Result>) =>
     async (...args: Args): Promise<Result> => {

@@ -5,15 +5,32 @@ import { openAPIRouteHandler } from 'hono-openapi'
 import type { Registry } from 'prom-client'
 import { Problem, type ProblemCode, problems } from './problem.ts'
 
+/** Where the page at `/` leads to: paths of this service, or URLs of another. */
+export interface Link {
+  readonly href: string
+  readonly text: string
+}
+
+const ownLinks: readonly Link[] = [
+  { href: '/docs', text: 'HTTP API' },
+  { href: '/openapi.json', text: 'OpenAPI description' },
+  { href: '/problems', text: 'Problems: what the error codes mean' },
+  { href: '/health/ready', text: 'Health' },
+  { href: '/metrics', text: 'Metrics' },
+]
+
 /**
- * What a service says of itself: `/openapi.json` (made from the validators of `app`), `/docs`, `/problems/<code>`,
- * `/metrics`. Mounted last, since the description is of the routes that exist by then.
+ * What a service says of itself: `/` (a page of links, unless the service has one of its own), `/openapi.json` (made from
+ * the validators of `app`), `/docs`, `/problems/<code>`, `/metrics`. Mounted last: they describe the routes that exist by
+ * then, and a page at `/` that the service has mounted answers first.
  */
 export function addDocs(
   app: Hono,
-  options: { title: string; description: string; url: string; metrics: Registry },
+  options: { title: string; description: string; url: string; links: readonly Link[]; metrics: Registry },
 ): void {
-  const { title, description, url, metrics } = options
+  const { title, description, url, links, metrics } = options
+  const items = [...ownLinks, ...links].map(({ href, text }) => html`<li><a href="${href}">${text}</a></li>`)
+  app.get('/', (c) => c.html(page(title, html`<p>${description}</p><ul>${items}</ul>`)))
   app.get(
     '/openapi.json',
     openAPIRouteHandler(app, {

@@ -1,10 +1,10 @@
 import type { Hono } from 'hono'
-import type { ServiceName } from '../name.ts'
+import { type ServiceName, serviceNames } from '../name.ts'
 import type { Component } from './component.ts'
 import type { CommonConfig } from './config.ts'
 import { within } from './deadline.ts'
 import type { Deps } from './deps.ts'
-import { addDocs } from './docs.ts'
+import { addDocs, type Link } from './docs.ts'
 import { healthRoutes } from './health.ts'
 import { createApp } from './http.ts'
 import type { Listener } from './listener.ts'
@@ -24,7 +24,8 @@ export interface Service {
 const DRAIN_MS = 8000
 
 /**
- * What every service begins with. `complete` adds health and docs to the routes that exist by then, and makes the service.
+ * What every service begins with. `complete` adds health, docs and a page of links at `/` to the routes that exist by then,
+ * and makes the service.
  * @example
  * const { app, log, complete } = beginService('processor', config, deps)
  * app.route('/results', resultRoutes({ results, verify }))
@@ -43,10 +44,18 @@ export function beginService(name: ServiceName, config: CommonConfig, deps: Deps
     closing: closing.signal,
     complete(
       listener: Listener,
-      { description, components }: { description: string; components: readonly Component[] },
+      options: { description: string; links?: readonly Link[]; components: readonly Component[] },
     ) {
+      const { description, links = [], components } = options
+      const others = serviceNames.filter((other) => other !== name)
       app.route('/health', healthRoutes(components, closing.signal, log))
-      addDocs(app, { title: `Posta ${name}`, description, url: config.urls[name], metrics })
+      addDocs(app, {
+        title: `Posta ${name}`,
+        description,
+        url: config.urls[name],
+        links: [...links, ...others.map((other) => ({ href: config.urls[other], text: `Posta ${other}` }))],
+        metrics,
+      })
       return createService({ name, listener, app, components, log, closing })
     },
   }

@@ -7,11 +7,15 @@ import type { UserRow } from './user.ts'
 
 const LIFETIME_S = 15 * 60
 
-/** Makes what login and refresh answer: a new access token (RFC 9068's claims as far as they apply), and the refresh token. */
+/** Makes the answer of login and refresh: a new access token, with the claims of RFC 9068 that apply, and `refreshToken`. */
 export type Grant = (user: Pick<UserRow, 'id' | 'role'>, refreshToken: string) => Promise<Tokens>
 
-export function createGrant(parts: { issuer: string; keys: Keys; deps: Pick<Deps, 'now' | 'newId'> }): Grant {
-  const { issuer, keys, deps } = parts
+export function createGrant(options: {
+  issuer: string
+  keys: Pick<Keys, 'current'>
+  deps: Pick<Deps, 'now' | 'newId'>
+}): Grant {
+  const { issuer, keys, deps } = options
   return async (user, refreshToken) => {
     const key = await keys.current()
     const iat = Math.floor(deps.now() / 1000)

@@ -1,35 +1,31 @@
 import type { Deps } from '@posta/common/service/deps.ts'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
-import type { Grant } from './access-tokens.ts'
+import { createGrant } from './access-tokens.ts'
 import { createChangePassword } from './change-password.ts'
+import type { Keys } from './keys.ts'
 import { createLogIn } from './login.ts'
 import { createLogOut } from './logout.ts'
-import type { Passwords } from './passwords.ts'
-import { createRefreshSession } from './refresh.ts'
+import type { AccountOptions } from './options.ts'
+import { createRefresh } from './refresh.ts'
 import { createRegister } from './register.ts'
 import { createThrottle } from './throttle.ts'
 import { createMe } from './user.ts'
 
 export type Accounts = ReturnType<typeof createAccounts>
 
-/** What people do with their accounts: the functions that REST and GraphQL are edges over. */
-export function createAccounts(parts: {
-  database: Database
-  writer: Writer
-  passwords: Passwords
-  grant: Grant
-  addEvent: AddEvent
-  deps: Deps
-}) {
-  const all = { ...parts, throttle: createThrottle(parts.deps) }
+/**
+ * What users do with their accounts, for REST and GraphQL alike.
+ * @param options.issuer of the access tokens
+ */
+export function createAccounts(
+  options: AccountOptions & { issuer: string; keys: Pick<Keys, 'current'>; deps: Pick<Deps, 'monotonicMs'> },
+) {
+  const all = { ...options, grant: createGrant(options), throttle: createThrottle(options.deps) }
   return {
     register: createRegister(all),
     logIn: createLogIn(all),
-    refreshSession: createRefreshSession(all),
+    refresh: createRefresh(all),
     logOut: createLogOut(all),
     changePassword: createChangePassword(all),
-    me: createMe(parts.database),
+    me: createMe(all),
   }
 }

@@ -8,7 +8,7 @@ const { logIn, refresh, verify, events, enter } = accounts
 const administration = createAdministration(accounts)
 const refused = { code: 'invalid-credentials' }
 
-test('a disabled user is out, in every session, until enabled again', async () => {
+test('a disabled user can use no session and cannot log in until enabled again', async () => {
   const { user, refreshToken } = await enter('out@example.com')
   await administration.disable('OUT@example.com')
   await expect(refresh({ refreshToken })).rejects.toMatchObject(refused)
@@ -18,7 +18,7 @@ test('a disabled user is out, in every session, until enabled again', async () =
   expect(await logIn({ email: user.email, password: PASSWORD }, ADDRESS)).toMatchObject({ tokenType: 'Bearer' })
 })
 
-test('a password that is set ends the sessions that the one before had opened, and is told of', async () => {
+test('setting a password ends the sessions of the user, and an event tells of it', async () => {
   const { user, refreshToken } = await enter('reset@example.com')
   await administration.setPassword(user.email, 'five words that nobody says')
   await expect(refresh({ refreshToken })).rejects.toMatchObject(refused)
@@ -31,7 +31,7 @@ test('a password that is set ends the sessions that the one before had opened, a
     await expect(administration.setPassword(user.email, common)).rejects.toMatchObject({ code: 'invalid-input' })
 })
 
-test('a role holds from the next access token on', async () => {
+test('a new role takes effect with the next access token', async () => {
   const { user, refreshToken, accessToken } = await enter('role@example.com')
   await administration.setRole(user.email, 'operator')
   expect(await verify(accessToken)).toEqual({ user: user.id, role: 'user' })
@@ -39,13 +39,13 @@ test('a role holds from the next access token on', async () => {
   expect(await verify(next.accessToken)).toEqual({ user: user.id, role: 'operator' })
 })
 
-test('users are listed in the order in which they registered, all of them', async () => {
+test('all users are listed, in the order in which they registered', async () => {
   const emails: string[] = []
   for await (const { email } of administration.list()) emails.push(email)
   expect(emails).toEqual(['out@example.com', 'reset@example.com', 'role@example.com'])
 })
 
-test('whom there is not is not found', async () => {
+test('an unknown email is not found', async () => {
   for (const act of [administration.disable, administration.enable])
     await expect(act('nobody@example.com')).rejects.toMatchObject({ code: 'not-found' })
   await expect(administration.setRole('nobody@example.com', 'user')).rejects.toMatchObject({ code: 'not-found' })

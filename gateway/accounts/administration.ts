@@ -1,40 +1,24 @@
-import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { asc, eq, gt, sql } from 'drizzle-orm'
+import { asc, eq, gt } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { users } from '../database/schema.ts'
+import type { Statement } from '../database/transaction.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
-import type { Passwords } from './passwords.ts'
+import type { AccountOptions } from './options.ts'
 import { endSessionsOf } from './sessions.ts'
 import type { UserRow } from './user.ts'
 
-/** What whoever runs gateway does with its users, by email. Each throws Problem `not-found` where there is no such user. */
-export interface Administration {
-  /** In the order in which they registered. */
-  list(): AsyncIterable<UserRow>
-  /** In force when the user's access token is replaced, within 15 minutes. */
-  setRole(email: string, role: UserRow['role']): Promise<void>
-  /** Ends the user's sessions; an access token lives out its 15 minutes. */
-  disable(email: string): Promise<void>
-  enable(email: string): Promise<void>
-  /** Ends the user's sessions. @throws Problem `invalid-input` where the password is not one to register with */
-  setPassword(email: string, password: string): Promise<void>
-}
+export type Administration = ReturnType<typeof createAdministration>
 
 const PAGE = 500
 
-export function createAdministration(parts: {
-  database: Database
-  writer: Writer
-  passwords: Passwords
-  addEvent: AddEvent
-  deps: Pick<Deps, 'now'>
-}): Administration {
-  const { database, writer, passwords, addEvent, deps } = parts
+/**
+ * What the operator of gateway does with its users, by email. Each function rejects with Problem `not-found` for an unknown
+ * email.
+ */
+export function createAdministration(options: AccountOptions) {
+  const { database, writer, passwords, addEvent, deps } = options
 
   async function idOf(email: string): Promise<string> {
     const [user] = await database.select({ id: users.id }).from(users).where(eq(users.email, email.toLowerCase()))
@@ -42,8 +26,13 @@ export function createAdministration(parts: {
     return user.id
   }
 
+  async function change(id: string, changes: Partial<UserRow>, ...more: readonly Statement[]): Promise<void> {
+    await writer.write([database.update(users).set(changes).where(eq(users.id, id)), ...more])
+  }
+
   return {
-    async *list() {
+    /** In the order in which they registered. */
+    async *list(): AsyncGenerator<UserRow, void, void> {
       for (let after = ''; ; ) {
         const page = await database.select().from(users).where(gt(users.id, after)).orderBy(asc(users.id)).limit(PAGE)
         yield* page
@@ -52,31 +41,25 @@ export function createAdministration(parts: {
         after = last.id
       }
     },
-    async setRole(email, role) {
-      const id = await idOf(email)
-      await writer.write([database.update(users).set({ role }).where(eq(users.id, id))])
+    /** Takes effect with the user's next access token, within 15 minutes. */
+    async setRole(email: string, role: UserRow['role']): Promise<void> {
+      await change(await idOf(email), { role })
     },
-    async disable(email) {
+    /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
+    async disable(email: string): Promise<void> {
       const id = await idOf(email)
-      await writer.write([
-        database.update(users).set({ disabledAt: deps.now() }).where(eq(users.id, id)),
-        endSessionsOf(id, undefined, sql`TRUE`),
-      ])
+      await change(id, { disabledAt: deps.now() }, endSessionsOf(id))
     },
-    async enable(email) {
-      const id = await idOf(email)
-      await writer.write([database.update(users).set({ disabledAt: null }).where(eq(users.id, id))])
+    async enable(email: string): Promise<void> {
+      await change(await idOf(email), { disabledAt: null })
     },
-    async setPassword(email, password) {
+    /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
+    async setPassword(email: string, password: string): Promise<void> {
       const id = await idOf(email)
       const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
       refuseCommon(checked.password, checked.email, '#/password')
       const passwordHash = await passwords.hash(checked.password)
-      await writer.write([
-        database.update(users).set({ passwordHash }).where(eq(users.id, id)),
-        endSessionsOf(id, undefined, sql`TRUE`),
-        addEvent('posta.user.password-changed', { user: id }),
-      ])
+      await change(id, { passwordHash }, endSessionsOf(id), addEvent('posta.user.password-changed', { user: id }))
     },
   }
 }

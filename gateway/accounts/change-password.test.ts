@@ -9,7 +9,7 @@ const { database, writer, changePassword, logIn, refresh, events, enter, hasher 
 const NEW = 'five words that nobody says'
 const change = { currentPassword: PASSWORD, newPassword: NEW }
 
-test('from then on the new password is right and the old one wrong, and one event tells of it', async () => {
+test('after a change the new password is right, the old one is wrong, and one event tells of it', async () => {
   const { user, caller } = await enter('changes@example.com')
   await changePassword(change, caller, ADDRESS)
   const { email } = user
@@ -19,7 +19,7 @@ test('from then on the new password is right and the old one wrong, and one even
   expect(told).toMatchObject([{ data: { user: user.id } }])
 })
 
-test('every session of the user ends, except the one that asks to go on', async () => {
+test('a change ends every session of the user except that of the refresh token sent along', async () => {
   const { user, caller, refreshToken } = await enter('sessions@example.com')
   const other = await logIn({ email: user.email, password: PASSWORD }, ADDRESS)
   const foreign = await enter('foreign@example.com')
@@ -29,7 +29,7 @@ test('every session of the user ends, except the one that asks to go on', async 
   expect(await refresh({ refreshToken: foreign.refreshToken })).toMatchObject({ tokenType: 'Bearer' })
 })
 
-test('without a session that goes on, or with a foreign one, every session ends', async () => {
+test("a change without a refresh token, or with another user's, ends every session of the user", async () => {
   const foreign = await enter('owner@example.com')
   for (const more of [{}, { refreshToken: foreign.refreshToken }]) {
     const { caller, refreshToken } = await enter(`all${'refreshToken' in more}@example.com`)
@@ -56,7 +56,7 @@ test('the new password must be one that a user could register with', async () =>
     })
 })
 
-test('of two changes at once one is made, and a disabled or unknown user changes nothing', async () => {
+test('of two changes at the same time one succeeds; a disabled or unknown user changes nothing', async () => {
   const { user, caller } = await enter('twice@example.com')
   const changes = [NEW, `${NEW} again`].map((newPassword) =>
     changePassword({ ...change, newPassword }, caller, ADDRESS),

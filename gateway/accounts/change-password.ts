@@ -2,13 +2,10 @@ import type { Caller } from '@posta/common/service/auth.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { users } from '../database/schema.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { GivenPassword, NewPassword, RefreshToken } from './credentials.ts'
-import type { Passwords } from './passwords.ts'
+import type { AccountOptions } from './options.ts'
 import { endSessionsOf } from './sessions.ts'
 import { networkOf, type Throttle } from './throttle.ts'
 
@@ -16,26 +13,23 @@ export const PasswordChange = v.strictObject({
   currentPassword: GivenPassword,
   newPassword: NewPassword,
   refreshToken: v.optional(
-    v.pipe(RefreshToken, v.description('Of the session that goes on. Without it every session of the user ends.')),
+    v.pipe(
+      RefreshToken,
+      v.description('The refresh token of the session to keep. Without it every session of the user ends.'),
+    ),
   ),
 })
 
 /**
- * Sets another password and ends the user's sessions, except that of `refreshToken`.
- * @param address the client's IP address
+ * Makes the function that sets a new password and ends the user's sessions, except that of `refreshToken`. `address` is
+ * the client's IP address.
  * @throws Problem `invalid-input`; `invalid-credentials`, where the current password is wrong; `too-many-requests`;
- * `conflict`, where it was changed at the same time; `overloaded`
+ * `conflict`, where the password was changed at the same time; `overloaded`
  */
-export type ChangePassword = (change: unknown, caller: Caller, address: string) => Promise<void>
-
-export function createChangePassword(parts: {
-  database: Database
-  writer: Writer
-  passwords: Passwords
-  throttle: Throttle
-  addEvent: AddEvent
-}): ChangePassword {
-  const { database, writer, passwords, throttle, addEvent } = parts
+export function createChangePassword(
+  options: AccountOptions & { throttle: Throttle },
+): (change: unknown, caller: Caller, address: string) => Promise<void> {
+  const { database, writer, passwords, throttle, addEvent } = options
   return async (change, caller, address) => {
     const { currentPassword, newPassword, refreshToken } = checkInput(PasswordChange, change)
     const isActive = and(eq(users.id, caller.user), isNull(users.disabledAt))

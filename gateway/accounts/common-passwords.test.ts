@@ -3,7 +3,7 @@ import { isCommon } from './common-passwords.ts'
 
 const EMAIL = 'ana.maria@example.com'
 
-test('what is tried first is common: known passwords, drawn out ones, and what everyone knows of the user and the system', () => {
+test('a password is common if it is known, a combination or repetition of known ones, the email or the name of the system', () => {
   const common = [
     '1qaz2wsx3edc4rfv',
     'PasswordPassword',
@@ -21,7 +21,7 @@ test('what is tried first is common: known passwords, drawn out ones, and what e
   expect(common.filter((password) => !isCommon(password, EMAIL))).toEqual([])
 })
 
-test('other passwords are not common, words in a row among them', () => {
+test('other passwords are not common, such as several words in a row', () => {
   const good = [
     'correct horse battery staple',
     'correcthorsebatterystaple',

@@ -5,9 +5,9 @@ import common from '@zxcvbn-ts/language-common/src/passwords.json'
 const commonPasswords: ReadonlySet<string> = new Set(common)
 
 /**
- * Whether `password` is one of those that are tried first. Hardly any of the known ones has 15 characters, so a known one
- * counts also when it is drawn out: with another one behind it, or over and over. The user's own email and the name of
- * this system count as known.
+ * Whether `password` is among those that attackers try first. Few of the known ones have 15 characters, so two of them in
+ * a row and any repeated text count too. The user's email, the part of it before the @, and the name of this system count
+ * as known.
  */
 export function isCommon(password: string, email: string): boolean {
   const text = password.toLowerCase()
@@ -18,7 +18,7 @@ export function isCommon(password: string, email: string): boolean {
   return false
 }
 
-/** Whether it is one piece at least twice, the last perhaps cut off: then it is no longer than that piece, to a guesser. */
+/** Whether it is one piece at least twice in a row, the last one perhaps cut short: no harder to guess than the piece. */
 function isRepetition(text: string): boolean {
   for (let piece = 1; piece <= text.length / 2; piece++) if (text.startsWith(text.slice(piece))) return true
   return false
@@ -27,6 +27,6 @@ function isRepetition(text: string): boolean {
 /** @throws Problem `invalid-input` at `pointer` */
 export function refuseCommon(password: string, email: string, pointer: string): void {
   if (!isCommon(password, email)) return
-  const detail = 'is too common: it is among the passwords that are tried first'
+  const detail = 'is too common: it is among the passwords that attackers try first'
   throw new Problem('invalid-input', undefined, { errors: [{ pointer, detail }] })
 }

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 
-/** Emails are compared in lower case. The syntax is that of browsers: what `<input type="email">` takes. */
+/** In lower case. The syntax is that of browsers: what `<input type="email">` accepts. */
 export const Email = v.pipe(
   v.string(),
   v.maxLength(254, 'must have at most 254 characters'),
@@ -12,16 +12,16 @@ export const Email = v.pipe(
 const MIN_CHARACTERS = 15
 const MAX_CHARACTERS = 256
 
-/** One spelling for what looks the same: NFKC, as NIST SP 800-63B-4 has it. Before hashing, and before comparing. */
+/** NFKC, as NIST SP 800-63B-4 asks for: texts that look the same are the same password. */
 const normalized = v.transform((password: string) => password.normalize('NFKC'))
 
-/** A password that is being set: what a new one must be, apart from not being common. */
+/** A password that is being set. `refuseCommon` checks the rest. */
 export const NewPassword = v.pipe(
   v.string(),
   v.check((password) => password.isWellFormed(), 'must be well-formed Unicode'),
   normalized,
   v.check((password) => {
-    // As NIST counts: by code points.
+    // NIST SP 800-63B-4 counts code points.
     const characters = [...password].length
     return characters >= MIN_CHARACTERS && characters <= MAX_CHARACTERS
   }, `must have ${MIN_CHARACTERS} to ${MAX_CHARACTERS} characters`),
@@ -31,7 +31,7 @@ export const NewPassword = v.pipe(
   }),
 )
 
-/** A password that is being compared: it says nothing of the rules, which may have been others when it was set. */
+/** A password that is being compared. Today's rules do not apply: others may have been in force when it was set. */
 export const GivenPassword = v.pipe(v.string(), v.maxLength(4096, 'must have at most 4096 characters'), normalized)
 
 export const RefreshToken = v.pipe(v.string(), v.maxLength(256, 'must have at most 256 characters'))
@@ -40,7 +40,7 @@ export const RefreshToken = v.pipe(v.string(), v.maxLength(256, 'must have at mo
 export const Tokens = v.object({
   accessToken: v.string(),
   tokenType: v.literal('Bearer'),
-  expiresIn: v.pipe(v.number(), v.integer(), v.description('Seconds.')),
+  expiresIn: v.pipe(v.number(), v.integer(), v.description('Seconds until the access token expires.')),
   refreshToken: v.string(),
 })
 export type Tokens = v.InferOutput<typeof Tokens>

@@ -8,7 +8,8 @@ import { openDatabase } from '../database/open.ts'
 import { outbox, signingKeys } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
 import { createGrant } from './access-tokens.ts'
-import { fixedKeys, openKeys, PrivateKeySet } from './keys.ts'
+import { PrivateKeySet } from './key-set.ts'
+import { fixedKeys, openKeys } from './keys.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const kids = (keys: readonly { kid: string }[]) => keys.map(({ kid }) => kid).sort()
@@ -45,7 +46,7 @@ test('gateways that start together on a new database sign with the same key, and
   await close()
 })
 
-test('what is published has nothing private', async () => {
+test('published keys have no private part', async () => {
   const { keys, close } = await start(1)
   const [first] = keys
   for (const key of (await first?.publicKeys()) ?? [])
@@ -53,7 +54,7 @@ test('what is published has nothing private', async () => {
   await close()
 })
 
-test('a rotation signs with a key that was published before, and what was signed before it stays valid', async () => {
+test('a rotation signs with a key that was published before, and tokens signed before the rotation stay valid', async () => {
   const { keys, deps, rotations, close } = await start(1)
   const [first] = keys
   if (!first) throw new Error('There are no keys.')
@@ -71,7 +72,7 @@ test('a rotation signs with a key that was published before, and what was signed
   await close()
 })
 
-test('gateways that rotate at once rotate once', async () => {
+test('gateways that rotate at the same time rotate once', async () => {
   const { keys, rotations, close } = await start(3)
   const rotated = await Promise.all(keys.map((each) => each.rotate()))
   expect(new Set(rotated).size).toBe(1)
@@ -80,7 +81,7 @@ test('gateways that rotate at once rotate once', async () => {
   await close()
 })
 
-test('a key that has signed for 30 days is replaced, and not before', async () => {
+test('a key is replaced after it has signed for 30 days, and not before', async () => {
   const { keys, pass, rotations, close } = await start(2)
   const due = () => Promise.all(keys.map((each) => each.rotateIfDue()))
   pass(30 * DAY_MS - 1)
@@ -94,7 +95,7 @@ test('a key that has signed for 30 days is replaced, and not before', async () =
   await close()
 })
 
-test('another gateway signs with the new key within 30 s, and finds a key that it does not know sooner', async () => {
+test('another gateway signs with the new key within 30 s, and finds an unknown key within 1 s', async () => {
   const { keys, pass, close } = await start(2)
   const [first, second] = keys
   await second?.current()
@@ -110,7 +111,7 @@ test('another gateway signs with the new key within 30 s, and finds a key that i
   await close()
 })
 
-test('keys by configuration: a set of whole Ed25519 key pairs, the first of which signs', async () => {
+test('of the keys of the configuration the first one signs and all are published', async () => {
   const [first, second] = [pair('first'), pair('second')]
   const keys = fixedKeys(v.parse(PrivateKeySet, { keys: [first, second] }))
   expect((await keys.current()).kid).toBe('first')
@@ -120,7 +121,7 @@ test('keys by configuration: a set of whole Ed25519 key pairs, the first of whic
   await expect(keys.rotate()).rejects.toThrow('TOKEN_KEYS')
 })
 
-test('a key set by configuration that cannot work is refused without a word of what is in it', () => {
+test('an unusable key set of the configuration is refused by a message that shows nothing of it', () => {
   const good = pair('good')
   const bad = [
     {},

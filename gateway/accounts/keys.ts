@@ -1,46 +1,44 @@
-import { createPrivateKey, createPublicKey } from 'node:crypto'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { FindKey, PublicKey } from '@posta/common/service/tokens.ts'
 import { sql } from 'drizzle-orm'
-import * as v from 'valibot'
-import type { Statement, Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { type PrivateKey, signingKeys } from '../database/schema.ts'
+import type { Statement } from '../database/transaction.ts'
+import { createKey, type PrivateKeySet, publicPart } from './key-set.ts'
+import type { AccountOptions } from './options.ts'
 
 type KeyRow = typeof signingKeys.$inferSelect
 type Status = KeyRow['status']
 
 /** The keys that access tokens are signed with. Each method may reject with Problem `keys-unavailable`. */
 export interface Keys {
-  /** The one to sign with. */
+  /** The key to sign with. */
   current(): Promise<PrivateKey>
-  /** Every key that a valid token may be signed with now or soon. */
+  /** Every key that a valid token may be signed with, now or soon. */
   publicKeys(): Promise<readonly PublicKey[]>
   find: FindKey
-  /** Signs with the next key from now on. Resolves to its id. What the key before the current one signed is no longer valid. */
+  /**
+   * Signs with the next key from now on, and resolves to its id. Tokens of the current key stay valid; those of the key
+   * before it do not.
+   */
   rotate(): Promise<string>
   /** Rotates if the current key has signed for 30 days. */
   rotateIfDue(): Promise<void>
 }
 
 const ROTATE_AFTER_MS = 30 * 24 * 60 * 60 * 1000
-/** How long another gateway's rotation, or the command's, may go unseen. The key before is valid for much longer. */
+/** How soon this gateway notices a rotation by another one or by the command. The key before stays valid for much longer. */
 const REREAD_MS = 30 * 1000
 const UNKNOWN_KEY_REREAD_MS = 1000
 
 /**
- * Keys as rows of the database, the same for every gateway: `current` signs, `next` is published from its creation, a
- * whole rotation before it signs, and `previous` for as long after. Whoever comes first makes them.
+ * Keys as rows of the database, the same for every gateway. `next` is published from its creation, a whole rotation before
+ * it signs; `current` signs; `previous` is published for one rotation more. The first gateway makes them.
  */
-export async function openKeys(parts: {
-  database: Database
-  writer: Writer
-  addEvent: AddEvent
-  deps: Pick<Deps, 'now' | 'monotonicMs' | 'newId'>
-}): Promise<Keys> {
-  const { database, writer, addEvent, deps } = parts
+export async function openKeys(
+  options: Pick<AccountOptions, 'database' | 'writer' | 'addEvent' | 'deps'> & { deps: Pick<Deps, 'monotonicMs'> },
+): Promise<Keys> {
+  const { database, writer, addEvent, deps } = options
   let known: { readonly byStatus: ReadonlyMap<Status, KeyRow>; readonly atMs: number } | undefined
 
   async function read(): Promise<ReadonlyMap<Status, KeyRow>> {
@@ -50,7 +48,7 @@ export async function openKeys(parts: {
     return byStatus
   }
 
-  /** As of at most `maxAgeMs` ago; older where the database does not answer. */
+  /** The rows as they were at most `maxAgeMs` ago; older ones while the database does not answer. */
   async function keys(maxAgeMs = REREAD_MS): Promise<ReadonlyMap<Status, KeyRow>> {
     if (known && deps.monotonicMs() - known.atMs < maxAgeMs) return known.byStatus
     try {
@@ -81,7 +79,7 @@ export async function openKeys(parts: {
     const fresh = await createKey(deps.newId())
     const is = (kid: string, status: Status) =>
       sql`EXISTS (SELECT 1 FROM ${signingKeys} WHERE ${signingKeys.kid} = ${kid} AND ${signingKeys.status} = ${status})`
-    // If another has rotated since we read, each of these finds nothing to do.
+    // If another gateway has rotated since the read, none of these statements finds anything to change.
     await writer.write([
       sql`DELETE FROM ${signingKeys} WHERE status = 'previous' AND ${is(current.kid, 'current')}`,
       sql`UPDATE ${signingKeys} SET status = 'previous' WHERE kid = ${current.kid} AND status = 'current'`,
@@ -113,7 +111,7 @@ export async function openKeys(parts: {
   }
 }
 
-/** Keys given by configuration: the first one signs, and they change when the configuration does. */
+/** The keys of the configuration: the first one signs. They change only with the configuration. */
 export function fixedKeys({ keys }: PrivateKeySet): Keys {
   const publicKeys = keys.map(publicPart)
   return {
@@ -121,55 +119,8 @@ export function fixedKeys({ keys }: PrivateKeySet): Keys {
     publicKeys: async () => publicKeys,
     find: async (kid) => publicKeys.find((key) => key.kid === kid),
     rotate: async () => {
-      throw new Error('The keys are given by TOKEN_KEYS: rotate them there.')
+      throw new Error('The keys come from TOKEN_KEYS: rotate them there.')
     },
     rotateIfDue: async () => {},
-  }
-}
-
-function publicPart({ kty, crv, x, kid, alg, use }: PrivateKey): PublicKey {
-  return { kty, crv, x, kid, alg, use }
-}
-
-async function createKey(kid: string): Promise<PrivateKey> {
-  const pair = await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])
-  const { x, d } = await crypto.subtle.exportKey('jwk', pair.privateKey)
-  return v.parse(PrivateKeySchema, { kty: 'OKP', crv: 'Ed25519', x, d, kid, alg: 'EdDSA', use: 'sig' })
-}
-
-const Bits256 = v.pipe(v.string(), v.regex(/^[\w-]{43}$/))
-
-const PrivateKeySchema = v.object({
-  kty: v.literal('OKP'),
-  crv: v.literal('Ed25519'),
-  x: Bits256,
-  d: Bits256,
-  kid: v.pipe(v.string(), v.minLength(1), v.maxLength(128)),
-  alg: v.optional(v.literal('EdDSA'), 'EdDSA'),
-  use: v.optional(v.literal('sig'), 'sig'),
-})
-
-const SetOfKeys = v.object({ keys: v.tupleWithRest([PrivateKeySchema], PrivateKeySchema) })
-
-/** A private JWK set, at least one key. Its one fault quotes nothing of it. */
-export const PrivateKeySet = v.pipe(
-  v.unknown(),
-  v.rawTransform(({ dataset, addIssue, NEVER }) => {
-    const set = v.safeParse(SetOfKeys, dataset.value)
-    if (set.success && set.output.keys.every(isPair)) return set.output
-    addIssue({
-      message: 'must be a JWK set of Ed25519 private keys (kty, crv, x, d, kid), the first of which signs',
-    })
-    return NEVER
-  }),
-)
-export type PrivateKeySet = v.InferOutput<typeof PrivateKeySet>
-
-/** Whether `x` belongs to `d`: what the private key signs must be valid under the public one. */
-function isPair(key: PrivateKey): boolean {
-  try {
-    return createPublicKey(createPrivateKey({ key: { ...key }, format: 'jwk' })).export({ format: 'jwk' }).x === key.x
-  } catch {
-    return false
   }
 }

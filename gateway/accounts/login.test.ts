@@ -21,7 +21,7 @@ async function refusal(email: string, password: string) {
   }
 }
 
-test('an unknown user, a wrong password and a disabled user look alike, and make the same work', async () => {
+test('an unknown user, a wrong password and a disabled user get the same answer after the same work', async () => {
   const ana = await register({ email: 'alike@example.com', password: PASSWORD })
   const former = await register({ email: 'former@example.com', password: PASSWORD })
   await writer.write([database.update(users).set({ disabledAt: 1 }).where(eq(users.id, former.id))])
@@ -44,7 +44,7 @@ test('an unknown user, a wrong password and a disabled user look alike, and make
   ])
 })
 
-test('a login answers tokens of a new session, which one event tells of', async () => {
+test('a login answers with tokens of a new session, and one event tells of it', async () => {
   const user = await register({ email: 'ana@example.com', password: PASSWORD })
   const tokens = await logIn({ email: 'ANA@Example.com', password: PASSWORD }, ADDRESS)
   expect(tokens).toEqual({
@@ -64,7 +64,7 @@ test('a login answers tokens of a new session, which one event tells of', async 
   })
 })
 
-test('an access token says who, for whom, by whom and until when, and which key signed it', async () => {
+test('an access token has the claims of its user, issuer, audience and times, and the id of its key', async () => {
   const { user, accessToken } = await accounts.enter('claims@example.com')
   const { header, payload } = decode(accessToken)
   const issuedAtS = Math.floor(accounts.deps.now() / 1000)
@@ -80,7 +80,7 @@ test('an access token says who, for whom, by whom and until when, and which key 
   })
 })
 
-test('refresh tokens are stored nowhere, only what can be told from them', async () => {
+test('neither the database nor an event contains a refresh token', async () => {
   const { refreshToken } = await accounts.enter('stored@example.com')
   const again = await accounts.refresh({ refreshToken })
   const stored = JSON.stringify([await database.select().from(refreshTokens), await events()])
@@ -97,7 +97,7 @@ test('wrong passwords are throttled per email, before they are hashed', async ()
   expect({ verifications, events }).toEqual({ verifications: 0, events: [] })
 })
 
-test('a hash with other parameters is replaced when its user logs in', async () => {
+test('a hash with outdated parameters is replaced when its user logs in', async () => {
   const user = await register({ email: 'outdated@example.com', password: PASSWORD })
   const hashOf = async () =>
     (await database.select().from(users).where(eq(users.id, user.id))).at(0)?.passwordHash ?? ''
@@ -108,7 +108,7 @@ test('a hash with other parameters is replaced when its user logs in', async () 
   expect(await hashOf()).toBe(now)
 })
 
-test('a password that changes while it is being checked starts no session', async () => {
+test('no session starts if the password changes while it is being checked', async () => {
   const user = await register({ email: 'meanwhile@example.com', password: PASSWORD })
   hasher.meanwhile = async () => {
     await writer.write([database.update(users).set({ passwordHash: 'another' }).where(eq(users.id, user.id))])
@@ -120,7 +120,7 @@ test('a password that changes while it is being checked starts no session', asyn
   expect(await database.$count(refreshTokens, eq(refreshTokens.userId, user.id))).toBe(0)
 })
 
-test('a user has at most 50 sessions: the next login ends the oldest, and none of another user', async () => {
+test('a user has at most 50 sessions: the next login ends the oldest one, and none of another user', async () => {
   const { refresh, enter } = accounts
   const other = await enter('other-sessions@example.com')
   const first = await enter('sessions@example.com')

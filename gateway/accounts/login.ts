@@ -1,43 +1,32 @@
-import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { users } from '../database/schema.ts'
 import type { Grant } from './access-tokens.ts'
 import { GivenPassword, type Tokens } from './credentials.ts'
-import type { Passwords } from './passwords.ts'
+import type { AccountOptions } from './options.ts'
 import { endOldestSessionsOf, randomSecret, sessionExists, startSession } from './sessions.ts'
 import { networkOf, type Throttle } from './throttle.ts'
 import type { UserRow } from './user.ts'
 
-/** Any text may be tried as an email: one that nobody can have is a user that does not exist. */
+/** Any text may be tried as an email. One that breaks the rules for emails is answered like an unknown user. */
 export const Login = v.strictObject({
   email: v.pipe(v.string(), v.maxLength(254, 'must have at most 254 characters'), v.toLowerCase()),
   password: GivenPassword,
 })
 
 /**
- * @param address the client's IP address
+ * Makes the function that logs a user in: it starts a session and resolves to its tokens. `address` is the client's IP
+ * address.
  * @throws Problem `invalid-input`; `too-many-requests`; `overloaded`; `invalid-credentials`, the same and after the same
- * work, for an unknown user, a wrong password and a disabled user
+ * work for an unknown user, a wrong password and a disabled user
  */
-export type LogIn = (login: unknown, address: string) => Promise<Tokens>
+export function createLogIn(
+  options: AccountOptions & { throttle: Throttle; grant: Grant },
+): (login: unknown, address: string) => Promise<Tokens> {
+  const { database, writer, passwords, throttle, grant, addEvent, deps } = options
 
-export function createLogIn(parts: {
-  database: Database
-  writer: Writer
-  passwords: Passwords
-  throttle: Throttle
-  grant: Grant
-  addEvent: AddEvent
-  deps: Pick<Deps, 'now' | 'newId'>
-}): LogIn {
-  const { database, writer, passwords, throttle, grant, addEvent, deps } = parts
-
-  /** The new session's first refresh token; undefined if the user is no longer as they were when the password was checked. */
+  /** Starts a session. Undefined where the user has changed since the password was checked, else its first refresh token. */
   async function begin(user: UserRow, password: string, source: string): Promise<string | undefined> {
     const token = randomSecret()
     const sessionId = deps.newId()
@@ -58,18 +47,17 @@ export function createLogIn(parts: {
   return async (login, address) => {
     const { email, password } = checkInput(Login, login)
     const source = networkOf(address)
-    let user: UserRow | undefined
-    let token: string | undefined
-    await throttle({ email, address }, async () => {
-      ;[user] = await database.select().from(users).where(eq(users.email, email))
+    const entered = await throttle({ email, address }, async () => {
+      const [user] = await database.select().from(users).where(eq(users.email, email))
       const matches = await passwords.verify(password, user?.passwordHash, source)
-      if (user && matches && user.disabledAt === null) token = await begin(user, password, source)
-      if (token !== undefined) return true
-      const reason = !user ? 'unknown-user' : matches && user.disabledAt !== null ? 'disabled' : 'wrong-password'
+      const isDisabled = user !== undefined && user.disabledAt !== null
+      const token = user && matches && !isDisabled ? await begin(user, password, source) : undefined
+      if (user && token !== undefined) return { user, token }
+      const reason = !user ? 'unknown-user' : matches && isDisabled ? 'disabled' : 'wrong-password'
       await writer.write([addEvent('posta.user.login-failed', { ...(user && { user: user.id }), reason })])
-      return false
+      return undefined
     })
-    if (!user || token === undefined) throw new Problem('invalid-credentials')
-    return grant(user, token)
+    if (!entered) throw new Problem('invalid-credentials')
+    return grant(entered.user, entered.token)
   }
 }

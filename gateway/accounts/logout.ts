@@ -1,37 +1,28 @@
-import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput } from '@posta/common/service/problem.ts'
 import { eq } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { refreshTokens } from '../database/schema.ts'
 import { RefreshToken } from './credentials.ts'
+import type { AccountOptions } from './options.ts'
 import { endSession, hashToken, sessionExists } from './sessions.ts'
 
 export const Logout = v.strictObject({ refreshToken: RefreshToken })
 
-/** Ends the token's session. Resolves just so where there is none. @throws Problem `invalid-input`, `overloaded` */
-export type LogOut = (logout: unknown) => Promise<void>
-
-export function createLogOut(parts: {
-  database: Database
-  writer: Writer
-  addEvent: AddEvent
-  deps: Pick<Deps, 'now'>
-}): LogOut {
-  const { database, writer, addEvent, deps } = parts
+/**
+ * Makes the function that ends the session of a refresh token. It resolves also where there is no such session.
+ * @throws Problem `invalid-input`, `overloaded`
+ */
+export function createLogOut(options: AccountOptions): (logout: unknown) => Promise<void> {
+  const { database, writer, addEvent, deps } = options
   return async (logout) => {
     const { refreshToken } = checkInput(Logout, logout)
-    const [row] = await database
-      .select()
-      .from(refreshTokens)
-      .where(eq(refreshTokens.hash, hashToken(refreshToken)))
+    const hasToken = eq(refreshTokens.hash, hashToken(refreshToken))
+    const [row] = await database.select().from(refreshTokens).where(hasToken)
     if (!row || row.expiresAt <= deps.now()) return
-    const event = { user: row.userId, session: row.sessionId }
+    const { userId, sessionId } = row
     await writer.write([
-      addEvent('posta.user.logged-out', event, sessionExists(row.sessionId)),
-      endSession(row.sessionId),
+      addEvent('posta.user.logged-out', { user: userId, session: sessionId }, sessionExists(sessionId)),
+      endSession(sessionId),
     ])
   }
 }

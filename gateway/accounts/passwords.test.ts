@@ -11,7 +11,7 @@ test('passwords are hashed by argon2id with 19 MiB and two passes, and verified'
   expect(passwords.isOutdated(hash.replace('m=19456', 'm=4096'))).toBe(true)
 })
 
-test('without a hash the same work is done, and nothing matches', async () => {
+test('without a hash the same work is done, and no password matches', async () => {
   const verified: unknown[] = []
   const passwords = createPasswords({
     hash: async () => 'of nobody',
@@ -25,7 +25,7 @@ test('without a hash the same work is done, and nothing matches', async () => {
   expect(verified).toEqual(['of nobody', 'of somebody'])
 })
 
-test('one source that asks for more than the queue holds keeps no other out, and sources take turns', async () => {
+test('sources take turns, and one that fills the queue keeps no other out', async () => {
   const turns: (() => void)[] = []
   const begun: string[] = []
   const passwords = createPasswords(
@@ -57,7 +57,7 @@ test('one source that asks for more than the queue holds keeps no other out, and
   expect(passwords.waiting()).toBe(0)
 })
 
-test('no more run at once than there are cores, and a full queue refuses as overloaded', async () => {
+test('no more hashes run at the same time than there are cores, and a full queue refuses as overloaded', async () => {
   const gate = Promise.withResolvers<void>()
   let running = 0
   let most = 0

@@ -6,28 +6,29 @@ const PARAMETERS = { algorithm: 'argon2id', memoryCost: 19 * 1024, timeCost: 2 }
 const PREFIX = `$argon2id$v=19$m=${PARAMETERS.memoryCost},t=${PARAMETERS.timeCost},p=1$`
 
 /**
- * Hashes take a core each for tens of milliseconds, so they queue. Each may reject with Problem `overloaded`. `source` is
- * who asks, such as the client's network: sources take turns, so that no one who asks for much keeps the others out.
+ * Hashes and verifies passwords. Each keeps a core busy for tens of milliseconds, so they wait in a queue, and may reject
+ * with Problem `overloaded`. `source` is who asks, such as the client's network. Sources take turns: none of them can keep
+ * the others out.
  */
 export interface Passwords {
   hash(password: string, source?: string): Promise<string>
-  /** Without a hash, does the same work and answers false: nobody can tell by the time that there is no such user. */
+  /** Without a hash it does the same work and resolves to false, so the time does not tell that there is no such user. */
   verify(password: string, hash: string | undefined, source?: string): Promise<boolean>
-  /** Whether the hash was made with other parameters than today's. */
+  /** Whether the hash was made with parameters other than today's. */
   isOutdated(hash: string): boolean
-  /** How many wait for their turn. */
+  /** How many wait in the queue. */
   waiting(): number
 }
 
-/** How the work is done; tests count it. */
+/** What does the work. Tests replace it. */
 export type Hasher = Pick<typeof Bun.password, 'hash' | 'verify'>
 
-/** About a second and a half of work: who waits longer has given up. */
+/** About a second and a half of work. A client that would wait longer has given up by then. */
 const MAX_WAITING_PER_CORE = 32
 
 export function createPasswords(hasher: Hasher = Bun.password, cores = availableParallelism()): Passwords {
   const { enqueue, waiting } = createQueue(cores, cores * MAX_WAITING_PER_CORE)
-  // Of a password that nobody has.
+  // The hash of a password that nobody has.
   const dummy = hasher.hash(Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64'), PARAMETERS)
   return {
     hash: (password, source = '') => enqueue(source, () => hasher.hash(password, PARAMETERS)),
@@ -41,18 +42,13 @@ export function createPasswords(hasher: Hasher = Bun.password, cores = available
   }
 }
 
-interface Turn {
-  begin(): void
-  refuse(reason: Problem): void
-}
-
 /**
- * Runs at most `concurrency` tasks at once, of each source in its order, the sources taking turns. A full queue refuses
- * the newest task of the source that has most in it, whether that is the one that comes or one that waits.
+ * Runs at most `concurrency` tasks at once. Sources take turns, and the tasks of one source keep their order. A full queue
+ * refuses the newest task of the source that has the most tasks in it: either the one that arrives or one that waits.
  */
 function createQueue(concurrency: number, maxWaiting: number) {
-  /** By source; the first is the next to have a turn. */
-  const waiting = new Map<string, Turn[]>()
+  /** By source. The first source has the next turn. */
+  const waiting = new Map<string, PromiseWithResolvers<void>[]>()
   let count = 0
   let running = 0
 
@@ -65,18 +61,17 @@ function createQueue(concurrency: number, maxWaiting: number) {
     if (count >= maxWaiting) {
       const most = [...waiting.values()].reduce((one, other) => (other.length > one.length ? other : one))
       if (most.length <= own.length + 1) throw overloaded()
-      most.pop()?.refuse(overloaded())
+      most.pop()?.reject(overloaded())
       count -= 1
     }
-    await new Promise<void>((begin, refuse) => {
-      own.push({ begin, refuse })
-      waiting.set(source, own)
-      count += 1
-    })
+    const turn = Promise.withResolvers<void>()
+    waiting.set(source, [...own, turn])
+    count += 1
+    await turn.promise
   }
 
-  /** Whoever ends hands its place on, so `running` stays as it is while anyone waits. */
-  function handOn(): void {
+  /** Gives the place of a task that has ended to the next one: `running` stays the same while any task waits. */
+  function startNext(): void {
     const [first] = waiting
     if (!first) {
       running -= 1
@@ -86,7 +81,7 @@ function createQueue(concurrency: number, maxWaiting: number) {
     waiting.delete(source)
     if (others.length > 0) waiting.set(source, others)
     count -= 1
-    turn?.begin()
+    turn?.resolve()
   }
 
   async function enqueue<Result>(source: string, task: () => Promise<Result>): Promise<Result> {
@@ -94,7 +89,7 @@ function createQueue(concurrency: number, maxWaiting: number) {
     try {
       return await task()
     } finally {
-      handOn()
+      startNext()
     }
   }
   return { enqueue, waiting: () => count }

@@ -22,7 +22,7 @@ async function next(refreshToken: string): Promise<string> {
 const eventsOf = async (user: string) =>
   (await events()).flatMap(({ type, data }) => ('user' in data && data.user === user ? [type] : []))
 
-test('a token is replaced by another one of its session, with an access token of the present role', async () => {
+test("a refresh gives the next token of the session, and an access token with the user's present role", async () => {
   const { user, refreshToken } = await enter('rotates@example.com')
   await writer.write([database.update(users).set({ role: 'operator' }).where(eq(users.id, user.id))])
   const tokens = await refresh({ refreshToken })
@@ -31,7 +31,7 @@ test('a token is replaced by another one of its session, with an access token of
   expect(await eventsOf(user.id)).toEqual(['posta.user.registered', 'posta.user.logged-in', 'posta.session.refreshed'])
 })
 
-test('many who present a token at once get the same successor, and the session is refreshed once', async () => {
+test('requests with the same token at the same time get the same successor, and the session is refreshed once', async () => {
   const { user, refreshToken } = await enter('at-once@example.com')
   const successors = await Promise.all(Array.from({ length: 10 }, () => next(refreshToken)))
   expect(new Set(successors).size).toBe(1)
@@ -41,7 +41,7 @@ test('many who present a token at once get the same successor, and the session i
   expect((await eventsOf(user.id)).filter((type) => type === 'posta.session.refreshed')).toHaveLength(1)
 })
 
-test('reuse by many at once is detected once, and the other sessions of the user go on', async () => {
+test('reuse at the same time is detected once, and the other sessions of the user go on', async () => {
   const { user, refreshToken } = await enter('reused@example.com')
   const other = await logIn({ email: user.email, password: PASSWORD }, ADDRESS)
   const second = await next(refreshToken)
@@ -52,7 +52,7 @@ test('reuse by many at once is detected once, and the other sessions of the user
   expect(await next(other.refreshToken)).toMatch(/^[\w-]{43}$/)
 })
 
-test('a session is refreshed 20,000 times at most: its rows are bounded', async () => {
+test('a session can be refreshed 20,000 times, so its rows are bounded', async () => {
   const { user, refreshToken } = await enter('often@example.com')
   const second = await next(refreshToken)
   const own = eq(refreshTokens.userId, user.id)
@@ -71,13 +71,13 @@ test('a session is refreshed 20,000 times at most: its rows are bounded', async 
   expect(await next(last)).toBe('invalid-credentials')
 })
 
-test('a disabled user refreshes nothing', async () => {
+test('a disabled user cannot refresh', async () => {
   const { user, refreshToken } = await enter('disabled@example.com')
   await writer.write([database.update(users).set({ disabledAt: 1 }).where(eq(users.id, user.id))])
   expect(await next(refreshToken)).toBe('invalid-credentials')
 })
 
-test('what is no token of ours is refused, and too long or strange input as invalid', async () => {
+test('an unknown token is refused, and input that cannot be a token is invalid', async () => {
   expect(await next('')).toBe('invalid-credentials')
   expect(await next('x'.repeat(43))).toBe('invalid-credentials')
   expect(await next('x'.repeat(257))).toBe('invalid-input')
@@ -85,7 +85,7 @@ test('what is no token of ours is refused, and too long or strange input as inva
   await expect(refresh({})).rejects.toMatchObject({ code: 'invalid-input' })
 })
 
-test('logging out ends the session, once, and says nothing of tokens that are none', async () => {
+test('logging out ends the session once, and resolves for unknown tokens too', async () => {
   const { user, refreshToken } = await enter('leaves@example.com')
   const successor = await next(refreshToken)
   await Promise.all([1, 2, 3].map(() => logOut({ refreshToken: successor })))
@@ -174,7 +174,7 @@ const passing = (ms: number): fc.AsyncCommand<Model, Real> => ({
   toString: () => `${ms} ms pass`,
 })
 
-test('any order of logins, refreshes, logouts and time gives what the rules say', async () => {
+test('any order of logins, refreshes, logouts and passing time agrees with the rules of rotation', async () => {
   let user = 0
   const back = fc.oneof({ weight: 3, arbitrary: fc.nat(1) }, { weight: 1, arbitrary: fc.nat(12) })
   const commands = fc.commands(

@@ -1,13 +1,10 @@
-import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Writer } from '../database/commit.ts'
-import type { AddEvent } from '../database/events.ts'
-import type { Database } from '../database/open.ts'
 import { refreshTokens, users } from '../database/schema.ts'
 import type { Grant } from './access-tokens.ts'
 import { RefreshToken, type Tokens } from './credentials.ts'
+import type { AccountOptions } from './options.ts'
 import {
   continueSession,
   decideRefresh,
@@ -22,22 +19,15 @@ import {
 export const Refresh = v.strictObject({ refreshToken: RefreshToken })
 
 /**
- * Replaces a refresh token. Presented again within 30 s, while its successor is unused, it gives that very successor, so
- * that a lost answer logs nobody out; any other reuse ends the session, since one of the two who hold it is a thief.
+ * Makes the function that replaces a refresh token. Presented again within 30 s, while its successor is unused, a token
+ * gets the same successor: a lost answer logs nobody out. Any other reuse ends the session, since one of the two who hold
+ * the token is a thief.
  * @throws Problem `invalid-input`, `invalid-credentials`, `overloaded`
  */
-export type RefreshSession = (refresh: unknown) => Promise<Tokens>
+export function createRefresh(options: AccountOptions & { grant: Grant }): (refresh: unknown) => Promise<Tokens> {
+  const { database, writer, grant, addEvent, deps } = options
 
-export function createRefreshSession(parts: {
-  database: Database
-  writer: Writer
-  grant: Grant
-  addEvent: AddEvent
-  deps: Pick<Deps, 'now'>
-}): RefreshSession {
-  const { database, writer, grant, addEvent, deps } = parts
-
-  /** The token's row, its successor's, and their user, who must not be disabled. */
+  /** The token's row and user, its successor and the successor's row. Undefined where its user is disabled. */
   async function find(token: string) {
     const [found] = await database
       .select({ row: refreshTokens, user: users })
@@ -48,14 +38,12 @@ export function createRefreshSession(parts: {
     const { successorSalt } = found.row
     if (successorSalt === null) return { ...found, successor: undefined, next: undefined }
     const successor = successorOf(token, successorSalt)
-    const [next] = await database
-      .select()
-      .from(refreshTokens)
-      .where(eq(refreshTokens.hash, hashToken(successor)))
+    const isSuccessor = eq(refreshTokens.hash, hashToken(successor))
+    const [next] = await database.select().from(refreshTokens).where(isSuccessor)
     return { ...found, successor, next }
   }
 
-  /** Does nothing if another has used the token since `row` was read. */
+  /** Does nothing if the token was used since `row` was read. */
   async function rotate(row: RefreshTokenRow, token: string): Promise<void> {
     const salt = randomSecret()
     const nowMs = deps.now()
@@ -76,7 +64,7 @@ export function createRefreshSession(parts: {
     let found = await find(refreshToken)
     if (found && decideRefresh(found.row, undefined, deps.now()) === 'rotate') {
       await rotate(found.row, refreshToken)
-      // Of two at the same time one has rotated; from here on both are a token presented again.
+      // Of two requests at the same time one has rotated. From here on both are repeats.
       found = await find(refreshToken)
     }
     const decision = found && decideRefresh(found.row, found.next, deps.now())

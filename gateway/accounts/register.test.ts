@@ -17,7 +17,7 @@ async function faultsOf(registration: unknown): Promise<readonly string[] | unde
   }
 }
 
-test('an email is one user, in whatever case, and one event tells of it', async () => {
+test('an email belongs to one user, in whatever case, and one event tells of the registration', async () => {
   const user = await register({ email: 'Ana@Example.com', password: PASSWORD })
   expect(user).toMatchObject({ email: 'ana@example.com', role: 'user' })
   await expect(register({ email: 'ANA@example.COM', password: PASSWORD })).rejects.toMatchObject({
@@ -27,7 +27,7 @@ test('an email is one user, in whatever case, and one event tells of it', async 
   expect(told).toMatchObject([{ type: 'posta.user.registered', data: { user: user.id } }])
 })
 
-test('of many who register the same email at once, one becomes its user', async () => {
+test('of several registrations of an email at the same time one succeeds', async () => {
   const before = (await events()).length
   const attempts = Array.from({ length: 8 }, () => register({ email: 'race@example.com', password: PASSWORD }))
   const settled = await Promise.allSettled(attempts)
@@ -36,7 +36,7 @@ test('of many who register the same email at once, one becomes its user', async 
   expect(await events()).toHaveLength(before + 1)
 })
 
-test('a password has 15 to 256 characters, counted as code points, and no other rule of form', async () => {
+test('a password has 15 to 256 code points, and any characters', async () => {
   const faults = (password: unknown, n: number) => faultsOf({ email: `length${n}@example.com`, password })
   expect(await faults('fourteen chars', 1)).toEqual(['#/password'])
   expect(await faults('fifteen chars..', 2)).toBeUndefined()
@@ -49,13 +49,13 @@ test('a password has 15 to 256 characters, counted as code points, and no other 
   expect(await faults(123456789012345, 8)).toEqual(['#/password'])
 })
 
-test('a password that is typed with other code points for the same characters is the same password', async () => {
+test('passwords that look the same are the same, whatever code points they were typed with', async () => {
   await register({ email: 'accents@example.com', password: 'ñandú über Ångström ﬁn'.normalize('NFD') })
   const login = { email: 'accents@example.com', password: 'ñandú über Ångström fin'.normalize('NFC') }
   expect(await logIn(login, ADDRESS)).toMatchObject({ tokenType: 'Bearer' })
 })
 
-test('common passwords are refused, and what is not an email, and what was not asked for', async () => {
+test('common passwords, malformed emails and unknown members are refused', async () => {
   expect(await faultsOf({ email: 'b@example.com', password: 'PasswordPassword' })).toEqual(['#/password'])
   for (const email of [
     '',
@@ -71,7 +71,7 @@ test('common passwords are refused, and what is not an email, and what was not a
   expect(await faultsOf({ email: 'b@example.com', password: PASSWORD, role: 'operator' })).toEqual(['#/role'])
 })
 
-test('neither an error nor an event holds the email or the password', async () => {
+test('neither an error nor an event contains the email or the password', async () => {
   const secret = { email: 'secretive@example.com', password: 'secretive@example.com' }
   const refused = await register(secret).catch((error: unknown) => error)
   expect(refused).toBeInstanceOf(Problem)

@@ -1,21 +1,21 @@
 import { createHash, hkdfSync, randomBytes } from 'node:crypto'
 import { type SQL, sql } from 'drizzle-orm'
-import type { Statement } from '../database/commit.ts'
 import { refreshTokens } from '../database/schema.ts'
+import type { Statement } from '../database/transaction.ts'
 
 export type RefreshTokenRow = typeof refreshTokens.$inferSelect
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const IDLE_MS = 30 * DAY_MS
 const SESSION_MS = 90 * DAY_MS
-/** Whoever logs in beyond this ends their oldest session. */
+/** A further login ends the user's oldest session. */
 export const MAX_SESSIONS_PER_USER = 50
 /**
- * One refresh every six minutes for 90 days; a session that needs more ends. Each leaves a row until it expires, which
- * shows the reuse of its token.
+ * Enough for one refresh every six minutes for 90 days; a session that needs more ends. Each refresh leaves a row, which
+ * detects reuse of its token until it expires.
  */
 export const MAX_REFRESHES_PER_SESSION = 20_000
-/** How long a lost answer may be asked for again. */
+/** How long after its use a token may be presented again, because the answer was lost. */
 const REPEAT_MS = 30 * 1000
 
 /** 256 random bits. */
@@ -23,7 +23,7 @@ export const randomSecret = () => randomBytes(32).toString('base64url')
 
 export const hashToken = (token: string) => createHash('sha256').update(token).digest('base64url')
 
-/** The token that follows `token`: whoever has that and the salt can make it again, and nobody else. */
+/** The token that follows `token`. Only from `token` and the salt together can it be computed again. */
 export function successorOf(token: string, salt: string): string {
   return Buffer.from(hkdfSync('sha256', token, salt, 'successor of a refresh token', 32)).toString('base64url')
 }
@@ -31,8 +31,8 @@ export function successorOf(token: string, salt: string): string {
 export type Decision = 'rotate' | 'repeat' | 'reuse' | 'invalid'
 
 /**
- * What a presented refresh token leads to.
- * @param row the token's
+ * What to do with a presented refresh token.
+ * @param row the token's row
  * @param successor the row of the token that replaced it
  */
 export function decideRefresh(
@@ -46,7 +46,7 @@ export function decideRefresh(
   return isRepeat ? 'repeat' : 'reuse'
 }
 
-/** Stores a session's first token, if `condition` holds when it runs. */
+/** Stores a session's first token, if `condition` is true when the statement runs. */
 export function startSession(
   { token, sessionId, userId, nowMs }: { token: string; sessionId: string; userId: string; nowMs: number },
   condition: SQL,
@@ -55,7 +55,7 @@ export function startSession(
   return insertToken({ hash: hashToken(token), sessionId, userId, sessionExpiresAt, refreshes: 0 }, nowMs, condition)
 }
 
-/** Stores the token that follows `row`'s, if `condition` holds when it runs. */
+/** Stores the successor of the token of `row`, if `condition` is true when the statement runs. */
 export function continueSession(row: RefreshTokenRow, token: string, nowMs: number, condition: SQL): Statement {
   return insertToken({ ...row, hash: hashToken(token), refreshes: row.refreshes + 1 }, nowMs, condition)
 }
@@ -75,21 +75,20 @@ function insertToken(
 export const sessionExists = (sessionId: string) =>
   sql`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId})`
 
-/** A session is its rows: without them no token of it is known any more. */
+/** A session consists of its rows: without them none of its tokens is known any more. */
 export const endSession = (sessionId: string): Statement =>
   sql`DELETE FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId}`
 
-/** Ends the user's oldest sessions beyond the newest 50. Each has one unused token, and ids of sessions sort by time. */
+/** Ends all but the user's newest 50 sessions. Each session has one unused token, and session ids sort by time. */
 export const endOldestSessionsOf = (userId: string): Statement => sql`
   DELETE FROM ${refreshTokens} WHERE session_id IN (
     SELECT session_id FROM ${refreshTokens} WHERE user_id = ${userId} AND used_at IS NULL
     ORDER BY session_id DESC LIMIT -1 OFFSET ${MAX_SESSIONS_PER_USER})`
 
-/** Ends every session of the user, except the one that `keptToken` is of, if `condition` holds when it runs. */
-export function endSessionsOf(userId: string, keptToken: string | undefined, condition: SQL): Statement {
-  const isKept =
-    keptToken === undefined
-      ? sql`FALSE`
-      : sql`session_id IN (SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken)})`
-  return sql`DELETE FROM ${refreshTokens} WHERE user_id = ${userId} AND NOT ${isKept} AND ${condition}`
-}
+/**
+ * Ends every session of the user, except that of `keptToken` (no token is an empty text), if `condition` is true when the
+ * statement runs.
+ */
+export const endSessionsOf = (userId: string, keptToken = '', condition = sql`TRUE`): Statement => sql`
+  DELETE FROM ${refreshTokens} WHERE user_id = ${userId} AND ${condition} AND session_id NOT IN (
+    SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken)})`

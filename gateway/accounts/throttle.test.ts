@@ -32,7 +32,7 @@ function start() {
 const times = <Result>(count: number, make: (n: number) => Promise<Result>) =>
   Promise.all(Array.from({ length: count }, (_, n) => make(n)))
 
-test('after ten wrong passwords for an email, from wherever, one more fits each minute', async () => {
+test('after ten wrong passwords for an email, from any address, one more is allowed each minute', async () => {
   const { attempt, pass } = start()
   for (let n = 0; n < 10; n++) expect(await attempt('ana', `192.0.2.${n}`)).toBe('wrong')
   expect(await attempt('ana', '192.0.2.99', true)).toBe(60)
@@ -44,14 +44,14 @@ test('after ten wrong passwords for an email, from wherever, one more fits each 
   expect(await attempt('ana', '192.0.2.99')).toBe(60)
 })
 
-test('a burst in parallel gets no further than one attempt after another would', async () => {
+test('parallel attempts get no further than the same attempts in a row', async () => {
   const { attempt, checks } = start()
   const answers = await times(50, () => attempt('ana', '192.0.2.1'))
   expect(answers.filter((answer) => answer === 'wrong')).toHaveLength(10)
   expect(checks()).toBe(10)
 })
 
-test('a right password clears what was counted for its email, and not what was counted for the address', async () => {
+test('a right password clears the count of its email, and not that of the address', async () => {
   const { attempt } = start()
   await times(9, () => attempt('ana', '192.0.2.1'))
   expect(await attempt('ana', '192.0.2.1', true)).toBe('right')
@@ -62,7 +62,7 @@ test('a right password clears what was counted for its email, and not what was c
   expect(await attempt('user', '192.0.2.2')).toBe('wrong')
 })
 
-test('right passwords are never throttled, and an attempt without an answer does not count', async () => {
+test('right passwords are never throttled, and an attempt whose check fails does not count', async () => {
   const { attempt, throttle } = start()
   for (let n = 0; n < 200; n++) expect(await attempt('ana', '192.0.2.1', true)).toBe('right')
   for (let n = 0; n < 200; n++) {
@@ -72,7 +72,7 @@ test('right passwords are never throttled, and an attempt without an answer does
   expect(await attempt('ana', '192.0.2.1')).toBe('wrong')
 })
 
-test('attempts without an answer, however many, make no one forget the wrong ones for an email', async () => {
+test('attempts whose check fails, however many, do not push out the count of an email', async () => {
   const { attempt, throttle } = start()
   await times(10, (n) => attempt('ana', `192.0.2.${n}`))
   const busy = new Error('too busy')
@@ -81,7 +81,7 @@ test('attempts without an answer, however many, make no one forget the wrong one
   expect(await attempt('ana', '192.0.2.99')).toBe(60)
 })
 
-test('the addresses of one IPv6 network count as one', async () => {
+test('the addresses of one IPv6 /64 count as one', async () => {
   expect(networkOf('2001:db8:1:2:3:4:5:6')).toBe('2001:db8:1:2')
   expect(networkOf('2001:0DB8:0001:0002::1')).toBe('2001:db8:1:2')
   expect(networkOf('2001:db8::9')).toBe('2001:db8:0:0')

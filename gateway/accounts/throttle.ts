@@ -2,25 +2,22 @@ import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { LRUCache } from 'lru-cache'
 
-/** Who tries a password, and whose. */
-interface Attempt {
-  readonly email: string
-  /** The client's IP address. */
-  readonly address: string
-}
-
 /**
- * Runs `check`, which resolves to whether the password is right, unless there were too many wrong ones for this email or
- * from this address. An attempt counts from its beginning, so a burst of parallel ones gets no further than one after
- * another would; it is taken back if it is right or comes to no answer. A right one clears the email.
+ * Runs `check`, which resolves to something falsy where the password is wrong, and resolves to the same. Refuses while
+ * there were too many wrong passwords for this email or from this IP address. An attempt counts from its start, so a burst
+ * of parallel attempts gets no further than the same attempts in a row. It stops counting if the password is right, or if
+ * `check` rejects. A right password also clears what was counted for the email.
  *
- * What is counted is of this process alone and bounded: the oldest of very many is forgotten.
+ * The counts are kept in this process alone, and bounded: with very many, the oldest are forgotten.
  * @throws Problem `too-many-requests`
  */
-export type Throttle = (attempt: Attempt, check: () => Promise<boolean>) => Promise<boolean>
+export type Throttle = <Result>(
+  attempt: { readonly email: string; readonly address: string },
+  check: () => Promise<Result>,
+) => Promise<Result>
 
 interface Limit {
-  /** So many wrong ones in a row; after that, one more each `refillMs`. */
+  /** How many wrong passwords may follow each other at once. After that one more is allowed every `refillMs`. */
   readonly burst: number
   readonly refillMs: number
 }
@@ -41,38 +38,39 @@ export function createThrottle(deps: Pick<Deps, 'monotonicMs'>): Throttle {
       throw new Problem('too-many-requests', 'Too many failed attempts.', { retryAfterS: Math.ceil(waitMs / 1000) })
     emails.add(email, 1)
     addresses.add(network, 1)
-    let right: boolean | undefined
+    let isWrong = false
     try {
-      right = await check()
-      return right
+      const result = await check()
+      isWrong = !result
+      if (result) emails.clear(email)
+      return result
     } finally {
-      if (right !== false) {
+      if (!isWrong) {
         emails.add(email, -1)
         addresses.add(network, -1)
       }
-      if (right) emails.clear(email)
     }
   }
 }
 
-/** Counts that drain by one each `refillMs`; each is kept as the time at which it will have drained. */
+/** Counts that fall by one every `refillMs`. A count is stored as the time at which it will be zero. */
 function createCounter({ burst, refillMs }: Limit, deps: Pick<Deps, 'monotonicMs'>) {
-  const drained = new LRUCache<string, number>({ max: MAX_REMEMBERED })
-  const drainedAtMs = (key: string) => Math.max(deps.monotonicMs(), drained.get(key) ?? 0)
+  const zeroAt = new LRUCache<string, number>({ max: MAX_REMEMBERED })
+  const zeroAtMs = (key: string) => Math.max(deps.monotonicMs(), zeroAt.get(key) ?? 0)
   return {
-    /** How long until one more fits. */
-    waitMs: (key: string) => drainedAtMs(key) - deps.monotonicMs() + refillMs - burst * refillMs,
+    /** How long until one more is allowed; not positive: it is allowed now. */
+    waitMs: (key: string) => zeroAtMs(key) - deps.monotonicMs() + refillMs - burst * refillMs,
     add(key: string, count: 1 | -1) {
-      const atMs = drainedAtMs(key) + count * refillMs
-      // What counts nothing takes no place: attempts that come to no answer are cheap, and must not push out the others.
-      if (atMs > deps.monotonicMs()) drained.set(key, atMs)
-      else drained.delete(key)
+      const atMs = zeroAtMs(key) + count * refillMs
+      // A count of zero is not stored: attempts whose check rejects are cheap, and must not push out the others.
+      if (atMs > deps.monotonicMs()) zeroAt.set(key, atMs)
+      else zeroAt.delete(key)
     },
-    clear: (key: string) => drained.delete(key),
+    clear: (key: string) => zeroAt.delete(key),
   }
 }
 
-/** An IPv6 client owns a whole /64 and changes its address at will: the network counts. */
+/** The network that counts as one client: an IPv4 address, or the /64 of an IPv6 one, which its client owns as a whole. */
 export function networkOf(address: string): string {
   const mapped = /^::ffff:([\d.]+)$/i.exec(address)?.[1]
   if (mapped) return mapped

@@ -2,14 +2,14 @@ import type { Caller } from '@posta/common/service/auth.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { eq } from 'drizzle-orm'
 import * as v from 'valibot'
-import type { Database } from '../database/open.ts'
 import { users } from '../database/schema.ts'
+import type { AccountOptions } from './options.ts'
 
 export type UserRow = typeof users.$inferSelect
 
 /** A user as both APIs answer it. */
 export const User = v.object({
-  id: v.string(),
+  id: v.pipe(v.string(), v.uuid()),
   email: v.string(),
   role: v.picklist(['user', 'operator']),
   createdAt: v.pipe(v.string(), v.isoTimestamp()),
@@ -20,13 +20,14 @@ export function toUser({ id, email, role, createdAt }: Pick<UserRow, 'id' | 'ema
   return { id, email, role, createdAt: new Date(createdAt).toISOString() }
 }
 
-export type Me = (caller: Caller) => Promise<User>
-
-/** @throws Problem `invalid-token` where the token's user is not one of ours. */
-export function createMe(database: Database): Me {
+/**
+ * Makes the function that reads the caller's own user.
+ * @throws Problem `invalid-token` where the user of the token does not exist
+ */
+export function createMe({ database }: Pick<AccountOptions, 'database'>): (caller: Caller) => Promise<User> {
   return async (caller) => {
     const [row] = await database.select().from(users).where(eq(users.id, caller.user))
-    if (!row) throw new Problem('invalid-token', 'There is no user of this token.')
+    if (!row) throw new Problem('invalid-token', 'The user of this token does not exist.')
     return toUser(row)
   }
 }

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { type ChainHead, type Checkpoint, readCheckpoint } from '@posta/common/messages/checkpoint.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { checkpoints } from '../database/schema.ts'
 import { ISSUER, openAccounts } from '../testing/accounts.ts'
-import { eventually } from '../testing/database.ts'
 import { signCheckpoints } from './checkpoints.ts'
 
 const TEN_MINUTES_MS = 10 * 60 * 1000

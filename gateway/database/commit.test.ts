@@ -1,9 +1,11 @@
 import { expect, test } from 'bun:test'
 import { createClient, LibsqlError, type ResultSet } from '@libsql/client'
 import { Problem } from '@posta/common/service/problem.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { eq, sql } from 'drizzle-orm'
-import { eventually, openTemporary } from '../testing/database.ts'
-import { type Bulk, createWriter } from './commit.ts'
+import { openTemporary } from '../testing/database.ts'
+import type { Bulk } from './bulk.ts'
+import { createWriter } from './commit.ts'
 import { leases, outbox, users } from './schema.ts'
 
 /** Emails into users; false where the email is taken. The email `fault` breaks a constraint that nothing handles. */
@@ -30,7 +32,7 @@ async function open() {
   return { ...opened, commits }
 }
 
-test('what is submitted together is committed together, and each gets its own outcome', async () => {
+test('submissions at the same time share a transaction, and each gets its own outcome', async () => {
   const { writer, commits, close } = await open()
   const insert = writer.bulk(insertUser)
   const rows = Array.from({ length: 100 }, (_, n) => ({ id: `${n}`, email: `${n % 50}@example.com` }))
@@ -41,7 +43,7 @@ test('what is submitted together is committed together, and each gets its own ou
   await close()
 })
 
-test('a transaction takes at most 256 submissions, and order of arrival is kept', async () => {
+test('a transaction has at most 256 submissions, and the order of arrival is kept', async () => {
   const { writer, database, commits, close } = await open()
   const ids = Array.from({ length: 600 }, (_, n) => `${n}`)
   await Promise.all(ids.map((id) => writer.write([note(id)])))
@@ -51,7 +53,7 @@ test('a transaction takes at most 256 submissions, and order of arrival is kept'
   await close()
 })
 
-test('a fault rejects the submission that has it, whole, and no other', async () => {
+test('a fault rejects the whole submission that has it, and no other', async () => {
   const { writer, database, close } = await open()
   const insert = writer.bulk(insertUser)
   const broken: Bulk<string, never> = {
@@ -84,7 +86,7 @@ test('a fault rejects the submission that has it, whole, and no other', async ()
   await close()
 })
 
-test('while another process holds the lock a write tries again, and then succeeds', async () => {
+test('a write waits while another process holds the lock, and then succeeds', async () => {
   const { url, database, close } = await open()
   const other = createClient({ url })
   const client = createClient({ url, concurrency: 1 })
@@ -109,7 +111,7 @@ test('while another process holds the lock a write tries again, and then succeed
   await close()
 })
 
-test('a database that stays locked rejects as overloaded, and nothing is written', async () => {
+test('while the database stays locked a write rejects as overloaded, and nothing is written', async () => {
   const { url, database, close } = await open()
   const other = createClient({ url })
   const lock = await other.transaction('write')
@@ -127,7 +129,7 @@ test('a database that stays locked rejects as overloaded, and nothing is written
   await close()
 })
 
-test('rows beyond the queue are refused as overloaded; those within are written, and so is what is no row', async () => {
+test('rows beyond a full queue are refused as overloaded; those in it and other writes succeed', async () => {
   const { writer, database, close } = await open()
   const insert = writer.bulk(insertUser)
   const rows = Array.from({ length: 4100 }, (_, n) => ({ id: `${n}`, email: `${n}` }))
@@ -140,7 +142,7 @@ test('rows beyond the queue are refused as overloaded; those within are written,
   await close()
 })
 
-test('closing commits what is queued and refuses what comes after', async () => {
+test('closing commits what is queued and refuses later writes', async () => {
   const { writer, database, close } = await open()
   const writing = writer.write([note('x')])
   await writer.close()
@@ -150,7 +152,7 @@ test('closing commits what is queued and refuses what comes after', async () => 
   await close()
 })
 
-test('trouble of the store rejects everyone in the transaction, and does not try them one by one', async () => {
+test('a failure of the disk rejects the whole transaction at once, without trying each submission by itself', async () => {
   let batches = 0
   const full = new LibsqlError('disk full', 'SQLITE_FULL')
   const writer = createWriter({
@@ -165,7 +167,7 @@ test('trouble of the store rejects everyone in the transaction, and does not try
   expect(batches).toBe(1)
 })
 
-test('statements are drizzle queries or sql, with the results of each', async () => {
+test('a write takes drizzle queries and sql, and resolves to the result of each', async () => {
   const { writer, database, close } = await open()
   const [inserted, updated, read] = await writer.write([
     database.insert(leases).values({ name: 'a', owner: null, epoch: 1, beat: 0 }),

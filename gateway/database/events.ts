@@ -3,13 +3,13 @@ import type { MessageData, MessageType } from '@posta/common/messages/events.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
 import { type SQL, sql } from 'drizzle-orm'
-import type { Statement } from './commit.ts'
 import { eventIfRoom } from './outbox.ts'
 import { outbox } from './schema.ts'
+import type { Statement } from './transaction.ts'
 
 /**
- * A statement that puts an event of now into the outbox, if `condition` holds when it runs. Where the outbox is full its
- * transaction fails, with Problem `overloaded`: nothing that should leave a trace happens without one.
+ * Makes the statement that puts an event into the outbox, if `condition` is true when it runs. The event happens now. Where
+ * the outbox is full the transaction fails with Problem `overloaded`: nothing happens whose event cannot be kept.
  */
 export type AddEvent = <Type extends MessageType>(type: Type, data: MessageData<Type>, condition?: SQL) => Statement
 
@@ -17,7 +17,7 @@ export function eventAdder(deps: Pick<Deps, 'now' | 'newId'>): AddEvent {
   return <Type extends MessageType>(type: Type, data: MessageData<Type>, condition = sql`TRUE`) => {
     const time = new Date(deps.now()).toISOString()
     const envelope: Envelope<Type> = { id: deps.newId(), type, time, traceparent: traceparent(), data }
-    // What cannot become a message must not enter.
+    // Throws for an event that cannot become a message: it must not enter the outbox.
     encode(envelope)
     return sql`INSERT INTO ${outbox} (event) SELECT ${eventIfRoom(JSON.stringify(envelope))} WHERE ${condition}`
   }

@@ -1,13 +1,15 @@
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { systemDeps } from '@posta/common/service/deps.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { eq, sql } from 'drizzle-orm'
-import { eventually, openTemporary } from '../testing/database.ts'
+import { openTemporary } from '../testing/database.ts'
 import type { Writer } from './commit.ts'
 import { type Held, holdLease } from './lease.ts'
 import { leases, outbox } from './schema.ts'
 
 const silent = { info() {}, warn() {} }
+const note = (held: Held | undefined) => sql`INSERT INTO ${outbox} (operation_id) SELECT 'x' WHERE ${held?.stillHeld}`
 
 async function start() {
   const opened = await openTemporary()
@@ -16,11 +18,11 @@ async function start() {
   return {
     ...opened,
     row,
-    /** A contender with a clock of its own, which moves only when told, and quick beats. */
+    /** A process that tries for the lease, with quick beats and a clock of its own, which only `pass` moves. */
     contend(through: Writer = writer) {
       let nowMs = 0
       let looks = 0
-      const changes: (number | undefined)[] = []
+      const changes: object[] = []
       const monotonicMs = () => {
         looks += 1
         return nowMs
@@ -30,8 +32,7 @@ async function start() {
         database,
         writer: through,
         deps: { newId: systemDeps.newId, monotonicMs },
-        log: silent,
-        onChange: (held) => changes.push(held?.epoch),
+        log: { info: (facts: object, text = '') => void changes.push({ ...facts, text }), warn() {} },
         beatMs: 2,
       })
       return {
@@ -40,14 +41,14 @@ async function start() {
         pass(ms: number) {
           nowMs += ms
         },
-        /** Resolves when it has looked at its clock several times more, as it does whenever it has looked at the row. */
+        /** Resolves when it has looked at its clock several times more, which it does each time it has read the row. */
         async look() {
           const from = looks
           await eventually(() => looks > from + 3)
         },
       }
     },
-    /** The row of a process that is no more. */
+    /** The row of a process that has died. */
     async leaveDead(epoch: number) {
       await writer.write([database.insert(leases).values({ name: 'relay', owner: 'the dead', epoch, beat: 3 })])
     },
@@ -59,35 +60,36 @@ async function start() {
   }
 }
 
-test('a lease that nobody ever held is taken at once, and is kept by beating', async () => {
+test('a lease that nobody ever held is taken at once, and its beats keep it', async () => {
   const { contend, beats, row, close } = await start()
   const lease = contend()
   await eventually(() => lease.current() !== undefined)
   await beats()
   expect(lease.current()?.epoch).toBe(1)
   expect(await row()).toMatchObject({ epoch: 1 })
-  expect(lease.changes).toEqual([1])
+  expect(lease.changes).toEqual([{ lease: 'relay', epoch: 1, text: 'lease taken' }])
   await lease.close()
   await close()
 })
 
-test('nobody takes the lease of one who beats, however long it lasts', async () => {
+test('nobody takes the lease of a holder that beats, however long it holds it', async () => {
   const { contend, beats, close } = await start()
   const holder = contend()
   await eventually(() => holder.current() !== undefined)
   const other = contend()
   for (let round = 0; round < 5; round++) {
-    other.pass(3900)
     await beats()
+    await other.look()
+    other.pass(3900)
   }
   expect(other.changes).toEqual([])
-  expect(holder.changes).toEqual([1])
+  expect(holder.changes).toEqual([{ lease: 'relay', epoch: 1, text: 'lease taken' }])
   await other.close()
   await holder.close()
   await close()
 })
 
-test('a lease without a new beat for 4 s of the own clock is taken, with the next epoch, by one alone', async () => {
+test('a lease is taken after 4 s without a beat on the own clock, with the next epoch, by one process alone', async () => {
   const { contend, leaveDead, row, close } = await start()
   await leaveDead(7)
   const contenders = [contend(), contend(), contend()]
@@ -105,6 +107,37 @@ test('a lease without a new beat for 4 s of the own clock is taken, with the nex
   await close()
 })
 
+test('one new beat starts the 4 s anew', async () => {
+  const { contend, writer, leaveDead, close } = await start()
+  await leaveDead(7)
+  const lease = contend()
+  await lease.look()
+  lease.pass(3999)
+  await writer.write([sql`UPDATE ${leases} SET beat = beat + 1`])
+  await lease.look()
+  lease.pass(3999)
+  await lease.look()
+  expect(lease.changes).toEqual([])
+  lease.pass(1)
+  await eventually(() => lease.current()?.epoch === 8)
+  await lease.close()
+  await close()
+})
+
+test('each process counts the 4 s by its own clock', async () => {
+  const { contend, leaveDead, close } = await start()
+  await leaveDead(7)
+  const [slow, quick] = [contend(), contend()]
+  await Promise.all([slow.look(), quick.look()])
+  quick.pass(4000)
+  await eventually(() => quick.current() !== undefined)
+  await slow.look()
+  expect(slow.changes).toEqual([])
+  await slow.close()
+  await quick.close()
+  await close()
+})
+
 test('a lease that is given up is taken at once', async () => {
   const { contend, row, close } = await start()
   const first = contend()
@@ -119,7 +152,7 @@ test('a lease that is given up is taken at once', async () => {
   await close()
 })
 
-test('who cannot renew for 4 s no longer holds the lease, for all it knows', async () => {
+test('a holder that cannot renew for 4 s no longer counts itself as the holder', async () => {
   const { contend, writer, beats, close } = await start()
   let isBroken = false
   const lease = contend({
@@ -137,21 +170,65 @@ test('who cannot renew for 4 s no longer holds the lease, for all it knows', asy
   await lease.look()
   lease.pass(4000)
   await eventually(() => lease.current() !== undefined)
-  expect(lease.changes).toEqual([1, undefined, 2])
+  expect(lease.changes).toEqual([
+    { lease: 'relay', epoch: 1, text: 'lease taken' },
+    { lease: 'relay', epoch: 1, text: 'lease lost' },
+    { lease: 'relay', epoch: 2, text: 'lease taken' },
+  ])
   await beats()
   await lease.close()
   await close()
 })
 
-test('what is written under a lease that another has taken does nothing', async () => {
+test('the writes of a holder that was frozen no longer apply once another has the lease, and it learns so when it wakes', async () => {
+  const { contend, writer, database, close } = await start()
+  const thaw = Promise.withResolvers<void>()
+  let isFrozen = false
+  let waiting = 0
+  const holder = contend({
+    ...writer,
+    async write(statements) {
+      if (isFrozen) {
+        waiting += 1
+        await thaw.promise
+      }
+      return writer.write(statements)
+    },
+  })
+  await eventually(() => holder.current() !== undefined)
+  isFrozen = true
+  await eventually(() => waiting > 0)
+  const other = contend()
+  await other.look()
+  other.pass(4000)
+  await eventually(() => other.current()?.epoch === 2)
+
+  // Its own clock stood still.
+  expect(holder.current()?.epoch).toBe(1)
+  await writer.write([note(holder.current())])
+  expect(await database.$count(outbox)).toBe(0)
+  thaw.resolve()
+  await eventually(() => holder.current() === undefined)
+  expect(holder.changes).toEqual([
+    { lease: 'relay', epoch: 1, text: 'lease taken' },
+    { lease: 'relay', epoch: 1, text: 'lease lost' },
+  ])
+  expect(other.current()?.epoch).toBe(2)
+  await holder.close()
+  await other.close()
+  await close()
+})
+
+test('a write under a lease that was given up does nothing', async () => {
   const { contend, writer, database, close } = await start()
   const lease = contend()
   await eventually(() => lease.current() !== undefined)
-  const note = (held: Held | undefined) => sql`INSERT INTO ${outbox} (operation_id) SELECT 'x' WHERE ${held?.stillHeld}`
   const held = lease.current()
   await writer.write([note(held)])
   expect(await database.$count(outbox)).toBe(1)
   await lease.close()
+  await writer.write([note(held)])
+  expect(await database.$count(outbox)).toBe(1)
   const other = contend()
   await eventually(() => other.current() !== undefined)
   await writer.write([note(held)])
@@ -162,7 +239,7 @@ test('what is written under a lease that another has taken does nothing', async 
   await close()
 })
 
-test('the lease of a process that is killed is taken by another one', async () => {
+test('another process takes the lease of one that was killed', async () => {
   const { url, database, writer, row, close } = await start()
   const program = `
     const { openDatabase } = await import(${JSON.stringify(join(import.meta.dir, 'open.ts'))})

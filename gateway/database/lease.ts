@@ -1,29 +1,30 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { pause } from '@posta/common/service/backoff.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { and, eq, exists, isNull, type SQL, sql } from 'drizzle-orm'
-import type { Statement, Writer } from './commit.ts'
+import { and, eq, exists, type SQL, sql } from 'drizzle-orm'
+import type { Writer } from './commit.ts'
 import type { Database } from './open.ts'
 import { leases } from './schema.ts'
+import type { Statement } from './transaction.ts'
 
 export interface Held {
+  /** Counts the times that the lease was taken. */
   readonly epoch: number
-  /** For the WHERE of every write that only the holder may do: true while this very lease is held. */
+  /** For the WHERE of every write that only the holder may do: true while the lease is held in this epoch. */
   readonly stillHeld: SQL
 }
 
 export interface Lease {
-  /** Undefined while this process does not hold the lease, or cannot know that it does. */
+  /** Undefined while this process does not hold the lease, or cannot be sure that it does. */
   current(): Held | undefined
-  /** Gives the lease up, so that another can have it at once. */
+  /** Gives the lease up, so that another process can take it at once. */
   close(): Promise<void>
 }
 
 /**
- * Tries for the lease `name`, at once and every second until it is closed. One process holds it at a time. No wall clock
- * is trusted: the holder raises `beat` every second, and another takes the lease, with the next epoch, once its own
- * monotonic clock has seen the same beat for 4 s. What nobody ever held, or someone gave up, is taken at once.
- * @param options.onChange is called when the lease is got and when it is lost.
+ * Tries to take the lease `name`, now and every second until it is closed. One process holds it at a time. No wall clock
+ * is trusted: the holder raises `beat` every second. Another process takes the lease, with the next epoch, once it has
+ * seen the same beat for 4 s of its own monotonic clock. A lease that was given up, or never held, is taken at once.
  */
 export function holdLease(options: {
   name: string
@@ -31,83 +32,72 @@ export function holdLease(options: {
   writer: Writer
   deps: Pick<Deps, 'monotonicMs' | 'newId'>
   log: Pick<Logger, 'info' | 'warn'>
-  onChange?: (held: Held | undefined) => void
   beatMs?: number
   takeoverMs?: number
 }): Lease {
-  const { name, database, writer, deps, log, onChange, beatMs = 1000, takeoverMs = 4000 } = options
+  const { name, database, writer, deps, log, beatMs = 1000, takeoverMs = 4000 } = options
   const owner = deps.newId()
   const closing = new AbortController()
   let held: Held | undefined
-  /** The beginning of the last write that renewed it: another cannot have seen that beat before. */
+  /** When the last renewal began: nobody can have seen its beat before that. */
   let renewedAtMs = 0
+  /** The last beat of another holder, and when this process first saw it. */
   let seen: { readonly epoch: number; readonly beat: number; readonly atMs: number } | undefined
 
   const current = () => (held && deps.monotonicMs() - renewedAtMs < takeoverMs ? held : undefined)
   const isOurs = (epoch: number) => and(eq(leases.name, name), eq(leases.owner, owner), eq(leases.epoch, epoch))
 
-  function change(next: Held | undefined): void {
-    if (held?.epoch === next?.epoch) return
-    held = next
-    log.info(
-      { lease: name, epoch: next?.epoch },
-      next ? 'lease taken' : closing.signal.aborted ? 'lease given up' : 'lease lost',
-    )
-    onChange?.(next)
-  }
-
-  /** Whether `statement` made this process the holder of `epoch`, or left it that. */
+  /** Runs `statement`, which takes or renews the lease for `epoch`. False where another process came first. */
   async function claim(epoch: number, statement: Statement): Promise<boolean> {
     const startedAtMs = deps.monotonicMs()
     const [result] = await writer.write([statement])
     if (result?.rowsAffected !== 1) return false
     renewedAtMs = startedAtMs
-    if (held?.epoch !== epoch)
-      change({ epoch, stillHeld: exists(database.select({ held: sql`1` }).from(leases).where(isOurs(epoch))) })
+    if (held?.epoch !== epoch) {
+      held = { epoch, stillHeld: exists(database.select({ held: sql`1` }).from(leases).where(isOurs(epoch))) }
+      log.info({ lease: name, epoch }, 'lease taken')
+    }
     return true
   }
 
   async function renew(epoch: number): Promise<void> {
     const next = { beat: sql`${leases.beat} + 1` }
-    if (await claim(epoch, database.update(leases).set(next).where(isOurs(epoch)))) return
-    seen = undefined
-    change(undefined)
+    const isRenewed = await claim(epoch, database.update(leases).set(next).where(isOurs(epoch)))
+    if (!isRenewed) lose('lease lost')
   }
 
   async function standBy(): Promise<void> {
     const [row] = await database.select().from(leases).where(eq(leases.name, name))
     if (!row) {
       await claim(1, database.insert(leases).values({ name, owner, epoch: 1, beat: 0 }).onConflictDoNothing())
-      return
+    } else if (row.owner === null || isStale(row)) {
+      const next = { owner, epoch: row.epoch + 1, beat: row.beat + 1 }
+      const isUnchanged = and(eq(leases.name, name), eq(leases.epoch, row.epoch), eq(leases.beat, row.beat))
+      await claim(next.epoch, database.update(leases).set(next).where(isUnchanged))
     }
-    if (row.owner !== null && (row.epoch !== seen?.epoch || row.beat !== seen.beat)) {
-      seen = { epoch: row.epoch, beat: row.beat, atMs: deps.monotonicMs() }
-      return
-    }
-    if (row.owner !== null && seen && deps.monotonicMs() - seen.atMs < takeoverMs) return
-    const asSeen = and(
-      eq(leases.name, name),
-      eq(leases.epoch, row.epoch),
-      eq(leases.beat, row.beat),
-      row.owner === null ? isNull(leases.owner) : eq(leases.owner, row.owner),
-    )
-    const next = { owner, epoch: row.epoch + 1, beat: row.beat + 1 }
-    await claim(next.epoch, database.update(leases).set(next).where(asSeen))
   }
 
-  async function beat(): Promise<void> {
-    try {
-      await (held ? renew(held.epoch) : standBy())
-    } catch (error) {
-      log.warn({ err: error, lease: name }, 'the lease could not be renewed or looked at; trying again')
-    }
-    if (held && !current()) change(undefined)
+  /** Whether this process has seen the same beat for 4 s. */
+  function isStale({ epoch, beat }: { epoch: number; beat: number }): boolean {
+    const nowMs = deps.monotonicMs()
+    if (seen?.epoch !== epoch || seen.beat !== beat) seen = { epoch, beat, atMs: nowMs }
+    return nowMs - seen.atMs >= takeoverMs
+  }
+
+  function lose(how: string): void {
+    log.info({ lease: name, epoch: held?.epoch }, how)
+    held = undefined
   }
 
   async function run(): Promise<void> {
     while (!closing.signal.aborted) {
-      await beat()
-      await sleep(beatMs, undefined, { signal: closing.signal }).catch(() => {})
+      try {
+        await (held ? renew(held.epoch) : standBy())
+      } catch (error) {
+        log.warn({ err: error, lease: name }, 'the lease could be neither renewed nor read; trying again')
+      }
+      if (held && !current()) lose('lease lost')
+      await pause(beatMs, closing.signal)
     }
   }
   const running = run()
@@ -119,7 +109,7 @@ export function holdLease(options: {
       await running
       if (!held) return
       const released = database.update(leases).set({ owner: null }).where(isOurs(held.epoch))
-      change(undefined)
+      lose('lease given up')
       await writer.write([released])
     },
   }

@@ -1,20 +1,22 @@
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Client, type Config, createClient, LibsqlError } from '@libsql/client'
+import { pause } from '@posta/common/service/backoff.ts'
 import { filePath } from '@posta/common/service/file-url.ts'
 import { makePrivate } from '@posta/common/storage/sqlite-file.ts'
 import { drizzle, type LibSQLDatabase } from 'drizzle-orm/libsql'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
-import { createWriter, isLocked, type Writer } from './commit.ts'
+import { createWriter, type Writer } from './commit.ts'
 import { explainFullOutbox } from './outbox.ts'
 import * as schema from './schema.ts'
+import { isLocked } from './transaction.ts'
 
-/** For reads, and to build statements for the writer. It must not run a write itself. */
+/** For reads, and to build the statements of a write, which only the writer runs. */
 export type Database = LibSQLDatabase<typeof schema>
 
 export interface OpenDatabase {
   readonly database: Database
-  /** All writes of this process. */
+  /** Runs every write of this process. */
   readonly writer: Writer
   /** Resolves if the database answers. */
   ping(): Promise<void>
@@ -22,30 +24,28 @@ export interface OpenDatabase {
   close(): Promise<void>
 }
 
-/** How long the event loop may stand still for another process's lock; beyond that, writer and opener wait asynchronously. */
+/** SQLite's own wait for another process's lock stops the event loop. Longer waits are ours, and asynchronous. */
 const LOCK_WAIT_MS = 20
 const REMOTE_TIMEOUT_MS = 10_000
 const OPEN_TIMEOUT_MS = 15_000
 
 /**
- * Opens gateway's database and brings its tables up to date. Any number of processes may do so at once.
- * @param url `file:` with a path, or `libsql://` with `authToken`.
+ * Opens gateway's database and brings its tables up to date. Any number of processes may do so at the same time.
+ * @param options.url `file:` with a path, or `libsql://` with `authToken`
  */
 export async function openDatabase(options: { url: string; authToken?: string | undefined }): Promise<OpenDatabase> {
   const config = clientConfig(options)
-  // A writer reconnects when it meets a lock, which would cut off a read on the same client.
+  // The writer reconnects when it meets a lock, which would break off a read on the same client.
   const writing = createClient(config)
   const reading = createClient(config)
-  const close = () => {
+  const closeClients = () => {
     writing.close()
     reading.close()
   }
-  try {
-    await prepare(writing)
-  } catch (error) {
-    close()
+  await prepare(writing).catch((error: unknown) => {
+    closeClients()
     throw error
-  }
+  })
   const writer = createWriter(writing, { explain: explainFullOutbox })
   return {
     database: drizzle(reading, { schema }),
@@ -55,7 +55,7 @@ export async function openDatabase(options: { url: string; authToken?: string | 
     },
     async close() {
       await writer.close()
-      close()
+      closeClients()
     },
   }
 }
@@ -66,7 +66,7 @@ function clientConfig({ url, authToken }: { url: string; authToken?: string | un
     return { url, fetch: fetchInTime, ...(authToken === undefined ? {} : { authToken }) }
   }
   const path = filePath(url)
-  // It holds password hashes and signing keys.
+  // The file holds password hashes and signing keys.
   makePrivate(path)
   return { url: pathToFileURL(path).href, timeout: LOCK_WAIT_MS, concurrency: 1 }
 }
@@ -79,25 +79,28 @@ async function prepare(client: Client): Promise<void> {
       await migrate(client)
       return
     } catch (error) {
-      // Another process is doing the same: look again.
+      // Another process does the same: try again, and find it done.
       const isRace = isLocked(error) || isTakenMigration(error)
       if (!isRace || performance.now() - startedMs > OPEN_TIMEOUT_MS) throw error
       client.reconnect()
-      await Bun.sleep(5 + 20 * Math.random())
+      await pause(5 + 20 * Math.random())
     }
   }
 }
 
 async function makeDurable(client: Client): Promise<void> {
   await client.execute('PRAGMA journal_mode = WAL')
-  // A PRAGMA holds for one connection, and connections come and go: each must begin with it.
+  // A PRAGMA applies to one connection, and the client opens others at will: FULL must be SQLite's own default.
   const { rows } = await client.execute('PRAGMA synchronous')
-  if (rows[0]?.[0] !== 2) throw new Error('This build of SQLite does not begin with synchronous = FULL.')
+  if (rows[0]?.[0] !== 2) throw new Error('The default of this build of SQLite is not synchronous = FULL.')
 }
 
 const MIGRATIONS = resolve(import.meta.dir, 'migrations')
 
-/** As drizzle-kit keeps it; but a migration's row comes first and has a number, so that only one process can have applied it. */
+/**
+ * Keeps the table that drizzle's own migrator keeps. Unlike it, a migration inserts its row first, under its number: of
+ * several processes one inserts it, and the transactions of the others fail.
+ */
 async function migrate(client: Client): Promise<void> {
   await client.execute(
     'CREATE TABLE IF NOT EXISTS __drizzle_migrations (id SERIAL PRIMARY KEY, hash text NOT NULL, created_at numeric)',

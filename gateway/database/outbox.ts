@@ -3,23 +3,23 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { type SQL, sql } from 'drizzle-orm'
 import { outbox } from './schema.ts'
 
-// What may wait while the broker is away: on disk, since the relay reads one batch at a time. Operations are refused
-// first, so that people can log in and out for long after that.
+// How many messages may wait in the outbox while the broker is away. They wait on disk: the relay reads one batch at a
+// time. Operations are refused first, so that users can log in and out for much longer.
 
 /**
- * From here on no operation is accepted: an hour of 28 a second. With its operation, which is kept anyhow, a row takes
- * 0.5 KB for a conversion and 13 KB for a rate table: 50 MB, or 1.3 GB where all are tables. When the broker is back these
- * are sent within 8 s, or 90 s, on a small machine: whoever was accepted waits for little more than the broker was away.
+ * With this many rows no more operations are accepted: one hour of 28 per second. With its operation, which is kept anyway,
+ * a row takes 0.5 KB for a conversion and 13 KB for a rate table: 50 MB, or 1.3 GB where all are tables. Once the broker is
+ * back these are sent within 8 s, or 90 s, on a small machine.
  */
 export const MAX_ROWS_WITH_OPERATIONS = 100_000
 
 /**
- * From here on nothing is done whose event could not be kept, a login among it. Logins alone, which cost a hash each,
- * fill what is left to events in an hour with 70 a second, and take 100 MB.
+ * With this many rows nothing is done that needs an event, such as a login. Logins alone, which cost a hash each, fill the
+ * room between the two bounds in an hour with 70 per second, and take 100 MB.
  */
 export const MAX_ROWS = 350_000
 
-/** How many rows wait, by two look-ups: their ids have no gaps, since they are given in order and go from the lowest. */
+/** How many rows wait, by two look-ups: rows are added in the order of their ids and deleted from the lowest, without gaps. */
 export const outboxRows = sql`(SELECT coalesce((SELECT max(id) FROM ${outbox}) - (SELECT min(id) FROM ${outbox}) + 1, 0))`
 
 export async function countOutbox(database: { get<Row>(query: SQL): Promise<Row> }): Promise<number> {
@@ -27,11 +27,11 @@ export async function countOutbox(database: { get<Row>(query: SQL): Promise<Row>
   return rows
 }
 
-/** The value for `event`: where there is no room NULL, which a CHECK refuses, and all of the event's transaction with it. */
+/** The value for `event`. Where there is no room it is NULL, which a CHECK refuses together with the whole transaction. */
 export const eventIfRoom = (event: string) => sql`iif(${outboxRows} < ${MAX_ROWS}, ${event}, NULL)`
 
-/** For the writer: what that CHECK means. */
+/** Names the reason where that CHECK refused. */
 export function explainFullOutbox(error: unknown): Problem | undefined {
   if (!(error instanceof LibsqlError && error.message.includes('outbox_request_or_event'))) return undefined
-  return new Problem('overloaded', 'Too much waits to be sent already.', { retryAfterS: 10, cause: error })
+  return new Problem('overloaded', 'Too many messages wait to be sent already.', { retryAfterS: 10, cause: error })
 }

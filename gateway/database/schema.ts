@@ -5,7 +5,7 @@ import type { PublicKey } from '@posta/common/service/tokens.ts'
 import { sql } from 'drizzle-orm'
 import { check, index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
 
-// Times are in ms since the epoch. After a change here: `bun run migration` in gateway/.
+// Times are in ms since the epoch. After a change here run `bun run --cwd gateway migration`.
 
 export const users = sqliteTable('users', {
   id: text('id').primaryKey(),
@@ -19,11 +19,11 @@ export const users = sqliteTable('users', {
   createdAt: integer('created_at').notNull(),
 })
 
-/** Every refresh token that has not expired, used ones too, so that their reuse is seen. A session that ends loses its rows. */
+/** Every refresh token that has not expired; used ones too, to detect their reuse. A session that ends loses its rows. */
 export const refreshTokens = sqliteTable(
   'refresh_tokens',
   {
-    /** SHA-256 of the token; the token itself is nowhere. */
+    /** SHA-256 of the token, which is itself stored nowhere. */
     hash: text('hash').primaryKey(),
     sessionId: text('session_id').notNull(),
     userId: text('user_id')
@@ -31,11 +31,11 @@ export const refreshTokens = sqliteTable(
       .references(() => users.id),
     createdAt: integer('created_at').notNull(),
     usedAt: integer('used_at'),
-    /** Set with `usedAt`: with the token itself, which only its owner has, it gives the successor. */
+    /** Set with `usedAt`. The successor is computed from it and the token, which only its owner has. */
     successorSalt: text('successor_salt'),
     expiresAt: integer('expires_at').notNull(),
     sessionExpiresAt: integer('session_expires_at').notNull(),
-    /** How often its session had been refreshed when it was made. */
+    /** How often its session had been refreshed when the token was made. */
     refreshes: integer('refreshes').notNull().default(0),
   },
   (table) => [
@@ -46,10 +46,10 @@ export const refreshTokens = sqliteTable(
   ],
 )
 
-/** A JSON Web Key of Ed25519 (RFC 8037) that signs: the public one and `d`. */
+/** A private Ed25519 key (RFC 8037): the public one and `d`. */
 export type PrivateKey = PublicKey & { readonly d: string }
 
-/** At most one row per status: whoever is first to write it decides. */
+/** At most one row per status: the first gateway to write it decides. */
 export const signingKeys = sqliteTable('signing_keys', {
   kid: text('kid').primaryKey(),
   status: text('status', { enum: ['next', 'current', 'previous'] })
@@ -58,7 +58,7 @@ export const signingKeys = sqliteTable('signing_keys', {
   privateJwk: text('private_jwk', { mode: 'json' }).$type<PrivateKey>().notNull(),
   publicJwk: text('public_jwk', { mode: 'json' }).$type<PublicKey>().notNull(),
   createdAt: integer('created_at').notNull(),
-  /** Since when it signs; null before. */
+  /** When it began to sign; null before. */
   activatedAt: integer('activated_at'),
 })
 
@@ -73,7 +73,7 @@ export const operations = sqliteTable(
       .notNull()
       .default('pending'),
     input: text('input', { mode: 'json' }).$type<Record<string, unknown>>().notNull(),
-    /** What its preparer learned, for processor; null if it has none, and once it is terminal. */
+    /** What its preparer learned, for processor; null if it has none, and once the operation is terminal. */
     facts: text('facts', { mode: 'json' }).$type<Record<string, unknown>>(),
     output: text('output', { mode: 'json' }).$type<Record<string, unknown>>(),
     errorCode: text('error_code').$type<ProblemCode>(),
@@ -82,9 +82,9 @@ export const operations = sqliteTable(
     idempotencyKey: text('idempotency_key'),
     createdAt: integer('created_at').notNull(),
     completedAt: integer('completed_at'),
-    /** When its request is sent again unless it is terminal by then; null once it is. */
+    /** When its request is sent again, if it is still pending then. Null once it is terminal. */
     resendAt: integer('resend_at'),
-    /** How often its request was sent again. */
+    /** How often its request has been sent again. */
     resends: integer('resends').notNull().default(0),
   },
   (table) => [
@@ -97,10 +97,10 @@ export const operations = sqliteTable(
   ],
 )
 
-/** For a WHERE: SQLite takes a partial index only where it sees the value, which a bound parameter hides from it. */
+/** For a WHERE. The value is in the text: SQLite does not use a partial index for a bound parameter. */
 export const isPending = sql`${operations.status} = 'pending'`
 
-/** What is still to be published, lowest id first: an operation's request (made from its row), or an event. */
+/** Messages still to be published, lowest id first: an operation's request (made from its row) or an event. */
 export const outbox = sqliteTable(
   'outbox',
   {
@@ -120,13 +120,13 @@ export const leases = sqliteTable('leases', {
   beat: integer('beat').notNull(),
 })
 
-/** The last checkpoint that was signed and that monitor took: see checkpoints.ts. One row at most. */
+/** The last checkpoint that monitor took: see audit/checkpoints.ts. One row at most. */
 export const checkpoints = sqliteTable(
   'checkpoints',
   {
     id: integer('id').primaryKey(),
     jwt: text('jwt').notNull(),
-    /** The chains need not hold it any more; its keys are still those that signed before. */
+    /** The chains need not contain it any more. Its keys stay known. */
     forgotten: integer('forgotten', { mode: 'boolean' }).notNull().default(false),
   },
   () => [check('checkpoints_one', sql`"id" = 1`)],

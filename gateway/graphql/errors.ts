@@ -5,14 +5,15 @@ import { GraphQLError } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import * as v from 'valibot'
 
-/** What GQLoom puts into an error for an argument that does not fit its schema. */
+/** The extensions of GQLoom's error for an argument that does not fit its schema. */
 const RejectedInput = v.object({
   issues: v.array(v.custom<v.BaseIssue<unknown>>((issue) => v.is(v.object({ message: v.string() }), issue))),
 })
 
 /**
- * The error that a client sees: the same codes as REST's problems, in `extensions.code`. What is not a problem is logged
- * and told as `internal`. Without `suggestions` a name that is almost right is not completed: it would tell the schema.
+ * Makes the function that turns an error into the one that a client sees: `extensions.code` has the same codes as REST's
+ * problems. An unexpected error is logged, and the client sees `internal`. Without `suggestions` a message does not complete
+ * an almost right name, which would tell the schema.
  */
 export function maskError(log: Logger, options: { suggestions: boolean }): (error: unknown) => GraphQLError {
   return (error) => {
@@ -28,10 +29,8 @@ export function maskError(log: Logger, options: { suggestions: boolean }): (erro
       return problemError(problem, error)
     }
     const message = withoutValues(error.message)
-    return problemError(
-      new Problem('malformed-request', options.suggestions ? message : message.replace(/ Did you mean [\s\S]*/, '')),
-      error,
-    )
+    const detail = options.suggestions ? message : message.replace(/ Did you mean [\s\S]*/, '')
+    return problemError(new Problem('malformed-request', detail), error)
   }
 }
 
@@ -52,7 +51,7 @@ function problemError(problem: Problem, at?: GraphQLError): GraphQLError {
   })
 }
 
-/** graphql-js repeats the value that it refuses, which may be a password. */
+/** A message of graphql-js without the value that it quotes, which may be a password. */
 function withoutValues(message: string): string {
   return message
     .replace(
@@ -62,7 +61,7 @@ function withoutValues(message: string): string {
     .replace(/(?<=(?:cannot represent|Expected value)[^:]*: )[\s\S]*/, '(the value given)')
 }
 
-/** Validation's own errors do not pass through `maskError` by themselves. */
+/** Passes the errors of validation through `mask`, which yoga does not do by itself. */
 export function maskValidationErrors(mask: (error: unknown) => GraphQLError): Plugin {
   return {
     onValidate() {

@@ -34,10 +34,10 @@ function start(options = { production: false }) {
   }
 }
 
-const TOO_MANY_ROOTS = 'At most 10 fields may be asked for at the root.'
+const TOO_MANY_ROOTS = 'A query may have at most 10 fields at its root.'
 const asks = (count: number) => Array.from({ length: count }, (_, n) => `a${n}: ask(id: "${n}")`).join(' ')
 
-test('a mutation does at most ten things, also where they stand in fragments', async () => {
+test('a mutation has at most ten fields at its root, those in fragments counted', async () => {
   const { messages, asked } = start()
   expect(await messages(`mutation { ${asks(10)} }`)).toEqual([])
   expect(asked.splice(0)).toHaveLength(10)
@@ -57,21 +57,21 @@ test('a query has at most 250 fields, those of a fragment counted wherever it is
     )
   const asking = (levels: number) => `{ ...F0 } ${doubled(levels).join(' ')} fragment F${levels} on Query { one }`
   expect(await messages(asking(6))).toEqual([])
-  expect(await messages(asking(7))).toEqual(['A query has at most 250 fields.'])
-  expect(await messages(asking(40))).toContain('A query has at most 250 fields.')
+  expect(await messages(asking(7))).toEqual(['A query may have at most 250 fields.'])
+  expect(await messages(asking(40))).toContain('A query may have at most 250 fields.')
 })
 
-test('tools may ask for the schema by introspection, outside of production', async () => {
+test('tools can read the schema by introspection, outside of production', async () => {
   const query = getIntrospectionQuery({ specifiedByUrl: true, schemaDescription: true, inputValueDeprecation: true })
   expect(await start().messages(query)).toEqual([])
 })
 
-test('a fragment within itself is refused as such', async () => {
+test('a fragment that is spread within itself is refused', async () => {
   const [message] = await start().messages('{ ...A } fragment A on Query { it { ...A } }')
   expect(message).toBe('Cannot spread fragment "A" within itself.')
 })
 
-test('a document of very many tokens is refused before it is made into a tree', async () => {
+test('a document with too many tokens is refused by the parser', async () => {
   const { messages } = start()
   for (const query of [
     `{ ${'one '.repeat(15_000)} }`,
@@ -84,7 +84,7 @@ test('a document of very many tokens is refused before it is made into a tree', 
   }
 })
 
-test('the documents that are kept are bounded by their length, however many anyone sends', () => {
+test('the caches of documents are bounded by their length, however many documents arrive', () => {
   const { documentCache, errorCache } = documentCaches()
   for (let n = 0; n < 50; n++) {
     const document = `{ one } # ${n} ${'x'.repeat(60_000)}`
@@ -97,7 +97,7 @@ test('the documents that are kept are bounded by their length, however many anyo
   }
 })
 
-test('production tells nothing of the schema, not by completing a name either', async () => {
+test('production tells nothing of the schema, not even by completing a name', async () => {
   const { messages } = start({ production: true })
   expect(await messages('{ ome }')).toEqual(['Cannot query field "ome" on type "Query".'])
   expect(await messages('{ __schema { types { name } } }')).not.toEqual([])

@@ -10,60 +10,56 @@ import {
 import type { Plugin } from 'graphql-yoga'
 import { LRUCache } from 'lru-cache'
 
-/** What tools ask of a schema by introspection has 230. */
+/** The introspection query of common tools has 230 fields. */
 const MAX_FIELDS = 250
 const MAX_ROOT_FIELDS = 10
-/** Eight for each field. A body of 64 KiB has room for 30,000, each of which costs 500 bytes and a look at the others. */
+/** Eight per field. A body of 64 KiB has room for 30,000 tokens, each of which costs 500 bytes and a comparison with the rest. */
 const MAX_TOKENS = 2000
-/** A document that is kept takes up to 250 times its length: 50 MB. */
+/** A kept document takes up to 250 times its length in memory: 50 MB in all. */
 const MAX_KEPT_CHARACTERS = 200_000
 
-/** A query has so many fields at most, those of a fragment wherever it is spread; a mutation does few things at once. */
+/** Bounds the fields of a query, those of a fragment counted wherever it is spread, and the fields at its root. */
 const boundedFields: ValidationRule = (context) => {
-  const fields = counter(context, (own) => own)
-  const roots = counter(context, () => 0)
+  const countAll = counter(context, true)
+  const countRoots = counter(context, false)
   return {
     OperationDefinition(node) {
-      if (fields(node.selectionSet) > MAX_FIELDS)
-        context.reportError(new GraphQLError(`A query has at most ${MAX_FIELDS} fields.`, { nodes: node }))
-      if (roots(node.selectionSet) > MAX_ROOT_FIELDS)
-        context.reportError(
-          new GraphQLError(`At most ${MAX_ROOT_FIELDS} fields may be asked for at the root.`, { nodes: node }),
-        )
+      const refuse = (message: string) => context.reportError(new GraphQLError(message, { nodes: node }))
+      if (countAll(node.selectionSet) > MAX_FIELDS) refuse(`A query may have at most ${MAX_FIELDS} fields.`)
+      if (countRoots(node.selectionSet) > MAX_ROOT_FIELDS)
+        refuse(`A query may have at most ${MAX_ROOT_FIELDS} fields at its root.`)
     },
   }
 }
 
-/** Counts the fields of a selection, with `below` of what is selected of each. A fragment is counted once, and then known. */
-function counter(
-  context: ValidationContext,
-  below: (fields: number) => number,
-): (selected: SelectionSetNode) => number {
-  const ofFragments = new Map<string, number>()
+/** Makes the function that counts the fields of a selection, with or without the fields within them. */
+function counter(context: ValidationContext, nested: boolean): (selected: SelectionSetNode) => number {
+  // Each fragment is counted once: fragments that spread each other would otherwise cost exponential time.
+  const counts = new Map<string, number>()
 
-  function ofFragment(name: string): number {
-    const known = ofFragments.get(name)
+  function countFragment(name: string): number {
+    const known = counts.get(name)
     if (known !== undefined) return known
-    // One that is spread within itself is refused by another rule.
-    ofFragments.set(name, 0)
+    // Another rule refuses a fragment that is spread within itself.
+    counts.set(name, 0)
     const fragment = context.getFragment(name)
     const fields = fragment ? count(fragment.selectionSet) : 0
-    ofFragments.set(name, fields)
+    counts.set(name, fields)
     return fields
   }
 
   function count({ selections }: SelectionSetNode): number {
     return selections.reduce((sum, selection) => {
-      if (selection.kind === Kind.FRAGMENT_SPREAD) return sum + ofFragment(selection.name.value)
+      if (selection.kind === Kind.FRAGMENT_SPREAD) return sum + countFragment(selection.name.value)
       if (selection.kind === Kind.INLINE_FRAGMENT) return sum + count(selection.selectionSet)
-      return sum + 1 + (selection.selectionSet ? below(count(selection.selectionSet)) : 0)
+      return sum + 1 + (nested && selection.selectionSet ? count(selection.selectionSet) : 0)
     }, 0)
   }
 
   return count
 }
 
-/** Bounds what a document costs before anyone is asked for a token. In production the schema is not told. */
+/** Bounds what a document costs before any token is checked. Without `introspection` the schema stays secret. */
 export function limits(options: { introspection: boolean }): Plugin {
   return {
     onParse({ parseFn, setParseFn }) {
@@ -76,7 +72,7 @@ export function limits(options: { introspection: boolean }): Plugin {
   }
 }
 
-/** What parsing made of the latest documents: bounded by their length, since anyone may send them. */
+/** Caches of the latest parsed documents, bounded by their length: anyone may send documents. */
 export function documentCaches() {
   return { documentCache: latest<DocumentNode>(), errorCache: latest<Error>() }
 }

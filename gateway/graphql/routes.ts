@@ -2,15 +2,14 @@ import { renderGraphiQL } from '@graphql-yoga/render-graphiql'
 import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import type { GraphQLSchema } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 import { Hono } from 'hono'
 import { secureHeaders } from 'hono/secure-headers'
 import { maskError, maskValidationErrors } from './errors.ts'
 import { documentCaches, limits } from './limits.ts'
-import type { RequestContext } from './schema.ts'
+import { createSchema, type RequestContext, type SchemaOptions } from './schema.ts'
 
-const FIRST_QUERY = `# Log in, and put the token into Headers below: { "Authorization": "Bearer …" }
+const FIRST_QUERY = `# Log in, then put the token into Headers below: { "Authorization": "Bearer …" }
 mutation {
   login(input: { email: "me@example.com", password: "a long sentence that only I know" }) {
     accessToken
@@ -19,20 +18,18 @@ mutation {
 `
 
 /** `/graphql`: queries and mutations by POST, subscriptions as server-sent events, and GraphiQL unless in production. */
-export function graphqlRoutes(parts: {
-  schema: GraphQLSchema
-  config: Pick<CommonConfig, 'production' | 'trustedProxies'>
-  log: Logger
-}): Hono {
-  const { schema, config, log } = parts
+export function graphqlRoutes(
+  options: SchemaOptions & { config: Pick<CommonConfig, 'production' | 'trustedProxies'>; log: Logger },
+): Hono {
+  const { config, log } = options
   const mask = maskError(log, { suggestions: !config.production })
   const yoga = createYoga<RequestContext>({
-    schema,
+    schema: createSchema(options),
     graphqlEndpoint: '/graphql',
     landingPage: false,
     graphiql: config.production ? false : { title: 'Posta', subscriptionsProtocol: 'SSE', defaultQuery: FIRST_QUERY },
     renderGraphiQL,
-    // The app around it does CORS for everything.
+    // The app around it handles CORS.
     cors: false,
     logging: false,
     batching: false,
@@ -41,7 +38,7 @@ export function graphqlRoutes(parts: {
     plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask)],
   })
   const app = new Hono()
-  // GraphiQL brings its scripts and styles in the page itself.
+  // GraphiQL has its scripts and styles inline in the page.
   if (!config.production)
     app.use(
       secureHeaders({

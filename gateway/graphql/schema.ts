@@ -1,9 +1,9 @@
 import { collectNames, mutation, query, type ResolverPayload, resolver, subscription, weave } from '@gqloom/core'
-import { asEnumType, asField, asObjectType, ValibotWeaver } from '@gqloom/valibot'
-import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import { asField, ValibotWeaver } from '@gqloom/valibot'
+import { catalog } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { RateSource } from '@posta/common/operations/rates.ts'
-import { authenticate, type Caller, type TokenVerifier } from '@posta/common/service/auth.ts'
+import { authenticate, type TokenVerifier } from '@posta/common/service/auth.ts'
 import { encodeCursor } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { GraphQLID, GraphQLNonNull, type GraphQLSchema } from 'graphql'
@@ -14,114 +14,76 @@ import { Login } from '../accounts/login.ts'
 import { Logout } from '../accounts/logout.ts'
 import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
+import { User } from '../accounts/user.ts'
 import type { Waiters } from '../operations/await-outcome.ts'
-import type { Operation } from '../operations/operation.ts'
+import { Operation } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import type { Submit } from '../operations/submit.ts'
 
-/** What a resolver knows of the request. */
-export interface RequestContext {
-  readonly authorization: string | null
-  readonly address: string
-}
-
 const MAX_FIRST = 100
 const DEFAULT_FIRST = 20
-const operationTypes: readonly OperationType[] = Object.values(catalog).map(({ type }) => type)
+const contracts: readonly Contract[] = Object.values(catalog)
 
 /** `store-rates` is `storeRates` here. */
 const fieldName = (type: string) => type.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
 const typeName = (type: string) => fieldName(type).replace(/^\w/, (letter) => letter.toUpperCase())
 
 const Id = v.pipe(v.string(), asField({ type: new GraphQLNonNull(GraphQLID) }))
-const Cursor = v.nullish(v.string())
-const User = v.pipe(
-  v.object({
-    id: Id,
-    email: v.string(),
-    role: v.pipe(v.picklist(['user', 'operator']), asEnumType('Role')),
-    createdAt: v.string(),
-  }),
-  asObjectType('User'),
+const { status, createdAt, completedAt } = Operation.entries
+const OperationError = v.object({ code: v.string(), message: v.string() })
+const OperationObject = v.object({
+  id: Id,
+  type: v.string(),
+  status,
+  error: v.nullish(OperationError),
+  createdAt,
+  completedAt,
+  // The output is in the field of the operation's type.
+  ...Object.fromEntries(contracts.map(({ type, output }) => [fieldName(type), v.nullish(output)])),
+})
+const OperationEdge = v.object({ cursor: v.string(), node: OperationObject })
+const PageInfo = v.object({
+  hasNextPage: v.boolean(),
+  hasPreviousPage: v.boolean(),
+  startCursor: v.nullish(v.string()),
+  endCursor: v.nullish(v.string()),
+})
+const OperationConnection = v.object({ edges: v.array(OperationEdge), pageInfo: PageInfo })
+
+collectNames(
+  { User, Role: User.entries.role, Tokens, RateSource },
+  { Operation: OperationObject, OperationStatus: status, OperationError, OperationEdge, OperationConnection, PageInfo },
+  { RegisterInput: Registration, LoginInput: Login, RefreshInput: Refresh, LogoutInput: Logout },
 )
+for (const { type, input, output } of contracts)
+  collectNames({ [`${typeName(type)}Input`]: input, [`${typeName(type)}Output`]: output })
 
-/** One nullable field per type of operation, with its output. */
-const outputs = Object.fromEntries(
-  operationTypes.map((type) => [fieldName(type), v.nullish(catalog[type].output as Contract['output'])]),
-)
-
-const OperationObject = v.pipe(
-  v.object({
-    id: Id,
-    type: v.string(),
-    status: v.pipe(v.picklist(['pending', 'succeeded', 'failed']), asEnumType('OperationStatus')),
-    error: v.nullish(v.pipe(v.object({ code: v.string(), message: v.string() }), asObjectType('OperationError'))),
-    createdAt: v.string(),
-    completedAt: v.nullish(v.string()),
-    ...outputs,
-  }),
-  asObjectType('Operation'),
-)
-
-const OperationConnection = v.pipe(
-  v.object({
-    edges: v.array(v.pipe(v.object({ cursor: v.string(), node: OperationObject }), asObjectType('OperationEdge'))),
-    pageInfo: v.pipe(
-      v.object({
-        hasNextPage: v.boolean(),
-        hasPreviousPage: v.boolean(),
-        startCursor: v.nullish(v.string()),
-        endCursor: v.nullish(v.string()),
-      }),
-      asObjectType('PageInfo'),
-    ),
-  }),
-  asObjectType('OperationConnection'),
-)
-
-function toObject({ output, ...operation }: Operation) {
-  return { ...operation, ...(output && { [fieldName(operation.type)]: output }) }
-}
-
-/** GraphQL over the same functions as REST. Its types come from the schemas that validate. */
-export function createSchema(parts: {
+export interface SchemaOptions {
   accounts: Accounts
   submit: Submit
   read: Read
   waiters: Waiters
   verify: TokenVerifier
+  /** Aborts when the service closes: subscriptions end. */
   closing: AbortSignal
-}): GraphQLSchema {
-  const { accounts, submit, read, waiters, verify, closing } = parts
-  collectNames({
-    RateSource,
-    Tokens,
-    RegisterInput: Registration,
-    LoginInput: Login,
-    RefreshInput: Refresh,
-    LogoutInput: Logout,
+}
+
+/** GraphQL over the same functions as REST. Its types are made from the schemas that validate. */
+export function createSchema(options: SchemaOptions): GraphQLSchema {
+  const { accounts, submit, read, waiters, verify, closing } = options
+  const callerOf = (payload: Payload) => authenticate(contextOf(payload).authorization, verify)
+
+  const submissions = contracts.map(({ type, input, description }) => {
+    const field = mutation(OperationObject)
+      .description(description)
+      .input({ input, idempotencyKey: v.nullish(v.string()) })
+      .resolve(async (args, payload) => {
+        const { user } = await callerOf(payload)
+        const submission = { type, input: args.input }
+        return toObject(await submit({ user, submission, idempotencyKey: args.idempotencyKey ?? undefined }))
+      })
+    return [fieldName(type), field] as const
   })
-  for (const type of operationTypes)
-    collectNames({ [`${typeName(type)}Input`]: catalog[type].input, [`${typeName(type)}Output`]: catalog[type].output })
-
-  const submissions = Object.fromEntries(
-    operationTypes.map((type) => {
-      const { input, description }: Contract = catalog[type]
-      const submitted = mutation(OperationObject)
-        .description(description)
-        .input({ input, idempotencyKey: v.nullish(v.string()) })
-        .resolve(async (args, payload) => {
-          const { user } = await callerOf(payload)
-          const submission = { type, input: args.input }
-          return toObject(await submit({ user, submission, idempotencyKey: args.idempotencyKey ?? undefined }))
-        })
-      return [fieldName(type), submitted]
-    }),
-  )
-
-  async function callerOf(payload: ResolverPayload | undefined): Promise<Caller> {
-    return authenticate(contextOf(payload).authorization, verify)
-  }
 
   return weave(
     ValibotWeaver,
@@ -134,15 +96,15 @@ export function createSchema(parts: {
         .resolve(({ input }, payload) => accounts.logIn(input, contextOf(payload).address)),
       refresh: mutation(Tokens)
         .input({ input: Refresh })
-        .resolve(({ input }) => accounts.refreshSession(input)),
+        .resolve(({ input }) => accounts.refresh(input)),
       logout: mutation(v.boolean())
-        .description('True: there is no such session any more.')
+        .description('Ends the session. True: it has ended, or there was none.')
         .input({ input: Logout })
         .resolve(async ({ input }) => {
           await accounts.logOut(input)
           return true
         }),
-      ...submissions,
+      ...Object.fromEntries(submissions),
 
       me: query(User).resolve(async (_, payload) => accounts.me(await callerOf(payload))),
       operation: query(OperationObject)
@@ -150,39 +112,42 @@ export function createSchema(parts: {
         .resolve(async ({ id }, payload) => toObject(await read.one((await callerOf(payload)).user, id))),
       operations: query(OperationConnection)
         .description('Your operations, newest first.')
-        .input({ first: v.nullish(v.pipe(v.number(), v.integer())), after: Cursor })
+        .input({ first: v.nullish(v.pipe(v.number(), v.integer())), after: v.nullish(v.string()) })
         .resolve(async ({ first, after }, payload) => {
           const { user } = await callerOf(payload)
-          const page = await read.page(user, { limit: limitOf(first), cursor: after ?? undefined })
-          const edges = page.items.map((operation) => ({
-            cursor: encodeCursor(operation.id),
-            node: toObject(operation),
-          }))
-          return {
-            edges,
-            pageInfo: {
-              hasNextPage: page.next !== undefined,
-              // The Relay specification lets a server that pages forward alone say false.
-              hasPreviousPage: false,
-              startCursor: edges[0]?.cursor,
-              endCursor: edges.at(-1)?.cursor,
-            },
-          }
+          return toConnection(await read.page(user, { limit: limitOf(first), cursor: after ?? undefined }))
         }),
 
       operationChanged: subscription(OperationObject)
         .description(
-          'The operation as it is, and again when its result arrives. Then it is complete, also where the operation failed as dead-lettered: if an operator has that put right, a new subscription shows it.',
+          'The operation as it is, and again when its result arrives. Then the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
         )
         .input({ id: Id })
         .subscribe(async function* ({ id }, payload) {
           const { user } = await callerOf(payload)
-          const left = payload ? requestSignal(payload) : closing
-          for await (const operation of waiters.changes(user, id, AbortSignal.any([closing, left])))
-            yield toObject(operation)
+          const signal = AbortSignal.any([closing, contextOf(payload).request.signal])
+          for await (const operation of waiters.changes(user, id, signal)) yield toObject(operation)
         }),
     }),
   )
+}
+
+function toObject({ output, ...operation }: Operation) {
+  return { ...operation, ...(output && { [fieldName(operation.type)]: output }) }
+}
+
+function toConnection({ items, next }: Awaited<ReturnType<Read['page']>>) {
+  const edges = items.map((operation) => ({ cursor: encodeCursor(operation.id), node: toObject(operation) }))
+  return {
+    edges,
+    pageInfo: {
+      hasNextPage: next !== undefined,
+      // The Relay specification allows false from a server that only pages forward.
+      hasPreviousPage: false,
+      startCursor: edges[0]?.cursor,
+      endCursor: edges.at(-1)?.cursor,
+    },
+  }
 }
 
 function limitOf(first: number | null | undefined): number {
@@ -192,10 +157,12 @@ function limitOf(first: number | null | undefined): number {
   throw new Problem('invalid-input', undefined, { errors: [{ pointer: '#/first', detail }] })
 }
 
-const Context = v.object({ authorization: v.nullable(v.string()), address: v.string(), request: v.instance(Request) })
+type Payload = ResolverPayload | undefined
 
-function contextOf(payload: ResolverPayload | undefined) {
+const Context = v.object({ authorization: v.nullable(v.string()), address: v.string(), request: v.instance(Request) })
+/** What a resolver knows of the request, besides the request itself, which yoga adds. */
+export type RequestContext = Omit<v.InferOutput<typeof Context>, 'request'>
+
+function contextOf(payload: Payload) {
   return v.parse(Context, payload?.context)
 }
-
-const requestSignal = (payload: ResolverPayload) => contextOf(payload).request.signal

@@ -10,7 +10,8 @@ import type { Logger } from '@posta/common/service/log.ts'
 import { sql } from 'drizzle-orm'
 import type { Registry } from 'prom-client'
 import * as v from 'valibot'
-import type { Bulk, Writer } from '../database/commit.ts'
+import type { Bulk } from '../database/bulk.ts'
+import type { Writer } from '../database/commit.ts'
 
 /** What a result writes into the row of its operation. */
 interface Change {

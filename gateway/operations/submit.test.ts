@@ -4,6 +4,7 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { asc } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
+import { fixedSources } from '../testing/operations.ts'
 import { createSubmit, MAX_PENDING_PER_USER } from './submit.ts'
 
 const cleanups: (() => Promise<unknown>)[] = []
@@ -32,7 +33,12 @@ async function open() {
       return table
     },
   }
-  const submit = createSubmit({ ...opened, sources: { rates }, onAccepted: () => {}, deps: systemDeps })
+  const submit = createSubmit({
+    ...opened,
+    sources: { ...fixedSources, rates },
+    onAccepted: () => {},
+    deps: systemDeps,
+  })
   return {
     ...opened,
     fetches: () => fetches,

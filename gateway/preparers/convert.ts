@@ -4,8 +4,8 @@ import type { Preparer } from './preparer.ts'
 import { ratesOf, unknownCurrency } from './rates-of.ts'
 
 /** The rates of `from` that a conversion needs: for `to`, and for USD, in which its limit is. */
-export const convert: Preparer<Catalog['convert']> = async ({ input, signal }, { rates }) => {
-  const table = await ratesOf('from', input.from, { rates, signal })
+export const convert: Preparer<Catalog['convert']> = async ({ input }, { rates }) => {
+  const table = await ratesOf('from', input.from, rates)
   const byCode = new Map([[table.base, '1'], ...table.rates.map(({ code, rate }) => [code, rate] as const)])
   if (!byCode.has(input.to)) throw unknownCurrency('to', input.to)
   const needed = [...new Set([input.to, 'USD'])].map((code) => {

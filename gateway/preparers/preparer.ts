@@ -1,8 +1,11 @@
 import type { Contract, FactsOf, InputOf } from '@posta/common/operations/contract.ts'
+import type { KyInstance } from 'ky'
 import type { Rates } from '../rates/rates.ts'
 
 /** What preparers learn from. */
 export interface Sources {
+  /** For external HTTP APIs: bounded in time and size. */
+  readonly http: KyInstance
   readonly rates: Rates
 }
 
@@ -19,6 +22,7 @@ export interface Preparable<C extends Contract> {
  * for the same submission, so it must have no effect outside.
  * @throws Problem for a submission that cannot be accepted, with a pointer into the input where one member is the reason
  * @example
- * const greet: Preparer<Catalog['greet']> = async ({ input }, { names }) => ({ name: await names.of(input.id) })
+ * const greet: Preparer<Catalog['greet']> = async ({ input, signal }, { http }) =>
+ *   http.get(`https://names.example.com/${encodeURIComponent(input.id)}`, { signal }).json()
  */
 export type Preparer<C extends Contract> = (asked: Preparable<C>, sources: Sources) => Promise<FactsOf<C>>

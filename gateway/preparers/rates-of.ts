@@ -6,12 +6,8 @@ import type { Rates } from '../rates/rates.ts'
  * The rates of the currency in a member of the input.
  * @throws Problem `unknown-currency`, with a pointer to the member, or `rates-unavailable`
  */
-export async function ratesOf(
-  member: string,
-  code: string,
-  { rates, signal }: { rates: Rates; signal: AbortSignal },
-): Promise<RateTable> {
-  return rates.table(code, { signal }).catch((error: unknown) => {
+export async function ratesOf(member: string, code: string, rates: Rates): Promise<RateTable> {
+  return rates.table(code).catch((error: unknown) => {
     throw error instanceof Problem && error.code === 'unknown-currency' ? unknownCurrency(member, code) : error
   })
 }

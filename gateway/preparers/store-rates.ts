@@ -3,5 +3,4 @@ import type { Preparer } from './preparer.ts'
 import { ratesOf } from './rates-of.ts'
 
 /** The whole table, which is what the operation stores. */
-export const storeRates: Preparer<Catalog['store-rates']> = ({ input, signal }, { rates }) =>
-  ratesOf('base', input.base, { rates, signal })
+export const storeRates: Preparer<Catalog['store-rates']> = ({ input }, { rates }) => ratesOf('base', input.base, rates)

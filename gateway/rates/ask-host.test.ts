@@ -13,7 +13,7 @@ beforeEach(() => {
 })
 afterAll(() => api.stop())
 
-test('a table is asked for by the code in lower case, and comes with its day and its source', async () => {
+test('a table is fetched by the code in lower case, and has its day and its source', async () => {
   expect(await ask()).toMatchObject({ table: { base: 'USD', date: '2026-11-23', source: 'live' } })
   expect(api.asked.at(-1)).toBe('/v1/currencies/usd.json')
 })
@@ -26,19 +26,19 @@ test.each<[Behaviour, string, boolean]>([
   ['huge', 'the answer has more than 1048576 bytes', false],
   ['not-json', 'the answer is not JSON', false],
   ['nan', 'the answer is not JSON', false],
-  ['null-rate', 'the answer cannot be used: its rate of ars cannot be', false],
-  ['negative', 'the answer cannot be used: its rate of ars cannot be', false],
-  ['zero', 'the answer cannot be used: its rate of ars cannot be', false],
-  ['wrong-shape', 'the answer cannot be used: its rate of 0 cannot be', false],
+  ['null-rate', 'the answer cannot be used: its rate of ars is no plausible number', false],
+  ['negative', 'the answer cannot be used: its rate of ars is no plausible number', false],
+  ['zero', 'the answer cannot be used: its rate of ars is no plausible number', false],
+  ['wrong-shape', 'the answer cannot be used: its rate of 0 is no plausible number', false],
   ['other-base', 'the answer cannot be used: its base is not worth one of itself', false],
   ['redirect', 'status 302', false],
   ['not-found', 'status 404', false],
-])('a host that is %s gives no table, and the reason is told', async (behaviour, failure, down) => {
+])('a host that is %s gives no table, but the reason', async (behaviour, failure, down) => {
   api.behave(behaviour)
   expect(await ask()).toEqual({ failure, down })
 })
 
-test('50 MB are cut off while they arrive', async () => {
+test('an answer of 50 MB is cut off while it arrives', async () => {
   api.behave('huge')
   const before = api.hugeBytes
   await ask()
@@ -62,7 +62,7 @@ test('a host that failed for a moment is asked again, at most twice', async () =
   expect(api.asked.length - before).toBe(3)
 })
 
-test('a connection that breaks off is tried again', async () => {
+test('a request whose connection breaks off is sent again', async () => {
   let tries = 0
   const breaksOffOnce = Object.assign(
     async (...args: Parameters<typeof fetch>) => {
@@ -90,7 +90,7 @@ test('a host that cannot be reached is given up at once', async () => {
   expect(performance.now() - startMs).toBeLessThan(limits.tryMs)
 })
 
-test('the budget holds however the host fails', async () => {
+test('the budget is kept however the host fails', async () => {
   api.behave('down', 'slow')
   const startMs = performance.now()
   await askHost({ url: api.url, source: 'live' }, 'USD', { ...limits, budgetMs: 300, tryMs: 300 }, { fetch })
@@ -98,14 +98,14 @@ test('the budget holds however the host fails', async () => {
 })
 
 test.each([
-  ['2026-11-19', 'the answer is of 2026-11-19, older than what is here'],
-  ['2026-11-25', 'the answer is of a day to come, 2026-11-25'],
-])('a table of %s does not pass', async (date, failure) => {
+  ['2026-11-19', 'the answer is of 2026-11-19, older than the table at hand'],
+  ['2026-11-25', 'the answer is of a day in the future, 2026-11-25'],
+])('a table of %s is refused', async (date, failure) => {
   api.setDate(date)
   expect(await ask()).toEqual({ failure, down: false })
 })
 
-test.each(['2026-11-20', '2026-11-24'])('a table of %s, at the limit, passes', async (date) => {
+test.each(['2026-11-20', '2026-11-24'])('a table of %s, at the limit, is accepted', async (date) => {
   api.setDate(date)
   expect(await ask()).toMatchObject({ table: { date } })
 })

@@ -1,6 +1,7 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import ky, { isHTTPError, isTimeoutError } from 'ky'
+import { AnswerTooLarge, boundedFetch } from '../preparers/http.ts'
 import { readTable } from './read-table.ts'
 
 export interface Host {
@@ -9,35 +10,32 @@ export interface Host {
   readonly source: 'live' | 'mirror'
 }
 
-/** `down`: the failure has nothing to do with the currency: the host is unreachable, slow or in trouble by its own word. */
+/** `down`: the failure does not depend on the currency: the host cannot be reached, is slow, or answers that it is failing. */
 type Asked = { readonly table: RateTable } | { readonly failure: string; readonly down: boolean }
 
 interface Limits {
-  /** For everything: tries, waits between them, reading. */
+  /** For all tries, the pauses between them, and reading the answer. */
   readonly budgetMs: number
-  /** For one try until the answer begins. */
+  /** For one try, until its answer begins. */
   readonly tryMs: number
   /** `YYYY-MM-DD`: the table must be of a day from `notBefore` to `notAfter`. */
   readonly notBefore: string
   readonly notAfter: string
 }
 
-// The largest table has 9 KB. What is beyond this is cut off while it arrives.
-const MAX_ANSWER_BYTES = 1024 * 1024
-
 /**
- * Asks one host for the table of `base` (upper case). Never rejects: says what failed, in words that can be logged.
+ * Asks one host for the table of `base` (upper case). Never rejects: `failure` says what failed, in words for the log.
  *
- * A host that answers 5xx or breaks off is asked again, up to twice, after a growing and jittered wait. One that cannot be
- * reached or is slow is not: the next host is the better second try. Neither is one that says when to come back.
- * Redirects are not followed: where rates come from is the operator's decision alone.
+ * A host that answers 5xx or breaks off is asked again, up to twice, after growing pauses. A host that cannot be reached or
+ * is slow is not, since the next host is the better second try; nor is one that says when to come back (`Retry-After`).
+ * Redirects are not followed: the operator alone decides where rates come from.
  */
 export async function askHost(host: Host, base: string, limits: Limits, deps: Pick<Deps, 'fetch'>): Promise<Asked> {
   let answer: unknown
   try {
     answer = await ky
       .get(`${host.url}/v1/currencies/${base.toLowerCase()}.json`, {
-        fetch: bounded(deps.fetch),
+        fetch: boundedFetch(deps.fetch),
         redirect: 'manual',
         timeout: limits.tryMs,
         totalTimeout: limits.budgetMs,
@@ -55,35 +53,12 @@ export async function askHost(host: Host, base: string, limits: Limits, deps: Pi
   const read = readTable(base, host.source, answer)
   if ('unreadable' in read) return { failure: `the answer cannot be used: ${read.unreadable}`, down: false }
   const { date } = read.table
-  if (date > limits.notAfter) return { failure: `the answer is of a day to come, ${date}`, down: false }
-  if (date < limits.notBefore) return { failure: `the answer is of ${date}, older than what is here`, down: false }
+  if (date > limits.notAfter) return { failure: `the answer is of a day in the future, ${date}`, down: false }
+  if (date < limits.notBefore) return { failure: `the answer is of ${date}, older than the table at hand`, down: false }
   return read
 }
 
-class AnswerTooLarge extends Error {}
-
-/** `fetch` whose answers hold at most `MAX_ANSWER_BYTES`, counted after decompression; nothing is read of a refusal. */
-function bounded(fetch: Deps['fetch']): (input: string | URL | Request, init?: RequestInit) => Promise<Response> {
-  return async (input, init) => {
-    const response = await fetch(input, init)
-    const { status, headers } = response
-    if (!response.ok || !response.body) {
-      await response.body?.cancel()
-      return new Response(null, { status, headers })
-    }
-    let bytes = 0
-    const limit = new TransformStream<Uint8Array, Uint8Array>({
-      transform(chunk, controller) {
-        bytes += chunk.byteLength
-        if (bytes > MAX_ANSWER_BYTES) controller.error(new AnswerTooLarge())
-        else controller.enqueue(chunk)
-      },
-    })
-    return new Response(response.body.pipeThrough(limit), { status, headers })
-  }
-}
-
-/** Whether the same host may well answer in a moment. */
+/** Whether the same host is likely to answer in a moment. */
 function isPassing(error: Error): boolean {
   if (isHTTPError(error)) return error.response.status >= 500 && !error.response.headers.has('retry-after')
   return codeOf(error) === 'ECONNRESET'
@@ -95,10 +70,10 @@ function isDown(error: unknown): boolean {
 }
 
 function failureText(error: unknown): string {
-  // ky's own messages hold the whole URL, in which an operator may have put a secret.
+  // The messages of ky contain the whole URL, which may contain a secret of the operator's.
   if (isHTTPError(error)) return `status ${error.response.status}`
   if (isTimeoutError(error)) return 'no answer in time'
-  if (error instanceof AnswerTooLarge) return `the answer has more than ${MAX_ANSWER_BYTES} bytes`
+  if (error instanceof AnswerTooLarge) return error.message
   if (error instanceof SyntaxError) return 'the answer is not JSON'
   return codeOf(error) ?? (error instanceof Error ? error.name : 'unknown error')
 }

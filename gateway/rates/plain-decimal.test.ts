@@ -22,11 +22,11 @@ test('every positive number reads back as itself', () => {
   fc.assert(fc.property(positive, (value) => Number(toPlainDecimal(value)) === value))
 })
 
-test('no text has an exponent, a needless zero in front, or none before the point', () => {
+test('no text has an exponent or a needless zero in front, and each has a digit before the point', () => {
   fc.assert(fc.property(positive, (value) => /^(?:0|[1-9]\d*)(?:\.\d+)?$/.test(toPlainDecimal(value))))
 })
 
-test('no more digits than in the shortest text of the number', () => {
+test('a text has no more digits than the shortest text of the number', () => {
   const significant = (text: string) => text.replace('.', '').replace(/^0+/, '').replace(/0+$/, '')
   fc.assert(
     fc.property(positive, (value) => {

@@ -40,7 +40,7 @@ const routed = Object.assign(
 
 const deps = { now: () => noonMs + passedMs, monotonicMs: () => 1000 + passedMs, fetch: routed }
 const log = { warn: (facts: object) => warnings.push(facts) }
-const open = (url?: string, budgetMs = 4000) => createRates({ url, budgetMs }, deps, log, snapshot)
+const open = (url?: string, budgetMs = 4000) => createRates({ url, budgetMs, deps, log, snapshot })
 const rateOf = (table: { rates: { code: string; rate: string }[] }, code: string) =>
   table.rates.find((each) => each.code === code)?.rate
 const behaveBoth = (behaviour: Behaviour) => {
@@ -49,7 +49,7 @@ const behaveBoth = (behaviour: Behaviour) => {
 }
 const askedCount = () => api.asked.length + mirror.asked.length
 
-test("the public API's answer is live", async () => {
+test('an answer of the public API has the source live', async () => {
   const table = await open().table('USD')
   expect(table).toMatchObject({ base: 'USD', date: today, source: 'live' })
   expect([rateOf(table, 'ARS'), rateOf(table, 'USD')]).toEqual([String(fakeRates.ars), '1'])
@@ -57,7 +57,7 @@ test("the public API's answer is live", async () => {
 })
 
 test.each<Behaviour>(['busy', 'slow', 'negative', 'not-found', 'redirect'])(
-  'the mirror answers where the public API is %s, and says so',
+  'where the public API is %s the table comes from the mirror, and its source says so',
   async (behaviour) => {
     api.behave(behaviour)
     expect(await open(undefined, 1000).table('USD')).toMatchObject({ date: today, source: 'mirror' })
@@ -75,7 +75,7 @@ test.each<Behaviour>([
   'wrong-shape',
   'redirect',
   'not-found',
-])('where both hosts are %s the snapshot answers, with its own day', async (behaviour) => {
+])('where both hosts are %s the table comes from the snapshot, with its own day', async (behaviour) => {
   behaveBoth(behaviour)
   const startMs = performance.now()
   const table = await open(undefined, 600).table('USD')
@@ -83,7 +83,7 @@ test.each<Behaviour>([
   expect(performance.now() - startMs).toBeLessThan(1600)
 })
 
-test('an answer is kept for an hour, and passes as cache from then on', async () => {
+test('an answer is served again for an hour, with the source cache', async () => {
   const rates = open()
   const live = await rates.table('USD')
   passedMs = HOUR_MS - 1
@@ -94,7 +94,7 @@ test('an answer is kept for an hour, and passes as cache from then on', async ()
   expect(askedCount()).toBe(2)
 })
 
-test('a new UTC day is asked for at once', async () => {
+test('a new UTC day is fetched at once', async () => {
   const rates = open()
   passedMs = 12 * HOUR_MS - 1
   await rates.table('USD')
@@ -103,7 +103,7 @@ test('a new UTC day is asked for at once', async () => {
   expect(await rates.table('USD')).toMatchObject({ source: 'live', date: dayOf(noonMs + DAY_MS) })
 })
 
-test('an answer that was kept stands in for hosts that are down, with the day that it is of', async () => {
+test('while the hosts are down an earlier answer is served, with its own day', async () => {
   const rates = open()
   await rates.table('USD')
   behaveBoth('busy')
@@ -111,7 +111,7 @@ test('an answer that was kept stands in for hosts that are down, with the day th
   expect(await rates.table('USD')).toMatchObject({ source: 'cache', date: today })
 })
 
-test('an answer of an earlier day than what is here is not taken', async () => {
+test('an answer of an earlier day than the table at hand is refused', async () => {
   const rates = open()
   await rates.table('USD')
   passedMs = DAY_MS
@@ -121,26 +121,14 @@ test('an answer of an earlier day than what is here is not taken', async () => {
   expect(await rates.table('EUR')).toMatchObject({ source: 'bundled', date: snapshotDate })
 })
 
-test('whoever asks at the same time shares one request', async () => {
+test('calls at the same time share one request', async () => {
   const rates = open()
   const tables = await Promise.all(Array.from({ length: 50 }, () => rates.table('USD')))
   expect(new Set(tables.map(({ source }) => source))).toEqual(new Set(['live']))
   expect(askedCount()).toBe(1)
 })
 
-test('a caller that gives up stops waiting, and takes nothing from the others', async () => {
-  api.behave('slow')
-  const rates = open(undefined, 1000)
-  const leaving = new AbortController()
-  const left = rates.table('USD', { signal: leaving.signal })
-  const stays = rates.table('USD', { signal: new AbortController().signal })
-  leaving.abort(new Error('no longer wanted'))
-  await expect(left).rejects.toThrow('no longer wanted')
-  expect(await stays).toMatchObject({ source: 'mirror' })
-  await expect(rates.table('USD', { signal: leaving.signal })).rejects.toThrow('no longer wanted')
-})
-
-test('after an outage nobody is asked for a while, for any currency, and then by one request first', async () => {
+test('after an outage no host is asked for a while, for any currency, and then by one request first', async () => {
   behaveBoth('busy')
   const rates = open()
   await rates.table('USD')
@@ -157,7 +145,7 @@ test('after an outage nobody is asked for a while, for any currency, and then by
   expect(await rates.table('EUR')).toMatchObject({ source: 'live' })
 })
 
-test('a currency that the hosts lie about or lack does not stop the others', async () => {
+test('a currency that the hosts lack or answer wrongly does not stop the others', async () => {
   behaveBoth('not-found')
   const rates = open()
   expect(await rates.table('SHIB')).toMatchObject({ source: 'bundled' })
@@ -169,19 +157,19 @@ test('a currency that the hosts lie about or lack does not stop the others', asy
 })
 
 test.each(['XQZ', 'usd', '../USD', '__PROTO__', ''])(
-  '%p is an unknown currency, and no host is asked',
+  '%p is an unknown currency, and no host is asked for it',
   async (base) => {
     await expect(open().table(base)).rejects.toMatchObject({ code: 'unknown-currency' })
     expect(askedCount()).toBe(0)
   },
 )
 
-test('bundled: fetches nothing', async () => {
+test('with bundled: nothing is fetched', async () => {
   expect(await open('bundled:').table('USD')).toMatchObject({ source: 'bundled', date: snapshotDate })
   expect(askedCount()).toBe(0)
 })
 
-test('a base URL of the operator is asked alone, below its path, with the same fallbacks', async () => {
+test("the operator's base URL is the only host, and has the same fallbacks", async () => {
   const rates = open(`${api.url}/elsewhere/`)
   expect(await rates.table('USD')).toMatchObject({ source: 'live' })
   expect(api.asked).toEqual(['/elsewhere/v1/currencies/usd.json'])
@@ -208,10 +196,10 @@ test('each host that failed is logged, by name and reason', async () => {
   ])
 })
 
-test('where no fallback is left the caller is told when to come back', async () => {
+test('without any fallback the problem says when to try again', async () => {
   behaveBoth('busy')
   const broken = { has: () => true, table: () => Promise.reject(new Error('no such file')) }
-  const rates = createRates({}, deps, log, broken)
+  const rates = createRates({ deps, log, snapshot: broken })
   await expect(rates.table('USD')).rejects.toMatchObject({ code: 'rates-unavailable', retryAfterS: 15 })
   behaveBoth('ok')
   passedMs = PAUSE_MS

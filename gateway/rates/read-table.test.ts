@@ -28,8 +28,8 @@ test.each([
   ['absurdly small', 1e-21],
   ['null', null],
   ['text', '1472.5'],
-])('one rate that is %s condemns the whole answer', (_, rate) => {
-  expect(withRates({ usd: 1, eur: 0.9, ars: rate })).toEqual({ unreadable: 'its rate of ars cannot be' })
+])('one rate that is %s makes the whole answer unusable', (_, rate) => {
+  expect(withRates({ usd: 1, eur: 0.9, ars: rate })).toEqual({ unreadable: 'its rate of ars is no plausible number' })
 })
 
 test.each([
@@ -52,11 +52,11 @@ test.each([
   expect(read(answer)).toHaveProperty('unreadable')
 })
 
-test('a base that is not worth one of itself is refused', () => {
+test('a base that is not worth exactly one of itself is refused', () => {
   expect(withRates({ usd: 1.1, ars: 1472.5 })).toHaveProperty('unreadable')
 })
 
-test('an entry whose name nobody can ask for is left out, and the others stay', () => {
+test('an entry whose name is not a currency code is left out, and the others stay', () => {
   const rates = JSON.parse('{"ars": 1472.5, "a b": 2, "x": 3, "ARS": 9, "elevenchars": 4, "__proto__": 5}')
   expect(withRates(rates)).toMatchObject({ table: { rates: [{ code: 'ARS', rate: '1472.5' }] } })
 })

@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import codes from '@fawazahmed0/currency-api/v1/currencies.json' with { type: 'json' }
 import { bundledSnapshot } from './snapshot.ts'
 
-test('every currency on the list has a table that can be used, with dollars and pesos in it', async () => {
+test('every currency of the list has a usable table, which contains dollars and pesos', async () => {
   const snapshot = bundledSnapshot()
   const bases = Object.keys(codes).map((code) => code.toUpperCase())
   expect(bases.length).toBeGreaterThan(300)
@@ -15,7 +15,7 @@ test('every currency on the list has a table that can be used, with dollars and 
 })
 
 test.each(['XQZ', 'usd', '../USD', '', 'CONSTRUCTOR', 'USD.MIN'])(
-  '%p is no currency, and no file is read for it',
+  '%p is not a currency, and no file is read for it',
   async (base) => {
     const snapshot = bundledSnapshot()
     expect(snapshot.has(base)).toBe(false)

@@ -12,12 +12,12 @@ import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
 import { User } from '../accounts/user.ts'
 
-export function accountRoutes(parts: {
+export function accountRoutes(options: {
   accounts: Accounts
   verify: TokenVerifier
   trustedProxies: CommonConfig['trustedProxies']
 }): Hono<Authenticated> {
-  const { accounts, verify, trustedProxies } = parts
+  const { accounts, verify, trustedProxies } = options
   const route = routesOf('accounts', verify)
 
   return new Hono<Authenticated>()
@@ -58,7 +58,7 @@ export function accountRoutes(parts: {
         answers: { 200: json(Tokens, 'The next tokens of the session.') },
         problems: ['invalid-credentials', 'overloaded'],
       }),
-      async (c) => c.json(await accounts.refreshSession(c.req.valid('json'))),
+      async (c) => c.json(await accounts.refresh(c.req.valid('json'))),
     )
     .post(
       '/logout',

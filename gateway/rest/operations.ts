@@ -11,15 +11,15 @@ import { Submission, type Submit } from '../operations/submit.ts'
 
 const MAX_WAIT_S = 30
 
-/** @param parts.closing ends streams and waits when the service closes. */
-export function operationRoutes(parts: {
+/** @param options.closing aborts when the service closes: streams and waits end */
+export function operationRoutes(options: {
   submit: Submit
   read: Read
   waiters: Waiters
   verify: TokenVerifier
   closing: AbortSignal
 }): Hono<Authenticated> {
-  const { submit, read, waiters, verify, closing } = parts
+  const { submit, read, waiters, verify, closing } = options
   const route = routesOf('operations', verify)
 
   return new Hono<Authenticated>()
@@ -74,7 +74,7 @@ export function operationRoutes(parts: {
       ...route({
         summary: 'One of your operations',
         description:
-          'A terminal operation stays as it is, with one exception: one that failed as `dead-lettered` may succeed later, once, after an operator has its message sent again.',
+          'A terminal operation stays as it is, with one exception: one that failed as `dead-lettered` may succeed later, once, after an operator redrives its message.',
         caller: 'user',
         answers: { 200: json(Operation, 'The operation.') },
         problems: ['not-found'],
@@ -86,7 +86,7 @@ export function operationRoutes(parts: {
       ...route({
         summary: 'Watch an operation until it is terminal',
         description:
-          'Server-sent events `operation`: the operation as it is, and again when it is terminal. Then the stream ends, also where the operation failed as `dead-lettered`: if an operator has its message sent again, a new stream shows what came of it, as does `GET /operations/{id}`.',
+          'Server-sent events `operation`: the operation as it is, and again when it is terminal. Then the stream ends, also where the operation failed as `dead-lettered`: if an operator redrives its message, a new stream and `GET /operations/{id}` show the new result.',
         caller: 'user',
         answers: { 200: eventStream('The operation, each time that it changes.') },
         problems: ['not-found'],

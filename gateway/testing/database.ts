@@ -17,12 +17,3 @@ export async function openTemporary(): Promise<OpenDatabase & { readonly url: st
     },
   }
 }
-
-/** For tests: resolves once `condition` holds; fails after 10 s. */
-export async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const startedMs = performance.now()
-  while (!(await condition())) {
-    if (performance.now() - startedMs > 10_000) throw new Error('What was waited for did not happen within 10 s.')
-    await Bun.sleep(2)
-  }
-}

@@ -1,45 +1,71 @@
-/**
- * How the fake API answers. `ok`: as the real one; `slow`: not before the client gives up; `stalled`: begins, then nothing;
- * `down`: 500; `busy`: 503 with Retry-After; `huge`: 50 MB of JSON; `not-json`; `nan`: `NaN` for a rate, which is not
- * JSON; `null-rate`; `negative`; `zero`; `wrong-shape`: rates in a list; `other-base`: another currency's table;
- * `redirect`: to a table that would do; `not-found`: 404.
- */
-export type Behaviour =
-  | 'ok'
-  | 'slow'
-  | 'stalled'
-  | 'down'
-  | 'busy'
-  | 'huge'
-  | 'not-json'
-  | 'nan'
-  | 'null-rate'
-  | 'negative'
-  | 'zero'
-  | 'wrong-shape'
-  | 'other-base'
-  | 'redirect'
-  | 'not-found'
+interface Asked {
+  /** In lower case. */
+  readonly code: string
+  /** `YYYY-MM-DD` */
+  readonly day: string
+  /** Aborts when the client leaves. */
+  readonly left: AbortSignal
+  /** An answer of the API with these rates. */
+  table(rates: unknown): Response
+  /** Is told how many bytes of a `huge` answer were taken. */
+  onBytes(bytes: number): void
+}
+
+const answers = {
+  /** As the real one. */
+  ok: ({ code, table }) => table({ ...fakeRates, [code]: 1 }),
+  /** Not before the client gives up. */
+  slow: async ({ left }) => {
+    await new Promise<void>((resolve) => left.addEventListener('abort', () => resolve(), { once: true }))
+    return new Response(null, { status: 504 })
+  },
+  /** Begins, then nothing. */
+  stalled: ({ code, day }) =>
+    new Response(
+      new ReadableStream({
+        start: (controller) => controller.enqueue(new TextEncoder().encode(`{"date": "${day}", "${code}": {`)),
+      }),
+    ),
+  down: () => new Response('broken', { status: 500 }),
+  /** With Retry-After. */
+  busy: () => new Response('busy', { status: 503, headers: { 'retry-after': '60' } }),
+  huge,
+  'not-json': () => new Response('<html>', { headers: { 'content-type': 'application/json' } }),
+  /** A rate that is NaN, which JSON does not have. */
+  nan: ({ code, day }) => new Response(`{"date": "${day}", "${code}": {"usd": 1.25, "ars": NaN}}`),
+  'null-rate': ({ code, table }) => table({ ...fakeRates, [code]: 1, ars: null }),
+  negative: ({ code, table }) => table({ ...fakeRates, [code]: 1, ars: -1472.5 }),
+  zero: ({ code, table }) => table({ ...fakeRates, [code]: 1, ars: 0 }),
+  /** Rates in a list. */
+  'wrong-shape': ({ table }) => table([{ code: 'ars', rate: 1472.5 }]),
+  /** Another currency's table. */
+  'other-base': ({ code, table }) => table({ ...fakeRates, [code]: 1.25 }),
+  /** To a table that would do. */
+  redirect: ({ code }) =>
+    new Response(null, { status: 302, headers: { location: `/elsewhere/v1/currencies/${code}.json` } }),
+  'not-found': () => new Response('not found', { status: 404 }),
+} satisfies Record<string, (asked: Asked) => Response | Promise<Response>>
+
+/** How the fake API answers. */
+export type Behaviour = keyof typeof answers
 
 export interface FakeApi {
   /** For RATES_URL. */
   readonly url: string
   /** The paths asked for so far, in order. */
   readonly asked: readonly string[]
-  /** How many bytes of a `huge` answer were taken from it. */
+  /** How many bytes of `huge` answers were taken. */
   readonly hugeBytes: number
   /** Each next request takes the next behaviour; the last one stays. */
   behave(...behaviours: [Behaviour, ...Behaviour[]]): void
-  /** The `date` of the answers from now on; without one, the present UTC day. */
+  /** The `date` of the answers from now on. Undefined: the present UTC day. */
   setDate(date: string | undefined): void
   /** Ends requests under way, too. */
   stop(): Promise<void>
 }
 
-/** What one unit of any base is worth, except for the base itself, which is 1. */
+/** The worth of one unit of any base, except in the base itself, where it is 1. */
 export const fakeRates = { usd: 1.25, eur: 0.8, ars: 1472.5, jpy: 150, kwd: 0.3, btc: 1.5e-9 } as const
-
-const MB = 1024 * 1024
 
 /** An external API for tests, on a free port of this machine. It answers for every code. */
 export function startFakeApi(): FakeApi {
@@ -55,77 +81,22 @@ export function startFakeApi(): FakeApi {
     fetch(request) {
       const { pathname } = new URL(request.url)
       asked.push(pathname)
-      const [behaviour = 'ok', ...rest] = behaviours
+      const [next = 'ok', ...rest] = behaviours
       if (rest.length > 0) behaviours = rest
-      const code = /^\/(?:elsewhere\/)?v1\/currencies\/([a-z0-9]+)\.json$/.exec(pathname)?.[1]
-      if (code === undefined) return new Response('not found', { status: 404 })
-      return answer(pathname.startsWith('/elsewhere/') ? 'ok' : behaviour, code, request.signal)
+      const [, elsewhere, code] = /^\/(elsewhere\/)?v1\/currencies\/([a-z0-9]+)\.json$/.exec(pathname) ?? []
+      const day = date ?? new Date().toISOString().slice(0, 10)
+      if (code === undefined) return answers['not-found']()
+      return answers[elsewhere ? 'ok' : next]({
+        code,
+        day,
+        left: request.signal,
+        table: (rates) => Response.json({ date: day, [code]: rates }),
+        onBytes(bytes) {
+          hugeBytes += bytes
+        },
+      })
     },
   })
-
-  async function answer(behaviour: Behaviour, code: string, gone: AbortSignal): Promise<Response> {
-    const day = date ?? new Date().toISOString().slice(0, 10)
-    const table = (rates: unknown) => Response.json({ date: day, [code]: rates })
-    switch (behaviour) {
-      case 'ok':
-        return table({ ...fakeRates, [code]: 1 })
-      case 'slow':
-        await new Promise<void>((resolve) => gone.addEventListener('abort', () => resolve(), { once: true }))
-        return new Response(null, { status: 504 })
-      case 'stalled':
-        return new Response(
-          new ReadableStream({
-            start(controller) {
-              controller.enqueue(new TextEncoder().encode(`{"date": "${day}", "${code}": {`))
-            },
-          }),
-        )
-      case 'down':
-        return new Response('broken', { status: 500 })
-      case 'busy':
-        return new Response('busy', { status: 503, headers: { 'retry-after': '60' } })
-      case 'huge':
-        return huge(day, code)
-      case 'not-json':
-        return new Response('<html>', { headers: { 'content-type': 'application/json' } })
-      case 'nan':
-        return new Response(`{"date": "${day}", "${code}": {"usd": 1.25, "ars": NaN}}`)
-      case 'null-rate':
-        return table({ ...fakeRates, [code]: 1, ars: null })
-      case 'negative':
-        return table({ ...fakeRates, [code]: 1, ars: -1472.5 })
-      case 'zero':
-        return table({ ...fakeRates, [code]: 1, ars: 0 })
-      case 'wrong-shape':
-        return table([{ code: 'ars', rate: 1472.5 }])
-      case 'other-base':
-        return table({ ...fakeRates, [code]: 1.25 })
-      case 'redirect':
-        return Response.redirect(`${server.url.origin}/elsewhere/v1/currencies/${code}.json`, 302)
-      case 'not-found':
-        return new Response('not found', { status: 404 })
-    }
-  }
-
-  /** A table like any other, after 50 MB of white space. */
-  function huge(day: string, code: string): Response {
-    const blank = new Uint8Array(64 * 1024).fill(0x20)
-    let leftBytes = 50 * MB
-    return new Response(
-      new ReadableStream<Uint8Array>({
-        pull(controller) {
-          if (leftBytes > 0) {
-            controller.enqueue(blank)
-            leftBytes -= blank.byteLength
-            hugeBytes += blank.byteLength
-          } else {
-            controller.enqueue(new TextEncoder().encode(JSON.stringify({ date: day, [code]: fakeRates })))
-            controller.close()
-          }
-        },
-      }),
-    )
-  }
 
   return {
     url: server.url.origin,
@@ -141,4 +112,24 @@ export function startFakeApi(): FakeApi {
     },
     stop: () => server.stop(true),
   }
+}
+
+/** A table like any other, after 50 MB of white space. */
+function huge({ code, day, onBytes }: Asked): Response {
+  const blank = new Uint8Array(64 * 1024).fill(0x20)
+  let leftBytes = 50 * 1024 * 1024
+  return new Response(
+    new ReadableStream<Uint8Array>({
+      pull(controller) {
+        if (leftBytes > 0) {
+          controller.enqueue(blank)
+          leftBytes -= blank.byteLength
+          onBytes(blank.byteLength)
+        } else {
+          controller.enqueue(new TextEncoder().encode(JSON.stringify({ date: day, [code]: fakeRates })))
+          controller.close()
+        }
+      },
+    }),
+  )
 }

@@ -1,12 +1,14 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createHttp } from '../preparers/http.ts'
 import type { Sources } from '../preparers/preparer.ts'
 
-/** For tests: sources that stand still, and a conversion that they are enough for. */
+/** For tests: sources that do not change, and a conversion that needs no others. */
 export const usdTable: RateTable = {
   base: 'USD',
   date: '2026-11-23',
   source: 'live',
   rates: [{ code: 'ARS', rate: '1472.5' }],
 }
-export const fixedSources: Sources = { rates: { table: async () => usdTable } }
+export const fixedSources: Sources = { http: createHttp(systemDeps), rates: { table: async () => usdTable } }
 export const conversion = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }

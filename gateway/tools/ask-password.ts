@@ -2,7 +2,10 @@ import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { CommandError } from './command.ts'
 
-/** A password: typed twice at a terminal, without echo, or else the first line of standard input. @throws CommandError */
+/**
+ * Reads a password: typed twice at a terminal, without echo, or else the first line of standard input.
+ * @throws CommandError
+ */
 export async function askPassword(): Promise<string> {
   const password = process.stdin.isTTY ? await askTwice() : (await Bun.stdin.text()).split(/\r?\n/, 1)[0]
   if (!password) throw new CommandError('No password was given.')
@@ -10,7 +13,7 @@ export async function askPassword(): Promise<string> {
 }
 
 async function askTwice(): Promise<string> {
-  // What readline would show of the typing goes nowhere.
+  // What readline would echo is dropped.
   const output = new Writable({ write: (_chunk, _encoding, done) => done() })
   const lines = createInterface({ input: process.stdin, output, terminal: true })
   const left = Promise.withResolvers<string>()
@@ -23,7 +26,7 @@ async function askTwice(): Promise<string> {
   }
   try {
     const password = await ask('Password: ')
-    if (password && (await ask('Again: ')) !== password) throw new CommandError('These are two different passwords.')
+    if (password && (await ask('Again: ')) !== password) throw new CommandError('The two passwords differ.')
     return password
   } finally {
     lines.close()

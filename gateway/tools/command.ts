@@ -6,14 +6,15 @@ import { type OpenDatabase, openDatabase } from '../database/open.ts'
 type Action = (opened: OpenDatabase, config: GatewayConfig) => Promise<void>
 
 /**
- * Runs what `choose` makes of the command line on gateway's database, whether or not a gateway runs. What goes wrong is
- * one message on standard error and exit code 1; what is wrong with the command line is so before anything is opened.
+ * Runs a command on gateway's database, which running gateways may use at the same time. `choose` reads the command line and
+ * returns what to do, or throws CommandError, before anything is opened. A failure is shown as one message on standard
+ * error, with exit code 1.
  */
 export async function runCommand(choose: (argv: string[]) => Action): Promise<void> {
   try {
     const action = choose(process.argv.slice(2))
     const config = readGatewayConfig(process.env)
-    const opened = await openDatabase({ url: config.databaseUrl, authToken: config.databaseAuthToken })
+    const opened = await openDatabase(config.database)
     try {
       await action(opened, config)
     } finally {
@@ -25,7 +26,7 @@ export async function runCommand(choose: (argv: string[]) => Action): Promise<vo
   }
 }
 
-/** What whoever typed the command can put right: its message is all that is shown. */
+/** A mistake of the person who typed the command. Only its message is shown. */
 export class CommandError extends Error {}
 
 function messageOf(error: unknown): unknown {

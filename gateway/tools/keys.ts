@@ -6,10 +6,10 @@ import { CommandError, runCommand } from './command.ts'
 await runCommand((argv) => {
   if (argv.join(' ') !== 'rotate') throw new CommandError('bun run keys rotate')
   return async (opened, { tokenKeys }) => {
-    if (tokenKeys) throw new CommandError('The keys are given by TOKEN_KEYS: rotate them there.')
+    if (tokenKeys) throw new CommandError('The keys come from TOKEN_KEYS: rotate them there.')
     const keys = await openKeys({ ...opened, addEvent: eventAdder(deps), deps })
     const kid = await keys.rotate()
-    console.log(`${kid} signs now; a gateway that runs takes it up within 30 s.
-Tokens of the key before it stay valid. Rotating once more ends those too.`)
+    console.log(`${kid} signs from now on. Running gateways use it within 30 s.
+Tokens signed by the previous key stay valid until the next rotation.`)
   }
 })

@@ -47,7 +47,7 @@ test('users are added with a password from standard input, listed, given a role 
   await close()
 })
 
-test('what is wrong is told in one line and exit code 1', async () => {
+test('a mistake is answered with one line and exit code 1', async () => {
   expect(await run('users', ['add', 'not an email'], 'four words nobody says\n')).toEqual({
     out: '',
     err: 'email must be an email address\n',
@@ -64,16 +64,19 @@ test('what is wrong is told in one line and exit code 1', async () => {
   })
 })
 
-test('a password as an argument is refused, with how it is meant', async () => {
+test('a password as an argument is refused, and the usage is shown', async () => {
   const { err, code } = await run('users', ['add', 'b@example.com', 'four words nobody says'])
   expect(err).toContain('bun run users add EMAIL')
   expect(code).toBe(1)
 })
 
-test('keys are rotated by command', async () => {
-  expect((await run('keys', ['rotate'])).code).toBe(0)
+test('keys rotate makes the next key the current one', async () => {
+  const { out, code } = await run('keys', ['rotate'])
+  expect(code).toBe(0)
   const { database, close } = await openDatabase({ url: databaseUrl() })
-  expect(await database.$count(signingKeys)).toBe(3)
+  const rows = await database.select({ kid: signingKeys.kid, status: signingKeys.status }).from(signingKeys)
+  expect(rows).toHaveLength(3)
+  expect(rows).toContainEqual({ kid: out.split(' ')[0] ?? '', status: 'current' })
   await close()
   expect(await run('keys', [])).toMatchObject({ err: 'bun run keys rotate\n', code: 1 })
 })

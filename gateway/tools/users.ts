@@ -15,17 +15,15 @@ bun run users disable EMAIL
 bun run users enable EMAIL
 bun run users password EMAIL
 
-A password is asked for, or read from standard input; it is never an argument.`
+The password is typed at a prompt or read from standard input. It is never an argument.`
 
-interface Accounts extends Administration {
-  readonly register: Register
-}
+type Accounts = Administration & { readonly register: Register }
 
 await runCommand((argv) => {
   const run = choose(argv)
   return async (opened) => {
-    const parts = { ...opened, deps, passwords: createPasswords(), addEvent: eventAdder(deps) }
-    await run({ ...createAdministration(parts), register: createRegister(parts) })
+    const options = { ...opened, deps, passwords: createPasswords(), addEvent: eventAdder(deps) }
+    await run({ ...createAdministration(options), register: createRegister(options) })
   }
 })
 
@@ -48,11 +46,8 @@ function choose(argv: string[]): (accounts: Accounts) => Promise<void> {
 
 function parse(argv: string[]) {
   try {
-    const { positionals, values } = parseArgs({
-      args: argv,
-      allowPositionals: true,
-      options: { role: { type: 'string' } },
-    })
+    const options = { role: { type: 'string' } } as const
+    const { positionals, values } = parseArgs({ args: argv, allowPositionals: true, options })
     return { positionals, role: values.role }
   } catch {
     throw new CommandError(USAGE)
@@ -61,7 +56,7 @@ function parse(argv: string[]) {
 
 function asRole(text: string | undefined): UserRow['role'] {
   if (text === 'user' || text === 'operator') return text
-  throw new CommandError('A role is user or operator.')
+  throw new CommandError('The role must be user or operator.')
 }
 
 async function add({ register }: Accounts, email: string, role: UserRow['role']): Promise<void> {
