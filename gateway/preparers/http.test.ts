@@ -26,12 +26,12 @@ test('an answer is read, also after one that said 503', async () => {
 
 test('an answer of more than 1 MiB is cut off', async () => {
   const api = serve(() => new Response(new Uint8Array(1024 * 1024 + 1)))
-  expect(http.get(api.url).arrayBuffer()).rejects.toThrow('the answer has more than 1048576 bytes')
+  await expect(http.get(api.url).arrayBuffer()).rejects.toThrow('the answer has more than 1048576 bytes')
 })
 
 test('a redirect is not followed: it is refused', async () => {
   const api = serve((asked) => (asked === 1 ? Response.redirect('/elsewhere', 302) : Response.json({})))
-  expect(http.get(api.url).json()).rejects.toThrow()
+  await expect(http.get(api.url).json()).rejects.toThrow()
   expect(api.asked()).toBeLessThan(2)
 })
 
@@ -40,5 +40,5 @@ test('a caller that gives up is not kept waiting', async () => {
   const givenUp = new AbortController()
   const answer = http.get(api.url, { signal: givenUp.signal }).text()
   givenUp.abort(new Error('Given up.'))
-  expect(answer).rejects.toThrow()
+  await expect(answer).rejects.toThrow()
 })
