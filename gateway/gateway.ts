@@ -1,5 +1,4 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
-import { consumerComponent } from '@posta/common/consumer/consume.ts'
 import { asyncApi } from '@posta/common/messages/asyncapi.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
@@ -89,7 +88,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
         log,
       }),
       startRelay({ database, writer, lease, broker, log, deps }),
-      consumerComponent('results', () => receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps })),
+      receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps }),
     ],
   })
 }

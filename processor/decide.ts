@@ -1,4 +1,4 @@
-import type { Verdict } from '@posta/common/consumer/consume.ts'
+import type { Verdict } from '@posta/common/consumer/handler.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Performer } from '@posta/common/operations/contract.ts'

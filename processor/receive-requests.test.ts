@@ -24,7 +24,7 @@ async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}
   cleanups.push(() => results.close())
   const hand = requestsInHand()
   const metrics = new Registry()
-  receiveRequests({
+  const consumer = receiveRequests({
     broker: hand.broker,
     results,
     performers,
@@ -35,6 +35,7 @@ async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}
     firstPauseMs: 1,
     ...more,
   })
+  await consumer.start()
   return { ...hand, results, metrics }
 }
 

@@ -1,6 +1,7 @@
 // 3. A batch of requests: already stored? else perform; one write, one publish. Next: performers/convert.ts
-import type { Subscription } from '@posta/common/broker/broker.ts'
-import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
+import { consume } from '@posta/common/consumer/consume.ts'
+import type { ConsumeOptions, Received, Verdict } from '@posta/common/consumer/handler.ts'
+import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
 import { deadLettered, decide, type Effect, isPerformed, userDayKey } from './decide.ts'
@@ -9,7 +10,7 @@ import { type Request, readRequest, reply } from './request.ts'
 import type { Result, ResultSummary, Results } from './results/results.ts'
 
 export interface RequestsOptions
-  extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
+  extends Pick<ConsumeOptions<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
   readonly results: Results
   readonly performers: Performers
   readonly dailyLimitUsdE8: number
@@ -30,7 +31,7 @@ const MAX_RACES = 5
  * at the results comes before the totals: a total holds every result that was seen, and more only if the append will
  * tell.
  */
-export function receiveRequests(options: RequestsOptions): Subscription {
+export function receiveRequests(options: RequestsOptions): Consumer {
   const { broker, results, performers, dailyLimitUsdE8, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
@@ -93,6 +94,7 @@ export function receiveRequests(options: RequestsOptions): Subscription {
 
   return consume<Request>({
     ...options,
+    name: 'requests',
     group: groups.processor,
     topics: [topics.requests],
     read: readRequest,

@@ -1,6 +1,8 @@
 // 5. A result makes its operation terminal. Next: until.ts
-import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
-import { consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
+import type { Broker } from '@posta/common/broker/broker.ts'
+import { consume } from '@posta/common/consumer/consume.ts'
+import type { Received, Verdict } from '@posta/common/consumer/handler.ts'
+import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { type Decoded, decode, type Envelope } from '@posta/common/messages/envelope.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
@@ -38,11 +40,12 @@ export function receiveResults(options: {
   log: Logger
   metrics: Registry
   deps: Pick<Deps, 'monotonicMs' | 'now'>
-}): Subscription {
+}): Consumer {
   const { broker, writer, onCompleted, log, metrics, deps } = options
   const apply = writer.bulk(applyChanges)
 
   return consume<Change>({
+    name: 'results',
     broker,
     group: groups.gateway,
     topics: [topics.results],

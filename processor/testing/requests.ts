@@ -3,7 +3,7 @@ import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
-import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
+import { fakeBroker } from '@posta/common/testing/fake-broker.ts'
 
 // Requests, and a broker in the test's hands, for the tests of this folder.
 
@@ -69,7 +69,7 @@ export function repliesIn(messages: readonly Outgoing[]): Reply[] {
 
 /** A broker in the test's hands, to which it gives requests and from which it takes replies. */
 export function requestsInHand() {
-  const { broker, published, committed, failNextPublishes, losePartition, deliver } = createFakeBroker()
+  const { broker, published, committed, failNextPublishes, losePartition, deliver } = fakeBroker()
   let offset = 0
   let handledTo = 0
   return {
