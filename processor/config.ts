@@ -1,9 +1,4 @@
-import {
-  type BrokerConfig,
-  brokerContradiction,
-  brokerEntries,
-  resolveBrokerConfig,
-} from '@posta/common/broker/config.ts'
+import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
 import {
   type CommonConfig,
   commonEntries,
@@ -44,7 +39,7 @@ const entries = {
 
 /** @throws ConfigError with every fault. */
 export function readProcessorConfig(environment: Environment): ProcessorConfig {
-  const values = readConfig(entries, environment, brokerContradiction)
+  const values = readConfig(entries, environment, brokerFault)
   return {
     ...resolveConfig('processor', values),
     broker: resolveBrokerConfig(values, values.DATA_DIR),
