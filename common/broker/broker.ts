@@ -43,8 +43,8 @@ export interface Batch {
   /** In order, at least one. */
   readonly messages: readonly Delivered[]
   /**
-   * Aborts when this member loses the partition or closes: stop soon, and change nothing more where that is possible. All
-   * batches have the same signal from when the partition is assigned until it is lost.
+   * Aborts when this member loses the partition or closes: stop soon, and change nothing more where that is possible. It
+   * belongs to one assignment of the partition: all its batches have the same signal, and nothing else has it.
    */
   readonly signal: AbortSignal
   /**

@@ -7,7 +7,6 @@ import { createRetries, type Retries } from './retry.ts'
 
 /** What is known of a partition from its assignment to its loss. After that all that is not done is delivered again. */
 interface Assignment<Item> {
-  readonly signal: AbortSignal
   readonly retries: Retries<Item>
   /** Every message before this offset is done, dead or held. */
   handledTo: number
@@ -21,13 +20,11 @@ export function createDispatch<Item>(
   { waitOut }: Outages,
   setAside: SetAside<Item>,
 ): BatchHandler {
-  const assignments = new Map<string, Assignment<Item>>()
+  /** By the signal that aborts when the partition is lost. */
+  const assignments = new WeakMap<AbortSignal, Assignment<Item>>()
   const countRetry = countByTopic(options, 'posta_message_retries_total', 'Attempts at a message after the first.')
 
-  function assignmentOf({ topic, partition, messages, signal, commit }: Batch): Assignment<Item> {
-    const name = `${topic}/${partition}`
-    const known = assignments.get(name)
-    if (known?.signal === signal) return known
+  function assign({ messages, signal, commit }: Batch): Assignment<Item> {
     const retries: Retries<Item> = createRetries({
       ...options,
       signal,
@@ -40,14 +37,14 @@ export function createDispatch<Item>(
       // Not further than `handledTo`: what is behind it may still be in work, also before the oldest that is held.
       onReleased: () => commit(Math.min(assignment.handledTo, retries.oldest())),
     })
-    const assignment: Assignment<Item> = { signal, retries, handledTo: messages[0]?.offset ?? 0 }
-    assignments.set(name, assignment)
+    const assignment: Assignment<Item> = { retries, handledTo: messages[0]?.offset ?? 0 }
+    assignments.set(signal, assignment)
     return assignment
   }
 
   return async (batch) => {
     const { signal } = batch
-    const assignment = assignmentOf(batch)
+    const assignment = assignments.get(signal) ?? assign(batch)
     const { retries } = assignment
     const free: Received<Item>[] = []
     const dead: Dead<Item>[] = []
