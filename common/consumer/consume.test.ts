@@ -8,7 +8,7 @@ import { groups, topics } from '../messages/topics.ts'
 import { systemDeps } from '../service/deps.ts'
 import { createLog } from '../service/log.ts'
 import { eventually } from '../testing/eventually.ts'
-import { delivered, fakeBroker } from '../testing/fake-broker.ts'
+import { createFakeBroker, delivered } from '../testing/fake-broker.ts'
 import { consume } from './consume.ts'
 import type { ConsumeOptions, Received, Verdict } from './handler.ts'
 
@@ -16,7 +16,7 @@ const done: Verdict = { done: true }
 
 /** A consumer of texts, of which `poison` cannot be read. */
 async function start(handle: ConsumeOptions<string>['handle'], more: Partial<ConsumeOptions<string>> = {}) {
-  const fake = fakeBroker()
+  const fake = createFakeBroker()
   const consumer = consume<string>({
     name: 'requests',
     broker: fake.broker,

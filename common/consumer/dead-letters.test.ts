@@ -6,7 +6,7 @@ import type { Delivered, Outgoing } from '../messages/message.ts'
 import { groups, topics } from '../messages/topics.ts'
 import { systemDeps } from '../service/deps.ts'
 import { createLog } from '../service/log.ts'
-import { delivered, fakeBroker } from '../testing/fake-broker.ts'
+import { createFakeBroker, delivered } from '../testing/fake-broker.ts'
 import { createSetAside } from './dead-letters.ts'
 import type { ConsumeOptions } from './handler.ts'
 import { createOutages } from './outages.ts'
@@ -14,7 +14,7 @@ import { createOutages } from './outages.ts'
 const { signal } = new AbortController()
 
 function setAsideWith(onDead?: ConsumeOptions<string>['onDead']) {
-  const fake = fakeBroker()
+  const fake = createFakeBroker()
   const options: ConsumeOptions<string> = {
     name: 'requests',
     broker: fake.broker,

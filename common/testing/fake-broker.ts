@@ -5,11 +5,11 @@ import { topics } from '../messages/topics.ts'
 /**
  * For tests: a broker with one subscriber, to which the test delivers. It keeps what is published, and fails when told to.
  * @example
- * const { broker, deliver, published } = fakeBroker()
+ * const { broker, deliver, published } = createFakeBroker()
  * await receiveRequests({ broker, ...others }).start()
  * await deliver([delivered(0, 'ana', 'a request')])
  */
-export function fakeBroker() {
+export function createFakeBroker() {
   const published: Outgoing[] = []
   const handler = Promise.withResolvers<BatchHandler>()
   const lost = new AbortController()

@@ -1,4 +1,4 @@
-// 7. Every message becomes an event that can be asked for. Last of the way
+// 8. Stores every message as an event, in the chain of its partition. The way ends here.
 import { consume } from '@posta/common/consumer/consume.ts'
 import type { ConsumeOptions, Handler } from '@posta/common/consumer/handler.ts'
 import type { Consumer } from '@posta/common/consumer/subscription.ts'
