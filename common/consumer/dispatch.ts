@@ -5,7 +5,7 @@ import { countByTopic } from './metrics.ts'
 import type { Outages } from './outages.ts'
 import { createRetries, type Retries } from './retry.ts'
 
-/** What is known of a partition from its assignment to its loss. After that all that is not done is delivered again. */
+/** What is known of a partition while it is assigned. After its loss everything that is not committed is delivered again. */
 interface Assignment<Item> {
   readonly retries: Retries<Item>
   /** Every message before this offset is done, dead or held. */
@@ -14,7 +14,7 @@ interface Assignment<Item> {
 
 const NO_VERDICT: Verdict = { retry: 'The handler gave no verdict.' }
 
-/** Reads each batch, gives the handler what waits for no other message, and carries out its verdicts. */
+/** Reads the messages of a batch, handles those whose key is not held, and carries out the verdicts. */
 export function createDispatch<Item>(
   options: ConsumeOptions<Item> & { readonly firstPauseMs: number },
   { waitOut }: Outages,
@@ -34,7 +34,7 @@ export function createDispatch<Item>(
       },
       setAside: (received, reason) => setAside([{ message: received.message, reason, received }], signal),
       onRetry: (message) => countRetry(message.topic),
-      // Not further than `handledTo`: what is behind it may still be in work, also before the oldest that is held.
+      // Not past `handledTo`: the messages after it may still be in work.
       onReleased: () => commit(Math.min(assignment.handledTo, retries.oldest())),
     })
     const assignment: Assignment<Item> = { retries, handledTo: messages[0]?.offset ?? 0 }
@@ -62,7 +62,7 @@ export function createDispatch<Item>(
       if ('dead' in verdict) dead.push({ message: received.message, reason: verdict.dead, received })
     }
     await setAside(dead, signal)
-    // Not before: what waits behind a dead message of its key is handled after it is set aside.
+    // Not before: what waits behind a dead message of its key is handled once that one is set aside.
     for (const begin of retry) begin()
     await retries.room()
 

@@ -3,11 +3,11 @@ import type { Logger } from '../service/log.ts'
 
 const LONGEST_PAUSE_MS = 2000
 
-/** A failing broker or store says nothing about a message: whoever needs it waits. */
+/** While the broker or a store is failing, work on messages waits: that is no verdict on a message. */
 export interface Outages {
   /** Repeats `work`, after growing pauses, until it does not throw. @throws once `signal` has aborted */
   waitOut<Result>(work: () => Promise<Result>, signal: AbortSignal): Promise<Result>
-  /** Whether anyone waits. */
+  /** Whether any work waits. */
   ongoing(): boolean
 }
 
@@ -24,7 +24,7 @@ export function createOutages({ log, firstPauseMs }: { log: Logger; firstPauseMs
             return await work()
           } catch (error) {
             waiting.add(pauses)
-            log.warn({ err: error, pauseMs: pauses.pauseMs }, 'the broker or a store fails: the partition waits')
+            log.warn({ err: error, pauseMs: pauses.pauseMs }, 'the broker or a store is failing: the partition waits')
             await pauses.pause(signal)
           }
         }

@@ -3,7 +3,6 @@ import { topicSettings, topics } from '../../messages/topics.ts'
 import { type Clock, systemClock } from '../../service/clock.ts'
 import { within } from '../../service/deadline.ts'
 import { createLog, type Logger } from '../../service/log.ts'
-import { repeat } from '../../service/repeat.ts'
 import { type Broker, MessageTooLarge, type Subscription } from '../broker.ts'
 import { type EmbeddedFile, openFile } from './file.ts'
 import { startMember } from './member.ts'
@@ -13,20 +12,21 @@ const PING_LIMIT_MS = 3000
 const GRACE_MS = 5000
 /** About what a small message takes in memory besides its bytes. */
 const OVERHEAD_BYTES = 500
+const DELETE_EVERY_MS = 60_000
 const MAX_BYTES = 8 * 1024 ** 3
 
 /**
  * A broker in one SQLite file, for the processes of one machine: nothing to install, as durable as the disk.
  *
- * - Each topic has one partition. In each group one member works on it while others stand by: they follow at once when it
- *   closes, and within 5 s when it dies.
+ * - Each topic has one partition. One member of a group works on it while the others stand by. One of them takes over at
+ *   once when it closes, and within 5 s when it dies.
  * - What callers in one process publish at the same time is one transaction. Members in the same process get it at once,
  *   others within 10 ms.
  * - A message is kept for its topic's `retentionMs`, and longer until every group that ever read the topic has committed
  *   it. A group that stays away keeps what it has not read.
  * - The file holds at most `maxBytes`, 8 GiB. From half of it on, a message goes as soon as every group has committed it.
- *   When it is full, new work is refused: requests, and events of their own. What follows from messages that are here
- *   still enters, results and dead letters, so that the groups can catch up.
+ *   When it is full, new work is refused: requests, and events without anything else. Results and dead letters are still
+ *   taken, since without them no group could catch up.
  *
  * @throws Error where the file cannot be opened, or is not a broker's
  */
@@ -43,22 +43,24 @@ export function openEmbedded(options: {
   )
   const subscriptions = new Set<Subscription>()
   const publishing = new Set<Promise<unknown>>()
-  const deletion = repeat({
-    name: 'broker',
-    everyMs: 60_000,
-    tasks: [{ name: 'delete old messages', run: (signal) => deleteOld(file, deps.now(), maxBytes, signal) }],
-    log,
-  })
-  void deletion.start?.()
+  const closing = new AbortController()
+  let deleting: Promise<void> | undefined
+  const deletion = setInterval(() => {
+    deleting = deleteOld(file, deps.now(), maxBytes, closing.signal).catch((error: unknown) =>
+      log.warn({ err: error }, 'old messages could not be deleted'),
+    )
+  }, DELETE_EVERY_MS)
   let closed: Promise<void> | undefined
   let isDrained = false
 
-  function refuseIf(isClosed: boolean): void {
-    if (isClosed) throw new Error('The broker has been closed.')
+  function refuseIf(isOver: boolean): void {
+    if (isOver) throw new Error('The broker has been closed.')
   }
 
   async function close(): Promise<void> {
-    await Promise.all([deletion.close?.(GRACE_MS), ...Array.from(subscriptions, ({ close }) => close())])
+    clearInterval(deletion)
+    closing.abort()
+    await Promise.all([deleting, ...Array.from(subscriptions, ({ close }) => close())])
     // Not before: a handler that may finish may publish.
     isDrained = true
     await Promise.allSettled(publishing)
@@ -74,28 +76,28 @@ export function openEmbedded(options: {
       }
       if (messages.length === 0) return []
       if (isNewWork(messages) && file.usedBytes() >= maxBytes)
-        throw new Error("The broker's file is full: a group has not read what it holds, or there is more than it can.")
+        throw new Error("The broker's file is full: a group does not read its messages, or reads them too slowly.")
       const published = append(file, messages, deps.now())
       publishing.add(published)
       return published.finally(() => publishing.delete(published))
     },
 
     async subscribe(group, to, handle) {
-      refuseIf(closed !== undefined)
+      refuseIf(closing.signal.aborted)
       await file.write(() => {
         for (const topic of to) enter.run(group, topic, file.messages(topic).oldest())
       })
-      refuseIf(closed !== undefined)
+      refuseIf(closing.signal.aborted)
       const members = to.map((topic) => startMember({ file, group, topic, handle, deps, log }))
       const ended = Promise.withResolvers<void>()
-      let closing: Promise<unknown> | undefined
+      let leaving: Promise<unknown> | undefined
       const subscription: Subscription = {
         state: () => (members.some(({ state }) => state() === 'recovering') ? 'recovering' : 'running'),
         ended: ended.promise,
         lag: () => members.flatMap(({ lag }) => lag()),
         async close(graceMs = GRACE_MS) {
-          closing ??= Promise.all(members.map((member) => member.close(graceMs)))
-          await closing
+          leaving ??= Promise.all(members.map((member) => member.close(graceMs)))
+          await leaving
           subscriptions.delete(subscription)
           ended.resolve()
         },
@@ -106,7 +108,7 @@ export function openEmbedded(options: {
     },
 
     async ping() {
-      refuseIf(closed !== undefined)
+      refuseIf(closing.signal.aborted)
       await within(
         file.write(() => {}),
         PING_LIMIT_MS,

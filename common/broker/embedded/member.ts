@@ -22,13 +22,13 @@ export interface Member {
   close(graceMs: number): Promise<void>
 }
 
-/** The time in which this member holds the lease. */
+/** The state of a member while it holds the lease. */
 interface Tenure {
   readonly epoch: number
   readonly lost: AbortController
   /** The committed offset. */
   committed: number
-  /** The offset of what is delivered next. After a throw it is the committed offset again. */
+  /** The offset that is delivered next. After a throw it is the committed offset again. */
   position: number
 }
 
@@ -40,9 +40,9 @@ export function startMember(options: {
   deps: Clock
   log: Logger
 }): Member {
-  const { file, group, topic, handle, deps } = options
+  const { file, group, topic, handle } = options
   const log = options.log.child({ group, topic })
-  const lease = openLease(file, group, topic, deps)
+  const lease = openLease({ ...options, log })
   const messages = file.messages(topic)
   const closing = new AbortController()
   const joined = Promise.withResolvers<void>()
@@ -59,7 +59,7 @@ export function startMember(options: {
 
   async function run(): Promise<void> {
     while (!closing.signal.aborted) {
-      // Before it looks for messages, so that it misses none that come meanwhile.
+      // Made before the look, so that a wake during the look is not lost.
       woken = Promise.withResolvers()
       try {
         if (tenure?.lost.signal.aborted) tenure = undefined
@@ -75,7 +75,10 @@ export function startMember(options: {
         if (tenure) tenure.position = tenure.committed
         if (tenure?.lost.signal.aborted || closing.signal.aborted) continue
         isFailing = true
-        log.error({ err: error, pauseMs: pauses.pauseMs }, 'failed: all from the committed offset is delivered again')
+        log.error(
+          { err: error, pauseMs: pauses.pauseMs },
+          'delivery failed: everything from the committed offset is delivered again',
+        )
         await pauses.pause(closing.signal)
       }
     }
@@ -83,10 +86,7 @@ export function startMember(options: {
 
   async function take(): Promise<Tenure | undefined> {
     const taken = await lease.take()
-    if (!taken) return undefined
-    if (taken.fromSilent) log.warn('took over from a member that fell silent')
-    const { epoch, next } = taken
-    return { epoch, lost: new AbortController(), committed: next, position: next }
+    return taken && { ...taken, lost: new AbortController(), position: taken.committed }
   }
 
   /** False if there is no message to deliver. */
@@ -148,7 +148,7 @@ export function startMember(options: {
     woken.resolve()
   }
 
-  /** Resolves when the handler has ended, or ignores that it must. */
+  /** Waits for the handler, aborts it after `graceMs`, and leaves it behind if it ignores that. */
   async function finish(graceMs: number): Promise<void> {
     await within(done, graceMs, 'The handler').catch(() => {
       tenure?.lost.abort()
