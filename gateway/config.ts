@@ -1,9 +1,4 @@
-import {
-  type BrokerConfig,
-  brokerContradiction,
-  brokerEntries,
-  resolveBrokerConfig,
-} from '@posta/common/broker/config.ts'
+import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
 import {
   type CommonConfig,
   commonEntries,
@@ -46,7 +41,7 @@ const entries = {
 
 /** @throws ConfigError with every fault. */
 export function readGatewayConfig(environment: Environment): GatewayConfig {
-  const values = readConfig(entries, environment, brokerContradiction)
+  const values = readConfig(entries, environment, brokerFault)
   const common = resolveConfig('gateway', values)
   return {
     ...common,

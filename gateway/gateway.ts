@@ -1,5 +1,4 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
-import { consumerComponent } from '@posta/common/consumer/consume.ts'
 import { asyncApi } from '@posta/common/messages/asyncapi.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
@@ -78,7 +77,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
       maintenance({ lease, writer, keys, deps, log }),
       signCheckpoints({ url: config.auditUrl, issuer, database, writer, lease, keys, deps, log }),
       startRelay({ database, writer, lease, broker, log, deps }),
-      consumerComponent('results', () => receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps })),
+      receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps }),
     ],
   })
 }

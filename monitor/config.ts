@@ -1,9 +1,4 @@
-import {
-  type BrokerConfig,
-  brokerContradiction,
-  brokerEntries,
-  resolveBrokerConfig,
-} from '@posta/common/broker/config.ts'
+import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
 import {
   type CommonConfig,
   commonEntries,
@@ -24,7 +19,7 @@ const entries = { ...commonEntries, ...brokerEntries, MONITOR_STORE_URL: v.optio
 
 /** @throws ConfigError with every fault. */
 export function readMonitorConfig(environment: Environment): MonitorConfig {
-  const values = readConfig(entries, environment, brokerContradiction)
+  const values = readConfig(entries, environment, brokerFault)
   return {
     ...resolveConfig('monitor', values),
     broker: resolveBrokerConfig(values, values.DATA_DIR),

@@ -1,5 +1,4 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
-import { consumerComponent } from '@posta/common/consumer/consume.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
@@ -61,17 +60,7 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
       { name: 'broker', check: broker.ping, close: broker.close },
       finishDecisions({ deadLetters, decisions, log }),
       retention({ store, trustedHeads, deps, log }),
-      consumerComponent('events', () =>
-        receiveEvents({
-          broker,
-          append: createAppend(events),
-          deadLetters,
-          onStored: stream.wake,
-          log,
-          metrics,
-          deps,
-        }),
-      ),
+      receiveEvents({ broker, append: createAppend(events), deadLetters, onStored: stream.wake, log, metrics, deps }),
     ],
   })
 }

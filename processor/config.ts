@@ -1,9 +1,4 @@
-import {
-  type BrokerConfig,
-  brokerContradiction,
-  brokerEntries,
-  resolveBrokerConfig,
-} from '@posta/common/broker/config.ts'
+import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
 import type { Limit } from '@posta/common/operations/contract.ts'
 import { type LimitVariable, limits } from '@posta/common/operations/limits.ts'
 import {
@@ -61,7 +56,7 @@ const entries = {
 
 /** @throws ConfigError with every fault. */
 export function readProcessorConfig(environment: Environment): ProcessorConfig {
-  const values = readConfig(entries, environment, brokerContradiction)
+  const values = readConfig(entries, environment, brokerFault)
   return {
     ...resolveConfig('processor', values),
     broker: resolveBrokerConfig(values, values.DATA_DIR),

@@ -1,5 +1,5 @@
 // 4. Decides what becomes of each request: a pure function. Next: performers/convert.ts
-import type { Verdict } from '@posta/common/consumer/consume.ts'
+import type { Verdict } from '@posta/common/consumer/handler.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import { type Contract, type LimitState, type Performer, periodOf } from '@posta/common/operations/contract.ts'

@@ -1,5 +1,4 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
-import { consumerComponent } from '@posta/common/consumer/consume.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
@@ -32,7 +31,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
       { name: 'store', check: results.ping, close: results.close },
       { name: 'broker', check: broker.ping, close: broker.close },
       maintenance({ results, deps, log }),
-      consumerComponent('requests', () => receiveRequests({ broker, results, performers, bounds, log, metrics, deps })),
+      receiveRequests({ broker, results, performers, bounds, log, metrics, deps }),
     ],
   })
 }

@@ -26,7 +26,7 @@ async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}
   cleanups.push(() => results.close())
   const requests = createFakeRequests()
   const metrics = new Registry()
-  receiveRequests({
+  const consumer = receiveRequests({
     broker: requests.broker,
     results,
     performers,
@@ -37,6 +37,7 @@ async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}
     firstPauseMs: 1,
     ...more,
   })
+  await consumer.start()
   return { ...requests, results, metrics }
 }
 

@@ -1,6 +1,7 @@
 // 3. Takes a batch of requests: reads what is stored, decides, stores, publishes the replies. Next: decide.ts
-import type { Subscription } from '@posta/common/broker/broker.ts'
-import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
+import { consume } from '@posta/common/consumer/consume.ts'
+import type { ConsumeOptions, Received, Verdict } from '@posta/common/consumer/handler.ts'
+import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
 import { allowanceOf, deadLettered, decide, type Effect } from './decide.ts'
@@ -9,7 +10,7 @@ import { type Request, readRequest, toReply } from './request-reply.ts'
 import { allowanceKey, type Result, type Results } from './results/results.ts'
 
 export interface RequestsOptions
-  extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
+  extends Pick<ConsumeOptions<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
   readonly results: Results
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
@@ -30,7 +31,7 @@ const MAX_DECISIONS = 5
  * result that depends on a total which is no longer true. The batch is then decided again. The results are read before the
  * totals: a total includes every result that was read, and if it includes others, `append` stops.
  */
-export function receiveRequests(options: RequestsOptions): Subscription {
+export function receiveRequests(options: RequestsOptions): Consumer {
   const { broker, results, performers, bounds, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
@@ -89,6 +90,7 @@ export function receiveRequests(options: RequestsOptions): Subscription {
 
   return consume<Request>({
     ...options,
+    name: 'requests',
     group: groups.processor,
     topics: [topics.requests],
     read: readRequest,

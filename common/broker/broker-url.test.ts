@@ -1,15 +1,16 @@
 import { describe, expect, test } from 'bun:test'
-import { credentialsFault, type KafkaAddress, parseBrokerUrl } from './broker-url.ts'
+import { type Credentials, parseBrokerUrl } from './broker-url.ts'
 
-describe('parseBrokerUrl', () => {
-  const kafka = (url: string) => {
-    const parsed = parseBrokerUrl(url)
-    if ('fault' in parsed) throw new Error(parsed.fault)
-    return parsed.address
-  }
+const addressOf = (url: string, credentials: Credentials = {}) => {
+  const parsed = parseBrokerUrl(url, credentials)
+  if ('fault' in parsed) throw new Error(parsed.fault)
+  return parsed.address
+}
 
+describe('a broker URL', () => {
   test('reads hosts, ports and parameters', () => {
-    expect(kafka('kafka://a.example:19092,b-1:9093,10.0.0.7?tls=true&sasl=scram-sha-512')).toEqual({
+    const url = 'kafka://a.example:19092,b-1:9093,10.0.0.7?tls=true&sasl=scram-sha-512'
+    expect(addressOf(url, { username: 'ana', password: 'secret' })).toEqual({
       kind: 'kafka',
       brokers: [
         { host: 'a.example', port: 19092 },
@@ -22,17 +23,17 @@ describe('parseBrokerUrl', () => {
   })
 
   test('without parameters there is neither TLS nor SASL', () => {
-    expect(kafka('kafka://localhost')).toEqual({
+    expect(addressOf('kafka://localhost')).toEqual({
       kind: 'kafka',
       brokers: [{ host: 'localhost', port: 9092 }],
       tls: false,
       sasl: undefined,
     })
-    expect(kafka('kafka://localhost/?tls=false')).toEqual(kafka('kafka://localhost'))
+    expect(addressOf('kafka://localhost/?tls=false')).toEqual(addressOf('kafka://localhost'))
   })
 
   test('takes an IPv6 address in brackets, with and without a port', () => {
-    expect(kafka('kafka://[::1]:1234,[2001:db8::2]')).toMatchObject({
+    expect(addressOf('kafka://[::1]:1234,[2001:db8::2]')).toMatchObject({
       brokers: [
         { host: '::1', port: 1234 },
         { host: '2001:db8::2', port: 9092 },
@@ -41,8 +42,8 @@ describe('parseBrokerUrl', () => {
   })
 
   test('a file URL names a path', () => {
-    expect(kafka('file:/var/lib/posta/broker.db')).toEqual({ kind: 'file', path: '/var/lib/posta/broker.db' })
-    expect(kafka('file:///var/lib/posta/broker.db')).toEqual({ kind: 'file', path: '/var/lib/posta/broker.db' })
+    expect(addressOf('file:/var/lib/posta/broker.db')).toEqual({ kind: 'file', path: '/var/lib/posta/broker.db' })
+    expect(addressOf('file:///var/lib/posta/broker.db')).toEqual({ kind: 'file', path: '/var/lib/posta/broker.db' })
   })
 
   test.each([
@@ -67,28 +68,32 @@ describe('parseBrokerUrl', () => {
     ['kafka://a?sasl=', 'sasl must be one of'],
     ['kafka://a?__proto__=1', 'unknown parameter, __proto__'],
   ])('%s is refused with its reason', (url, reason) => {
-    expect(parseBrokerUrl(url)).toEqual({ fault: expect.stringContaining(reason) })
+    expect(parseBrokerUrl(url, {})).toEqual({ fault: expect.stringMatching(/^BROKER_URL: /) })
+    expect(parseBrokerUrl(url, {})).toEqual({ fault: expect.stringContaining(reason) })
   })
 
   test('credentials in the URL are refused without being repeated', () => {
-    const parsed = parseBrokerUrl('kafka://me:hunter2@a:9092')
+    const parsed = parseBrokerUrl('kafka://me:hunter2@a:9092', {})
     expect(parsed).toEqual({ fault: expect.stringContaining('BROKER_USERNAME and BROKER_PASSWORD') })
     expect(JSON.stringify(parsed)).not.toContain('hunter2')
   })
 })
 
-describe('credentialsFault', () => {
-  const address = (sasl?: KafkaAddress['sasl']): KafkaAddress => ({ kind: 'kafka', brokers: [], tls: true, sasl })
+describe('credentials', () => {
+  const fault = (query: string, credentials: Credentials) => {
+    const parsed = parseBrokerUrl(`kafka://a${query}`, credentials)
+    return 'fault' in parsed ? parsed.fault : undefined
+  }
 
-  test('SASL needs both a name and a password, and without SASL there may be neither', () => {
-    expect(credentialsFault(address('plain'), { username: 'a', password: 'b' })).toBeUndefined()
-    expect(credentialsFault(address('plain'), {})).toContain('BROKER_USERNAME and BROKER_PASSWORD: must be set')
-    expect(credentialsFault(address('plain'), { username: 'a' })).toStartWith('BROKER_PASSWORD: must be set')
-    expect(credentialsFault(address(), {})).toBeUndefined()
-    expect(credentialsFault(address(), { password: 'b' })).toContain('must say sasl=')
+  test('are both needed with SASL, and refused without', () => {
+    expect(fault('?sasl=plain', { username: 'a', password: 'b' })).toBeUndefined()
+    expect(fault('?sasl=plain', {})).toStartWith('BROKER_USERNAME and BROKER_PASSWORD: must be set')
+    expect(fault('?sasl=plain', { username: 'a' })).toStartWith('BROKER_PASSWORD: must be set')
+    expect(fault('', {})).toBeUndefined()
+    expect(fault('', { password: 'b' })).toStartWith('BROKER_URL: must say sasl=')
   })
 
-  test('a file asks for no credentials', () => {
-    expect(credentialsFault({ kind: 'file', path: '/a' }, { password: 'b' })).toBeUndefined()
+  test('may be set although a file needs none', () => {
+    expect(addressOf('file:/a', { password: 'b' })).toEqual({ kind: 'file', path: '/a' })
   })
 })

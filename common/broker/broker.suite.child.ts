@@ -2,7 +2,7 @@ import { writeSync } from 'node:fs'
 import type { Group, Topic } from '../messages/topics.ts'
 import type { Broker } from './broker.ts'
 
-/** How another process opens the same broker: it calls the export `open` of `module` with `options`, which are JSON. */
+/** How another process opens the same broker: it calls the function `open` of `module` with `options`, which are JSON. */
 export interface ChildTarget {
   /** The file's absolute path. */
   readonly module: string
@@ -10,13 +10,13 @@ export interface ChildTarget {
   readonly options: unknown
 }
 
-/** What a child of the suite does. It ends when its standard input does, so that none outlives the tests. */
+/** What a child process does. It ends when its standard input ends, so that none outlives the tests. */
 export type ChildTask =
-  /** Publishes the texts under one key, in one call, writes their places, and dies by SIGKILL at once. */
+  /** Publishes the texts under one key, in one call, writes their positions, and sends itself SIGKILL. */
   | { readonly publish: { readonly topic: Topic; readonly key: string; readonly texts: readonly string[] } }
   /**
-   * Writes `open`, then each message's place and text. With `hang` the handler then waits for a line on standard input,
-   * commits, and writes `resumed`.
+   * Writes `open` once it has subscribed, and the position and text of each message. With `hang` the handler then waits for
+   * a line on standard input, commits, and writes `resumed`.
    */
   | { readonly subscribe: { readonly group: Group; readonly topics: readonly Topic[]; readonly hang: boolean } }
 
@@ -31,8 +31,8 @@ const broker: Broker = await (await import(target.module))[target.open](target.o
 
 if ('publish' in task) {
   const { topic, key, texts } = task.publish
-  const places = await broker.publish(texts.map((text) => ({ topic, key, value: Buffer.from(text), headers: [] })))
-  for (const place of places) write(place)
+  const positions = await broker.publish(texts.map((text) => ({ topic, key, value: Buffer.from(text), headers: [] })))
+  for (const position of positions) write(position)
   process.kill(process.pid, 'SIGKILL')
 } else {
   const { group, topics, hang } = task.subscribe

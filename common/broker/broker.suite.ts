@@ -5,23 +5,23 @@ import { type Group, groups, type Topic, topicSettings, topics } from '../messag
 import type { ChildTarget, ChildTask } from './broker.suite.child.ts'
 import { type Batch, type BatchHandler, type Broker, MessageTooLarge } from './broker.ts'
 
-/** A broker's server or file, with no topic, message or group offset in it yet. */
+/** A new server or file of a broker, without topics, messages and offsets. */
 export interface Fresh {
-  /** A client of its own, as each service opens one. */
+  /** Opens a client of its own, as each service does. */
   open(): Broker | Promise<Broker>
   readonly child: ChildTarget
-  /** After every client and child has gone. */
+  /** Called after every client and child has ended. */
   dispose(): void | Promise<void>
 }
 
 export interface Traits {
-  /** Within this time, from its SIGKILL, a member that died is replaced by one that stands by. */
+  /** How long after its SIGKILL a member is replaced by one that stands by, at most. */
   readonly takeoverMs: number
-  /** Several members of a group work at the same time, each on its share of the partitions. */
+  /** Whether the members of a group share its partitions. If not, one works while the others stand by. */
   readonly membersShare: boolean
 }
 
-/** Every promise of the port (broker.ts), as tests. `fresh` is called for each test: nothing passes from one to the next. */
+/** The promises of the port (broker.ts) as tests. Each test gets its own server or file from `fresh`. */
 export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>, traits: Traits): void {
   const timeoutMs = 30_000 + 2 * traits.takeoverMs
 
@@ -34,7 +34,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
   }
 
   describe(`${name} keeps the broker's promises:`, () => {
-    promise('a message reaches a group with its key, value, headers and place', async ({ open }) => {
+    promise('a message reaches a group with its key, value, headers and position', async ({ open }) => {
       const broker = await open()
       const headers: Header[] = [
         ['ce_id', Buffer.from('1')],
@@ -44,17 +44,17 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       ]
       const value = Uint8Array.from({ length: 256 }, (_, byte) => byte)
       const before = Date.now()
-      const [place] = await broker.publish([{ topic: topics.requests, key: 'ключ', value, headers }])
+      const [position] = await broker.publish([{ topic: topics.requests, key: 'ключ', value, headers }])
       const got = await subscribe(broker, groups.processor, [topics.requests])
       const [message] = await got.atLeast(1)
       expect(Buffer.from(message?.key ?? []).toString()).toBe('ключ')
       expect(Buffer.from(message?.value ?? [])).toEqual(Buffer.from(value))
-      // Order is promised for what repeats a name; between names it means nothing.
+      // Only headers of the same name keep their order.
       for (const name of new Set(headers.map(([each]) => each))) {
         expect(valuesOf(message?.headers, name)).toEqual(valuesOf(headers, name))
       }
       expect(message?.headers).toHaveLength(headers.length)
-      expect(placeOf(message)).toEqual(placeOf(place))
+      expect(positionOf(message)).toEqual(positionOf(position))
       expect(Math.abs((message?.timestampMs ?? 0) - before)).toBeLessThan(60_000)
     })
 
@@ -66,49 +66,55 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(message?.value).toHaveLength(0)
     })
 
-    promise('publish tells the place of each message, in the order given, over topics and keys', async ({ open }) => {
-      const broker = await open()
-      const outgoing = Array.from({ length: 200 }, (_, i) =>
-        small(`key-${i % 17}`, `message ${i}`, i % 3 === 0 ? topics.events : topics.requests),
-      )
-      const published = new Map<string, string>()
-      const record = (messages: readonly Outgoing[], places: readonly RecordPosition[]) => {
-        expect(places.map((place) => place.topic)).toEqual(messages.map((message) => message.topic))
-        places.forEach((place, i) => {
-          published.set(placeOf(place), textOf(messages[i]))
-        })
-      }
-      const [first, second] = [outgoing.slice(0, 120), outgoing.slice(120)]
-      const both = await Promise.all([broker.publish(first), broker.publish(second)])
-      record(first, both[0])
-      record(second, both[1])
-      expect(published.size).toBe(200)
-      const got = await subscribe(broker, groups.monitor, [topics.events, topics.requests])
-      const messages = await got.atLeast(200)
-      expect(new Map(messages.map((message) => [placeOf(message), textOf(message)]))).toEqual(published)
-    })
+    promise(
+      'publish resolves with the position of each message, in the order given, over topics and keys',
+      async ({ open }) => {
+        const broker = await open()
+        const outgoing = Array.from({ length: 200 }, (_, i) =>
+          small(`key-${i % 17}`, `message ${i}`, i % 3 === 0 ? topics.events : topics.requests),
+        )
+        const published = new Map<string, string>()
+        const record = (messages: readonly Outgoing[], positions: readonly RecordPosition[]) => {
+          expect(positions.map((position) => position.topic)).toEqual(messages.map((message) => message.topic))
+          positions.forEach((position, i) => {
+            published.set(positionOf(position), textOf(messages[i]))
+          })
+        }
+        const [first, second] = [outgoing.slice(0, 120), outgoing.slice(120)]
+        const both = await Promise.all([broker.publish(first), broker.publish(second)])
+        record(first, both[0])
+        record(second, both[1])
+        expect(published.size).toBe(200)
+        const got = await subscribe(broker, groups.monitor, [topics.events, topics.requests])
+        const messages = await got.atLeast(200)
+        expect(new Map(messages.map((message) => [positionOf(message), textOf(message)]))).toEqual(published)
+      },
+    )
 
-    promise('publishing nothing resolves with no places', async ({ open }) => {
+    promise('publishing no messages resolves with no positions', async ({ open }) => {
       expect(await (await open()).publish([])).toEqual([])
     })
 
-    promise('messages of one key arrive in the order of the calls, also of calls that overlap', async ({ open }) => {
-      const broker = await open()
-      const got = await subscribe(broker, groups.processor, [topics.requests])
-      const keys = ['a', 'b', 'c', 'd', 'e']
-      const calls = Array.from({ length: 60 }, (_, call) =>
-        broker.publish(keys.flatMap((key) => [small(key, `${2 * call}`), small(key, `${2 * call + 1}`)])),
-      )
-      await Promise.all(calls)
-      const messages = await got.atLeast(600)
-      for (const key of keys) {
-        const numbers = messages.filter((message) => keyOf(message) === key).map((message) => Number(textOf(message)))
-        expect(numbers).toEqual(Array.from({ length: 120 }, (_, i) => i))
-      }
-    })
+    promise(
+      'messages of one key arrive in the order in which publish was called, also where calls overlap',
+      async ({ open }) => {
+        const broker = await open()
+        const got = await subscribe(broker, groups.processor, [topics.requests])
+        const keys = ['a', 'b', 'c', 'd', 'e']
+        const calls = Array.from({ length: 60 }, (_, call) =>
+          broker.publish(keys.flatMap((key) => [small(key, `${2 * call}`), small(key, `${2 * call + 1}`)])),
+        )
+        await Promise.all(calls)
+        const messages = await got.atLeast(600)
+        for (const key of keys) {
+          const numbers = messages.filter((message) => keyOf(message) === key).map((message) => Number(textOf(message)))
+          expect(numbers).toEqual(Array.from({ length: 120 }, (_, i) => i))
+        }
+      },
+    )
 
     promise(
-      'one handler at a time works on a partition, and batches follow each other without a gap',
+      'a partition has one handler at a time, and its batches follow each other without a gap',
       async ({ open }) => {
         const broker = await open()
         const running = new Map<string, number>()
@@ -138,7 +144,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
-    promise('a topic whose handler waits does not hold up another one', async ({ open }) => {
+    promise('a handler that waits in one topic does not hold up another topic', async ({ open }) => {
       const broker = await open()
       const gate = Promise.withResolvers<void>()
       const got = await subscribe(broker, groups.monitor, [topics.requests, topics.events], async ({ topic }) => {
@@ -165,7 +171,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(batches.length).toBeLessThan(300)
     })
 
-    promise('a group that is new starts at the oldest message', async ({ open }) => {
+    promise('a new group begins at the oldest message', async ({ open }) => {
       const broker = await open()
       await broker.publish([small('a', 'before 1'), small('a', 'before 2')])
       const got = await subscribe(broker, groups.monitor, [topics.requests])
@@ -184,7 +190,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await two.atLeast(50)).map(textOf)).toEqual(texts)
     })
 
-    promise('what one process published reaches a subscriber in another', async ({ open, startChild }) => {
+    promise('what one process publishes reaches a subscriber in another', async ({ open, startChild }) => {
       const broker = await open()
       const child = startChild({ subscribe: { group: groups.processor, topics: [topics.requests], hang: false } })
       await child.lines(1)
@@ -192,23 +198,26 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await child.lines(2))[1]).toMatchObject({ text: 'across', topic: topics.requests })
     })
 
-    promise('what a handler throws back is delivered again, in order, until it resolves', async ({ open }) => {
-      const broker = await open()
-      let trouble = true
-      const attempts: string[][] = []
-      const got = await subscribe(broker, groups.processor, [topics.requests], async ({ messages }) => {
-        attempts.push(messages.map(textOf))
-        if (trouble) throw new Error('The store is down (this test makes it so).')
-      })
-      await broker.publish([small('a', '1'), small('a', '2')])
-      await eventually(() => attempts.length >= 2 && got.subscription.state() === 'recovering', 'it recovers')
-      expect(got.subscription.lag().reduce((sum, { lag }) => sum + lag, 0)).toBeGreaterThan(0)
-      trouble = false
-      await broker.publish([small('a', '3')])
-      expect((await got.atLeast(3)).map(textOf)).toEqual(['1', '2', '3'])
-      await eventually(() => got.subscription.state() === 'running', 'it runs again')
-      for (const attempt of attempts.slice(0, -2)) expect(attempt[0]).toBe('1')
-    })
+    promise(
+      'after a throw of the handler the same messages are delivered again, in order, until it resolves',
+      async ({ open }) => {
+        const broker = await open()
+        let isDown = true
+        const attempts: string[][] = []
+        const got = await subscribe(broker, groups.processor, [topics.requests], async ({ messages }) => {
+          attempts.push(messages.map(textOf))
+          if (isDown) throw new Error('The store is down (this test makes it so).')
+        })
+        await broker.publish([small('a', '1'), small('a', '2')])
+        await eventually(() => attempts.length >= 2 && got.subscription.state() === 'recovering', 'it is recovering')
+        expect(got.subscription.lag().reduce((sum, { lag }) => sum + lag, 0)).toBeGreaterThan(0)
+        isDown = false
+        await broker.publish([small('a', '3')])
+        expect((await got.atLeast(3)).map(textOf)).toEqual(['1', '2', '3'])
+        await eventually(() => got.subscription.state() === 'running', 'it runs again')
+        for (const attempt of attempts.slice(0, -2)) expect(attempt[0]).toBe('1')
+      },
+    )
 
     promise('a TypeError of a handler is a throw like any other', async ({ open }) => {
       const broker = await open()
@@ -222,36 +231,33 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(calls).toBe(2)
     })
 
-    promise(
-      'an offset survives a restart: what is done is not delivered again, what came meanwhile is',
-      async ({ open }) => {
-        const before = await open()
-        const got = await subscribe(before, groups.processor, [topics.requests])
-        await before.publish([small('a', '1'), small('a', '2')])
-        await got.atLeast(2)
-        await before.close()
-        const after = await open()
-        await after.publish([small('a', '3')])
-        const again = await subscribe(after, groups.processor, [topics.requests])
-        expect((await again.atLeast(1)).map(textOf)).toEqual(['3'])
-      },
-    )
+    promise('the committed offset survives a restart: only what came after it is delivered', async ({ open }) => {
+      const before = await open()
+      const got = await subscribe(before, groups.processor, [topics.requests])
+      await before.publish([small('a', '1'), small('a', '2')])
+      await got.atLeast(2)
+      await before.close()
+      const after = await open()
+      await after.publish([small('a', '3')])
+      const again = await subscribe(after, groups.processor, [topics.requests])
+      expect((await again.atLeast(1)).map(textOf)).toEqual(['3'])
+    })
 
     promise(
-      'a message is there when the publisher is killed at the moment that publish resolved',
+      'a message is kept although its publisher is killed at the moment that publish resolves',
       async ({ open, startChild }) => {
         const texts = Array.from({ length: 20 }, (_, i) => `${i}`)
         const child = startChild({ publish: { topic: topics.requests, key: 'a', texts } })
-        const places = await child.lines(20)
+        const positions = await child.lines(20)
         await child.gone
         const got = await subscribe(await open(), groups.processor, [topics.requests])
         const messages = await got.atLeast(20)
         expect(messages.map(textOf)).toEqual(texts)
-        expect(messages.map(placeOf)).toEqual(places.map(placeOf))
+        expect(messages.map(positionOf)).toEqual(positions.map(positionOf))
       },
     )
 
-    const killedLater = 'what a killed member had in work is delivered to one that starts later'
+    const killedLater = 'the messages that a killed member was handling are delivered to one that starts later'
     const starts = async ({ open, startChild }: Here) => {
       const broker = await open()
       await broker.publish([small('a', '1'), small('a', '2')])
@@ -275,18 +281,22 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
         await eventually(() => got.messages.length + child.written.length - 1 > i, 'each message reaches a member')
         reached = child.written.find((line) => line !== 'open')
       }
-      const place = placeOf(reached)
+      const position = positionOf(reached)
       await child.kill()
       const killedAtMs = performance.now()
-      await eventually(() => got.messages.some((message) => placeOf(message) === place), 'it is replaced', timeoutMs)
+      await eventually(
+        () => got.messages.some((message) => positionOf(message) === position),
+        'it is replaced',
+        timeoutMs,
+      )
       expect(performance.now() - killedAtMs).toBeLessThan(traits.takeoverMs)
     }
 
-    // Both wait for a silence: at the same time.
+    // Both wait until the killed member counts as dead, so they run at the same time.
     promise(killedLater, starts, test.concurrent)
     promise(replaced, standsBy, test.concurrent)
 
-    promise('close waits for the running handler and moves the offset past its batch', async ({ open }) => {
+    promise('close waits for the running handler and commits its batch', async ({ open }) => {
       const broker = await open()
       const gate = Promise.withResolvers<void>()
       let aborted = false
@@ -313,7 +323,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
     })
 
     promise(
-      'a handler that outlasts the grace of close sees its signal abort, and its batch is delivered again',
+      'close aborts the signal of a handler that outlasts the grace, and its batch is delivered again',
       async ({ open }) => {
         const broker = await open()
         const got = await subscribe(broker, groups.processor, [topics.requests], async (batch) => {
@@ -359,7 +369,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect(got.messages.map(textOf)).toEqual(['question'])
     })
 
-    promise('a message of 256 KiB and 400 of 10 KB in one publish go through whole', async ({ open }) => {
+    promise('a message of 256 KiB and 400 of 10 KB arrive whole from one publish', async ({ open }) => {
       const broker = await open()
       const large = { ...small('large', ''), value: new Uint8Array(256 * 1024 - 5).fill(7) }
       const many = Array.from({ length: 400 }, (_, i) => ({
@@ -367,16 +377,16 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
         value: Buffer.alloc(10_000, `${i};`),
       }))
       expect(sizeBytes(large)).toBe(256 * 1024)
-      const places = await broker.publish([large, ...many])
+      const positions = await broker.publish([large, ...many])
       const got = await subscribe(broker, groups.processor, [topics.requests])
-      const values = new Map((await got.atLeast(401)).map((message) => [placeOf(message), message.value]))
-      places.forEach((place, i) => {
+      const values = new Map((await got.atLeast(401)).map((message) => [positionOf(message), message.value]))
+      positions.forEach((position, i) => {
         const sent = Buffer.from((i === 0 ? large : many[i - 1])?.value ?? [])
-        expect(sent.equals(values.get(placeOf(place)) ?? new Uint8Array())).toBe(true)
+        expect(sent.equals(values.get(positionOf(position)) ?? new Uint8Array())).toBe(true)
       })
     })
 
-    promise('a message as large as its topic takes goes through', async ({ open }) => {
+    promise('a message of the largest size that its topic takes arrives', async ({ open }) => {
       const broker = await open()
       const largest = (topic: Topic) => ({
         ...small('a', '', topic),
@@ -404,7 +414,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
     )
 
     promise(
-      'heldFrom holds the offset while later batches arrive; what is held comes again after a restart',
+      'later batches arrive while heldFrom holds the offset; after a restart delivery begins at the held offset',
       async ({ open }) => {
         const broker = await open()
         const got = await subscribe(broker, groups.processor, [topics.requests], async () => ({ heldFrom: 1 }))
@@ -419,7 +429,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
-    promise('commit moves a held offset on, never back', async ({ open }) => {
+    promise('commit moves a held offset forward, never back', async ({ open }) => {
       const broker = await open()
       const batches: Batch[] = []
       const got = await subscribe(broker, groups.processor, [topics.requests], async (batch) => {
@@ -438,7 +448,29 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       expect((await again.atLeast(2)).map(textOf)).toEqual(['2', '3'])
     })
 
-    promise('lag tells what the group has not done, and falls to 0', async ({ open }) => {
+    promise('a commit while a later batch is being handled skips nothing', async ({ open }) => {
+      const broker = await open()
+      const gate = Promise.withResolvers<void>()
+      const batches: Batch[] = []
+      const got = await subscribe(broker, groups.processor, [topics.requests], async (batch) => {
+        batches.push(batch)
+        if (batches.length === 1) return { heldFrom: 0 }
+        await gate.promise
+        return undefined
+      })
+      await broker.publish([small('a', '0')])
+      await got.atLeast(1)
+      await broker.publish([small('a', '1')])
+      await eventually(() => batches.length === 2, 'the second batch is being handled')
+      await broker.publish([small('a', '2'), small('a', '3')])
+      const lag = () => got.subscription.lag().reduce((sum, each) => sum + each.lag, 0)
+      await eventually(() => lag() === 4, 'the others have arrived')
+      await batches[0]?.commit(2)
+      gate.resolve()
+      expect((await got.atLeast(4)).map(textOf)).toEqual(['0', '1', '2', '3'])
+    })
+
+    promise('lag is the number of messages beyond the committed offset, and falls to 0', async ({ open }) => {
       const broker = await open()
       const gate = Promise.withResolvers<void>()
       const got = await subscribe(broker, groups.processor, [topics.requests], () => gate.promise)
@@ -455,7 +487,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
     })
 
     if (traits.membersShare) {
-      promise('two members share the partitions, each partition with one of them', async ({ open }) => {
+      promise('two members share the partitions: each partition has one of them', async ({ open }) => {
         const [one, two] = [await open(), await open()]
         const [mine, theirs] = await Promise.all([
           subscribe(one, groups.processor, [topics.requests]),
@@ -467,7 +499,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
           sent += 20
           return mine.messages.length > 0 && theirs.messages.length > 0
         }, 'both get messages')
-        // From here on the shares stand: what arrives now, arrives at one member for each partition.
+        // The partitions are assigned now: from here on each has one member.
         const [mineBefore, theirsBefore] = [mine.messages.length, theirs.messages.length]
         await one.publish(Array.from({ length: 60 }, (_, i) => small(`key-${i}`, `last ${i}`)))
         await eventually(() => {
@@ -483,7 +515,7 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       })
     } else {
       promise(
-        'one member of a group works while the others stand by, and one of them takes over when it closes',
+        'one member of a group works while another stands by, and takes over when it closes',
         async ({ open }) => {
           const [one, two] = [await open(), await open()]
           const active = await subscribe(one, groups.processor, [topics.requests])
@@ -507,7 +539,7 @@ interface Here extends AsyncDisposable {
   startChild(task: ChildTask): Child
 }
 
-/** A fresh cluster or file; everything opened there is closed with it. */
+/** A new server or file. Everything that was opened there is closed at the end. */
 async function setUp(fresh: () => Fresh | Promise<Fresh>): Promise<Here> {
   const cluster = await fresh()
   const brokers: Broker[] = []
@@ -535,12 +567,12 @@ type Line = (RecordPosition & { readonly text: string }) | 'open' | 'resumed'
 interface Child {
   /** What it has written so far. */
   readonly written: readonly Line[]
-  /** Resolves with what it has written once there are `count` lines; rejects if it ends before. */
+  /** Resolves once it has written `count` lines. Rejects if it ends before. */
   lines(count: number): Promise<readonly Line[]>
   /** Sends it a line. */
   resume(): void
   signal(name: 'SIGSTOP' | 'SIGCONT'): void
-  /** SIGKILL; resolves when it is gone. */
+  /** Sends SIGKILL. Resolves when the process has ended. */
   kill(): Promise<void>
   readonly gone: Promise<unknown>
 }
@@ -585,7 +617,7 @@ export function spawnChild(target: ChildTarget, task: ChildTask): Child {
   }
 }
 
-/** Subscribes; `messages` are those of batches whose handler has resolved. */
+/** Subscribes. `messages` are those whose handler has resolved. */
 async function subscribe(broker: Broker, group: Group, to: readonly Topic[], handle?: BatchHandler) {
   const messages: Delivered[] = []
   let started = 0
@@ -620,15 +652,15 @@ function keyOf({ key }: Delivered): string {
   return Buffer.from(key ?? []).toString()
 }
 
-function placeOf(place: RecordPosition | string | undefined): string {
-  return typeof place === 'object' ? `${place.topic}/${place.partition}/${place.offset}` : 'no place'
+function positionOf(position: RecordPosition | string | undefined): string {
+  return typeof position === 'object' ? `${position.topic}/${position.partition}/${position.offset}` : 'no position'
 }
 
 function valuesOf(headers: readonly Header[] | undefined, name: string): string[] {
   return (headers ?? []).filter(([each]) => each === name).map(([, value]) => Buffer.from(value).toString('hex'))
 }
 
-/** Polls until `condition` holds. */
+/** Resolves once `condition` holds. */
 export async function eventually(
   condition: () => boolean | Promise<boolean>,
   what: string,
@@ -636,7 +668,7 @@ export async function eventually(
 ): Promise<void> {
   const deadline = performance.now() + withinMs
   while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`Waited ${withinMs} ms in vain until ${what}.`)
+    if (performance.now() > deadline) throw new Error(`Waited ${withinMs} ms but not: ${what}.`)
     await Bun.sleep(2)
   }
 }

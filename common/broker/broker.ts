@@ -1,6 +1,42 @@
 import type { Delivered, Outgoing, RecordPosition } from '../messages/message.ts'
 import type { Group, Topic } from '../messages/topics.ts'
 
+/**
+ * Carries messages between services.
+ *
+ * - At least once: a published message reaches every group, and reaches it again after a throw, a kill or a lost partition.
+ * - In order: messages of one topic and key are delivered in the order in which they were published. A partition has one
+ *   handler at a time; partitions run in parallel.
+ * - The committed offset moves only after the handler resolved, and survives restarts. A new group begins at the oldest
+ *   message.
+ * - A member that dies is replaced by one that stands by within 5 s (on Kafka: within its session timeout).
+ * @example
+ * const broker = openBroker({ url: 'file:data/broker.db', clientId: 'processor', log, deps: systemDeps })
+ * await broker.subscribe(groups.processor, [topics.requests], async ({ messages }) => store(messages))
+ * const [position] = await broker.publish([{ topic: topics.requests, key: 'ana', value, headers: [] }])
+ */
+export interface Broker {
+  /**
+   * Resolves, with the position of each message in the order given, when the broker holds all of them durably. A rejection
+   * may leave some of them published. No batch of a partition exceeds 512 KiB, unless one message does by itself.
+   * @throws MessageTooLarge, before anything is sent, where a message exceeds its topic's limit
+   */
+  publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
+  subscribe(group: Group, topics: readonly Topic[], handle: BatchHandler): Promise<Subscription>
+  /** Resolves if the broker answers. Rejects with the reason within 3 s if not. */
+  ping(): Promise<void>
+  /** Closes the subscriptions, finishes publishes under way, and leaves nothing running. */
+  close(): Promise<void>
+}
+
+/**
+ * Handles one batch. Resolve once its effects are durable: the committed offset then moves past the batch. Or resolve with
+ * `heldFrom`, the first offset that is not done: the committed offset moves there, the next batch is delivered, and `commit`
+ * moves it on later. After a throw everything from the committed offset is delivered again, after a short pause.
+ */
+// biome-ignore lint/suspicious/noConfusingVoidType: a handler that holds nothing back returns nothing
+export type BatchHandler = (batch: Batch) => Promise<{ readonly heldFrom: number } | void>
+
 export interface Batch {
   readonly topic: Topic
   readonly partition: number
@@ -8,59 +44,29 @@ export interface Batch {
   readonly messages: readonly Delivered[]
   /**
    * Aborts when this member loses the partition or closes: stop soon, and change nothing more where that is possible. It
-   * is one signal per assignment: all batches of the partition have the same one, until it is lost.
+   * belongs to one assignment of the partition: all its batches have the same signal, and nothing else has it.
    */
   readonly signal: AbortSignal
   /**
-   * Moves the group's offset to `next`, the first offset that is not done, after the handler returned `heldFrom`.
-   * Never moves back. Does nothing once `signal` has aborted.
+   * Moves the committed offset to `next`, the first offset that is not done, once the handler returned `heldFrom`. Never
+   * moves it back. Does nothing once `signal` has aborted.
    */
   commit(next: number): Promise<void>
 }
 
-/**
- * Handles one batch. Resolving means that its effects are durable: the group's offset moves past the batch, or only to
- * `heldFrom` where one is returned (the first offset still in work; `commit` moves it later, and the next batch of the
- * partition is delivered meanwhile). A throw means: deliver again from the group's offset, after a short wait.
- */
-// biome-ignore lint/suspicious/noConfusingVoidType: a handler that holds nothing back returns nothing
-export type BatchHandler = (batch: Batch) => Promise<{ readonly heldFrom: number } | void>
-
 export interface Subscription {
   /**
-   * `running`: a member of the group (or standing by for it). `recovering`: trouble, and trying again by itself.
-   * `failed`: gave up; the process should end with a non-zero code.
+   * - `running`: a member of the group, or standing by.
+   * - `recovering`: failing, and trying again by itself.
+   * - `failed`: gave up. The process should end with a non-zero code.
    */
   state(): 'running' | 'recovering' | 'failed'
-  /** Rejects if the subscription gives up; resolves when it has been closed. */
+  /** Rejects if the subscription gives up. Resolves after `close`. */
   readonly ended: Promise<void>
-  /** Messages that this member's partitions hold beyond the group's offset, by topic and partition, as last known. */
+  /** By topic and partition of this member: how many messages lie beyond the committed offset, as last known. */
   lag(): readonly { readonly topic: Topic; readonly partition: number; readonly lag: number }[]
-  /** Lets running handlers finish (their `signal` aborts after `graceMs`), commits, leaves the group. */
+  /** Lets running handlers finish (their `signal` aborts after `graceMs`), commits and leaves the group. */
   close(graceMs?: number): Promise<void>
-}
-
-/**
- * Carries messages between services.
- *
- * - At least once: a message that was published reaches every group, again after a throw, a kill or a lost partition.
- * - In order: messages of one topic and key are delivered in the order in which they were published. One partition is
- *   handled by one handler at a time; partitions run in parallel.
- * - An offset moves only after the handler resolved, and survives restarts. A group that is new starts at the oldest message.
- * - A member that dies is replaced by another of its group within 5 s where one stands by (Kafka: its session timeout).
- */
-export interface Broker {
-  /**
-   * Resolves when the broker holds every message durably, with the position of each, in the order given. A rejection may
-   * leave some of them published. Cuts what it sends so that no batch of a partition exceeds 512 KiB, unless one message
-   * does by itself. Rejects with `MessageTooLarge`, before anything is sent, where a message exceeds its topic's limit.
-   */
-  publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
-  subscribe(group: Group, topics: readonly Topic[], handle: BatchHandler): Promise<Subscription>
-  /** Resolves if the broker answers; rejects with the reason within 3 s if not. */
-  ping(): Promise<void>
-  /** Closes subscriptions as by `close`, finishes publishes under way, and leaves nothing running. */
-  close(): Promise<void>
 }
 
 export class MessageTooLarge extends Error {

@@ -1,9 +1,8 @@
 import { expect, test } from 'bun:test'
 import { commonEntries, type Environment, readConfig } from '../service/config.ts'
-import { brokerContradiction, brokerEntries, resolveBrokerConfig } from './config.ts'
+import { brokerEntries, brokerFault, resolveBrokerConfig } from './config.ts'
 
-const read = (environment: Environment) =>
-  readConfig({ ...commonEntries, ...brokerEntries }, environment, brokerContradiction)
+const read = (environment: Environment) => readConfig({ ...commonEntries, ...brokerEntries }, environment, brokerFault)
 
 test('without a URL the broker is a file in DATA_DIR; one that is empty is one that is not set', () => {
   for (const environment of [{ DATA_DIR: '/somewhere' }, { DATA_DIR: '/somewhere', BROKER_URL: '' }]) {

@@ -18,7 +18,7 @@ export class ConfigError extends Error {
 
 /**
  * The configuration that the environment holds. A variable that is empty counts as absent.
- * @param contradiction says why values that are each valid do not fit together, as a line of its own
+ * @param contradiction says what no single entry can check, as a line of its own
  * @throws ConfigError with every fault. Values are not repeated, since some are secret.
  * @example
  * const { PORT } = readConfig({ PORT: v.optional(Port, '3000') }, process.env)

@@ -1,7 +1,14 @@
 import type { Batch, BatchHandler, Broker } from '../broker/broker.ts'
 import type { Delivered, Outgoing } from '../messages/message.ts'
+import { topics } from '../messages/topics.ts'
 
-/** For tests: a broker of which the test is the delivering end. It keeps what is published, and fails when told to. */
+/**
+ * For tests: a broker with one subscriber, to which the test delivers. It keeps what is published, and fails when told to.
+ * @example
+ * const { broker, deliver, published } = createFakeBroker()
+ * await receiveRequests({ broker, ...others }).start()
+ * await deliver([delivered(0, 'ana', 'a request')])
+ */
 export function createFakeBroker() {
   const published: Outgoing[] = []
   const handler = Promise.withResolvers<BatchHandler>()
@@ -10,7 +17,7 @@ export function createFakeBroker() {
   let failures = 0
   const broker: Broker = {
     async publish(messages) {
-      if (failures-- > 0) throw new Error('The broker is away.')
+      if (failures-- > 0) throw new Error('The broker is down.')
       published.push(...messages)
       return messages.map(({ topic }, index) => ({ topic, partition: 0, offset: index }))
     },
@@ -38,5 +45,18 @@ export function createFakeBroker() {
       const commit: Batch['commit'] = async (next) => void committed.push(next)
       return (await handler.promise)({ topic, partition, messages, signal: lost.signal, commit })
     },
+  }
+}
+
+/** For tests: a request as the broker delivers it. */
+export function delivered(offset: number, key: string, value: string): Delivered {
+  return {
+    topic: topics.requests,
+    partition: 0,
+    offset,
+    timestampMs: 1000,
+    key: Buffer.from(key),
+    value: Buffer.from(value),
+    headers: [],
   }
 }

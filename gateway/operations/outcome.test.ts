@@ -2,8 +2,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
+import type { Broker } from '@posta/common/broker/broker.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
+import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
@@ -26,7 +27,7 @@ const user = 'ana'
 let folder: string
 let opened: OpenDatabase
 let broker: Broker
-let results: Subscription
+let results: Consumer
 /** Those of the gateway that receives the results, and of another gateway with the same database. */
 let everyWaiters: Waiters[]
 
@@ -46,6 +47,7 @@ beforeEach(async () => {
     metrics: createMetrics('gateway'),
     deps: systemDeps,
   })
+  await results.start()
 })
 afterEach(async () => {
   await results.close()

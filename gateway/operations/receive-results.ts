@@ -1,6 +1,7 @@
 // 6. Makes operations terminal by their results. Next: await-outcome.ts
-import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
+import type { Broker } from '@posta/common/broker/broker.ts'
 import { consume } from '@posta/common/consumer/consume.ts'
+import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { type Decoded, decode } from '@posta/common/messages/envelope.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
@@ -37,12 +38,13 @@ export function receiveResults(options: {
   log: Logger
   metrics: Registry
   deps: Pick<Deps, 'monotonicMs' | 'now'>
-}): Subscription {
+}): Consumer {
   const { writer, onCompleted, ...others } = options
   const apply = writer.bulk(applyChanges)
 
   return consume<Change>({
     ...others,
+    name: 'results',
     group: groups.gateway,
     topics: [topics.results],
     read: (message) => readResult(decode(message)),

@@ -1,6 +1,7 @@
 // 8. Stores every message as an event, in the chain of its partition. The way ends here.
-import type { Subscription } from '@posta/common/broker/broker.ts'
-import { type Consumer, consume } from '@posta/common/consumer/consume.ts'
+import { consume } from '@posta/common/consumer/consume.ts'
+import type { ConsumeOptions, Handler } from '@posta/common/consumer/handler.ts'
+import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
 import type { Delivered } from '@posta/common/messages/message.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
@@ -33,7 +34,7 @@ export function createReceive(parts: {
   deadLetters: Pick<DeadLetters, 'add'>
   onStored: () => void
   deps: Pick<Deps, 'now'>
-}): Consumer<Kind>['handle'] {
+}): Handler<Kind>['handle'] {
   const { append, deadLetters, onStored, deps } = parts
   return async (received, signal) => {
     const nowMs = deps.now()
@@ -52,11 +53,11 @@ export function createReceive(parts: {
 
 /** Reads every topic in a group of its own. */
 export function receiveEvents(
-  parts: Pick<Consumer<Kind>, 'broker' | 'log' | 'metrics'> & { deps: Deps } & Omit<
+  parts: Pick<ConsumeOptions<Kind>, 'broker' | 'log' | 'metrics'> & { deps: Deps } & Omit<
       Parameters<typeof createReceive>[0],
       'deps'
     >,
-): Subscription {
+): Consumer {
   const { broker, log, metrics, deps } = parts
   const receive = createReceive(parts)
   const read = new Counter({
@@ -66,6 +67,7 @@ export function receiveEvents(
     registers: [metrics],
   })
   return consume({
+    name: 'events',
     broker,
     group: groups.monitor,
     topics: Object.values(topics),

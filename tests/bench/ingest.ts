@@ -82,7 +82,7 @@ async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Prom
     stored += events.length
     if (stored === EVENTS_PER_ROUND) complete.resolve()
   }
-  const subscription = receiveEvents({
+  const consumer = receiveEvents({
     broker,
     append: counted,
     deadLetters: store.deadLetters,
@@ -91,8 +91,9 @@ async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Prom
     metrics: createMetrics('bench'),
     deps: systemDeps,
   })
-  await Promise.race([complete.promise, subscription.ended])
-  await subscription.close()
+  await consumer.start()
+  await Promise.race([complete.promise, consumer.ended])
+  await consumer.close()
 }
 
 /** What a system at work publishes: of each operation its request and its result, and now and then a login. */

@@ -38,6 +38,7 @@ export async function breakProcessor(system: System): Promise<() => Promise<Serv
     metrics: createMetrics('processor'),
     deps: systemDeps,
   })
+  await broken.start()
   return async () => {
     await broken.close()
     await broker.close()

@@ -10,7 +10,6 @@ import { describeBroker, eventually, spawnChild } from '../broker.suite.ts'
 import type { Broker } from '../broker.ts'
 import { deleteOld, openEmbedded } from './embedded.ts'
 import { type EmbeddedFile, openFile } from './file.ts'
-import { silence } from './member.ts'
 
 describeBroker('the embedded broker', fresh, { takeoverMs: 5000, membersShare: false })
 
@@ -25,8 +24,8 @@ function fresh() {
   }
 }
 
-/** A fresh file; everything opened there is closed, and the file removed, at the end of the test. */
-function place() {
+/** A new file. At the end of the test everything that was opened there is closed, and the file removed. */
+function scene() {
   const here = fresh()
   const cleanups: (() => unknown)[] = []
   return {
@@ -72,14 +71,14 @@ async function collect(broker: Broker, topic: Topic, group: Group = groups.proce
 
 describe('the file of the embedded broker', () => {
   test('is synced at every commit', async () => {
-    await using here = place()
+    await using here = scene()
     const { db } = here.file()
     expect(db.query('PRAGMA journal_mode').get()).toEqual({ journal_mode: 'wal' })
     expect(db.query('PRAGMA synchronous').get()).toEqual({ synchronous: 2 })
   })
 
-  test('can be made by four processes at once, none of which fails', async () => {
-    await using here = place()
+  test('can be made by four processes at once', async () => {
+    await using here = scene()
     const { child, open } = here
     const texts = Array.from({ length: 50 }, (_, i) => `${i}`)
     const children = ['a', 'b', 'c', 'd'].map((key) =>
@@ -92,8 +91,8 @@ describe('the file of the embedded broker', () => {
     expect(offsets).toEqual(Array.from({ length: 200 }, (_, i) => i))
   })
 
-  test('is one connection for all that a process opens, and stays open until the last has closed', async () => {
-    await using here = place()
+  test('has one connection in a process, which stays open until the last broker on it is closed', async () => {
+    await using here = scene()
     const [one, two] = [here.open(), here.open()]
     expect(here.file().db).toBe(here.file().db)
     const got = await collect(two, topics.requests)
@@ -108,16 +107,25 @@ describe('the file of the embedded broker', () => {
     ['no database', (path: string) => writeFileSync(path, 'This is a text, and longer than a header.'.repeat(100))],
     ['of something else', (path: string) => new Database(path).run('CREATE TABLE users (id)')],
     ['of another version', (path: string) => new Database(path).run('PRAGMA user_version = 99')],
-  ])('is refused, by its name, where it is %s', async (_, write) => {
-    await using here = place()
+  ])('is refused, with its path, where it is %s', async (_, write) => {
+    await using here = scene()
     const { path } = here
     mkdirSync(join(path, '..'))
     write(path)
     expect(() => openEmbedded({ path })).toThrow(path)
   })
 
-  test('takes what is written at the same time in one transaction: all of it or nothing', async () => {
-    await using here = place()
+  test('can be opened while another process keeps it locked', async () => {
+    await using here = scene()
+    openFile(here.path).release()
+    const other = new Database(here.path)
+    here.cleanups.push(() => other.close())
+    other.run('BEGIN IMMEDIATE')
+    expect(here.file().messages(topics.requests).end()).toBe(0)
+  })
+
+  test('takes what is published at the same time in one transaction: all of it or nothing', async () => {
+    await using here = scene()
     const file = here.file()
     const steps: string[] = []
     await Promise.all(
@@ -137,8 +145,8 @@ describe('the file of the embedded broker', () => {
     expect(await broker.publish([message('kept')])).toEqual([{ topic: topics.requests, partition: 0, offset: 0 }])
   })
 
-  test('does not queue more than fits in memory', async () => {
-    await using here = place()
+  test('refuses to publish while 64 MiB wait to be written', async () => {
+    await using here = scene()
     const broker = here.open()
     const large = { ...message('', topics.deadLetters), value: new Uint8Array(2 * 1024 * 1024 - 3) }
     const published = await Promise.allSettled(Array.from({ length: 40 }, () => broker.publish([large])))
@@ -148,8 +156,8 @@ describe('the file of the embedded broker', () => {
     await broker.publish([large])
   })
 
-  test('keeps headers in their order, also where a name repeats', async () => {
-    await using here = place()
+  test('keeps headers in order, also where a name repeats', async () => {
+    await using here = scene()
     const broker = here.open()
     const headers: Header[] = ['b', '1', 'a', 'b', '0'].map((name, i) => [name, Buffer.from([i, 0x80, 0xff])])
     await broker.publish([message('', topics.requests, headers)])
@@ -163,8 +171,8 @@ describe('old messages', () => {
   const { retentionMs } = topicSettings[topics.requests]
   const longAgo = () => Date.now() - retentionMs - 1000
 
-  test('stay until every group that ever read the topic is past them', async () => {
-    await using here = place()
+  test('stay until every group that ever read the topic has committed them', async () => {
+    await using here = scene()
     const broker = here.open(longAgo)
     await broker.publish(Array.from({ length: 250 }, (_, i) => message(`${i}`)))
     const fast = await collect(broker, topics.requests)
@@ -180,8 +188,8 @@ describe('old messages', () => {
     await eventually(() => late.subscription.lag()[0]?.lag === 0, 'the lag is 0')
   })
 
-  test('go where no group ever read the topic, and their offsets are not used again', async () => {
-    await using here = place()
+  test('are deleted where no group ever read the topic, and their offsets are not used again', async () => {
+    await using here = scene()
     await here.open(longAgo).publish([message('0'), message('1'), message('other', topics.events)])
     const broker = here.open()
     await broker.publish([message('2', topics.events)])
@@ -192,8 +200,8 @@ describe('old messages', () => {
     expect([requests.texts, events.texts]).toEqual([['3'], ['2']])
   })
 
-  test('are kept for the retention of their topic, though every group has done them', async () => {
-    await using here = place()
+  test('stay for the retention of their topic although every group has committed them', async () => {
+    await using here = scene()
     const broker = here.open()
     await broker.publish([message('kept')])
     const done = await collect(broker, topics.requests)
@@ -208,7 +216,7 @@ describe('a file that is full', () => {
   const maxBytes = 1024 * 1024
   const large = (topic: Topic) => ({ ...message('', topic), value: new Uint8Array(20_000) })
 
-  async function fill(here: ReturnType<typeof place>) {
+  async function fill(here: ReturnType<typeof scene>) {
     const broker = openEmbedded({ path: here.path, maxBytes })
     here.cleanups.push(broker.close)
     const away = await broker.subscribe(groups.monitor, [topics.requests], async () => ({ heldFrom: 10 }))
@@ -223,8 +231,8 @@ describe('a file that is full', () => {
     return { broker, refused, published }
   }
 
-  test('takes no new work, and still what follows from the work that it holds', async () => {
-    await using here = place()
+  test('takes no new work, but what follows from the messages that it holds', async () => {
+    await using here = scene()
     const { broker, refused, published } = await fill(here)
     expect(String(refused)).toContain("The broker's file is full")
     expect(published).toBeGreaterThan(40)
@@ -234,8 +242,8 @@ describe('a file that is full', () => {
     await broker.publish([large(topics.deadLetters), message('', topics.events)])
   })
 
-  test('has room again once the last group has caught up: from half on what all have done goes, whatever its age', async () => {
-    await using here = place()
+  test('has room again once the last group has caught up: above half, what all have committed is deleted, whatever its age', async () => {
+    await using here = scene()
     const { broker, published } = await fill(here)
     const file = here.file()
     const oldest = () => file.messages(topics.requests).oldest()
@@ -256,8 +264,8 @@ describe('a file that is full', () => {
     await broker.publish([large(topics.requests)])
   })
 
-  test('keeps what no group ever read, for as long as its topic says', async () => {
-    await using here = place()
+  test('keeps what no group ever read for the retention of its topic', async () => {
+    await using here = scene()
     const { broker } = await fill(here)
     await broker.publish([large(topics.results)])
     await deleteOld(here.file(), Date.now(), maxBytes)
@@ -265,36 +273,9 @@ describe('a file that is full', () => {
   })
 })
 
-describe('a holder is dead', () => {
-  const nowMs = { value: 0 }
-  const look = (isSilent: (mark: string) => boolean, mark: string, forMs: number) => {
-    let dead = isSilent(mark)
-    for (let waitedMs = 0; waitedMs < forMs; waitedMs += 200) {
-      nowMs.value += 200
-      dead = isSilent(mark)
-    }
-    return dead
-  }
-
-  test('after 4 s without a new beat, and alive with each new one', () => {
-    const isSilent = silence(() => nowMs.value)
-    expect(look(isSilent, 'beat 1', 3800)).toBe(false)
-    expect(look(isSilent, 'beat 2', 3800)).toBe(false)
-    expect(look(isSilent, 'beat 2', 400)).toBe(true)
-  })
-
-  test('not because this process slept for an hour itself', () => {
-    const isSilent = silence(() => nowMs.value)
-    expect(isSilent('beat 1')).toBe(false)
-    nowMs.value += 3_600_000
-    expect(isSilent('beat 1')).toBe(false)
-    expect(look(isSilent, 'beat 1', 4000)).toBe(true)
-  })
-})
-
-describe('trouble with other processes', () => {
-  test.concurrent('a holder that was frozen and replaced cannot move the offset when it comes back', async () => {
-    await using here = place()
+describe('another process', () => {
+  test.concurrent('that held the lease, froze and was replaced cannot commit an offset when it goes on', async () => {
+    await using here = scene()
     const { child, open, file, cleanups } = here
     const broker = open()
     const frozen = spawnChild(child, {
@@ -322,8 +303,8 @@ describe('trouble with other processes', () => {
     expect(frozen.written).toHaveLength(4)
   }, 30_000)
 
-  test.concurrent('a lock that another process keeps stops nothing else: what waits for it is refused in the end, and all goes on after', async () => {
-    await using here = place()
+  test.concurrent('that keeps the file locked blocks nothing else; what waits for the lock is refused after 5 s, and works again after that', async () => {
+    await using here = scene()
     const { path, open, cleanups } = here
     const broker = open()
     await broker.publish([message('0')])
@@ -339,7 +320,7 @@ describe('trouble with other processes', () => {
     cleanups.push(() => clearInterval(ticking))
     const published = broker.publish([message('refused')]).catch((error: unknown) => error)
     const pinged = broker.ping().catch((error: unknown) => error)
-    expect(String(await pinged)).toContain("Another process holds the broker's file locked.")
+    expect(String(await pinged)).toContain("Locking the broker's file took longer than 3000 ms.")
     expect(String(await published)).toContain("Another process holds the broker's file locked.")
     expect(longestMs).toBeLessThan(500)
     const waiting = broker.publish([message('1')])

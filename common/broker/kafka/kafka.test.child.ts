@@ -1,8 +1,14 @@
 import { pino } from 'pino'
 import type { Broker } from '../broker.ts'
+import { parseBrokerUrl } from '../broker-url.ts'
 import { openKafka } from './kafka.ts'
 
 /** How another process of the suite opens the broker. */
-export function openQuietly(options: { url: string; namespace: string; username?: string; password?: string }): Broker {
-  return openKafka({ ...options, clientId: 'posta-test', log: pino({ level: 'silent' }) })
+export function openQuietly(
+  options: { url: string; namespace: string; username?: string; password?: string },
+  log = pino({ level: 'silent' }),
+): Broker {
+  const parsed = parseBrokerUrl(options.url, options)
+  if ('fault' in parsed || parsed.address.kind !== 'kafka') throw new Error(`No URL of a Kafka: ${options.url}`)
+  return openKafka({ ...options, address: parsed.address, clientId: 'posta-test', log })
 }

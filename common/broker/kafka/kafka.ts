@@ -1,7 +1,6 @@
-import { ConfigError } from '../../service/config.ts'
 import type { Logger } from '../../service/log.ts'
 import type { Broker, Subscription } from '../broker.ts'
-import { credentialsFault, parseBrokerUrl } from '../broker-url.ts'
+import type { Credentials, KafkaAddress } from '../broker-url.ts'
 import { createConnector } from './client.ts'
 import { createPing } from './ping.ts'
 import { createPublisher } from './publish.ts'
@@ -15,27 +14,18 @@ const PUBLISH_GRACE_MS = 1500
  *
  * What is particular to it: of headers, the order within one name is kept, between names it is not; `subscribe` and
  * `publish` create the topics that are missing, and reject with `TopicMismatch` where one has another partition count.
- * @throws ConfigError where the URL or the credentials cannot work.
  */
-export function openKafka(options: {
-  /** `kafka://host:port,host:port?tls=true&sasl=scram-sha-512` */
-  readonly url: string
-  readonly username?: string | undefined
-  readonly password?: string | undefined
-  /** By which the broker's own logs and quotas know this process. */
-  readonly clientId: string
-  readonly log: Logger
-  /** A prefix of every topic and group, which keeps tests on one broker apart. */
-  readonly namespace?: string | undefined
-}): Broker {
-  const { url, username, password, clientId, log, namespace } = options
-  const parsed = parseBrokerUrl(url)
-  if ('fault' in parsed) throw new ConfigError([`BROKER_URL: ${parsed.fault}`])
-  const { address } = parsed
-  if (address.kind !== 'kafka') throw new ConfigError(['BROKER_URL: must begin with kafka://'])
-  const fault = credentialsFault(address, { username, password })
-  if (fault) throw new ConfigError([fault])
-
+export function openKafka(
+  options: Credentials & {
+    readonly address: KafkaAddress
+    /** By which the broker's own logs and quotas know this process. */
+    readonly clientId: string
+    readonly log: Logger
+    /** A prefix of every topic and group, which keeps tests on one broker apart. */
+    readonly namespace?: string | undefined
+  },
+): Broker {
+  const { address, username, password, clientId, log, namespace } = options
   const { connect, close: disconnect } = createConnector({ address, username, password, clientId, log })
   const topics = createTopics({ connect, namespace, log })
   const publisher = createPublisher({ connect, topics })

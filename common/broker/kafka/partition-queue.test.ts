@@ -75,6 +75,23 @@ describe('a feed', () => {
     expect(feed.lag()).toBe(0)
   })
 
+  test('skips nothing where an offset within a batch, or at its end, is committed while that batch is handled', async () => {
+    const { calls, handle } = gated()
+    const { feed } = scene(handle)
+    feed.offer(messages(0, 2), 2)
+    await eventually(() => calls.length === 1, 'the handler runs')
+    feed.offer(messages(2, 3), 5)
+    await calls[0]?.batch.commit(1)
+    await calls[0]?.batch.commit(2)
+    calls[0]?.end()
+    await eventually(() => calls.length === 2, 'the handler runs again')
+    expect(calls.map(({ batch }) => offsets(batch))).toEqual([
+      [0, 1],
+      [2, 3, 4],
+    ])
+    calls[1]?.end()
+  })
+
   test('delivers anew from the held offset, not from the batch that failed', async () => {
     const seen: number[][] = []
     let fail = true

@@ -94,7 +94,8 @@ export function createFeed(options: {
     const firstKept = kept.findIndex((message) => message.offset >= offset)
     const dropped = kept.splice(0, firstKept < 0 ? kept.length : firstKept)
     for (const message of dropped) keptBytes -= memoryBytes(message)
-    next = Math.max(0, next - dropped.length)
+    // Below 0 while a batch is handled of which messages were dropped: its length is added at its end.
+    next -= dropped.length
     if (wasFull && !full()) onRoom()
     await commit(offset)
   }
