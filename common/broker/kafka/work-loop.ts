@@ -1,0 +1,38 @@
+export interface WorkLoop {
+  /** Starts the loop, unless it runs already. Resolves when it ends. */
+  run(): Promise<void>
+  isRunning(): boolean
+  /** Resolves when the loop is not running. */
+  idle(): Promise<void>
+}
+
+/**
+ * Repeats `step` for as long as `hasWork`, one step at a time.
+ * @example
+ * const sending = createWorkLoop(() => pending.length > 0, sendBatch)
+ * pending.push(message)
+ * void sending.run()
+ */
+export function createWorkLoop(hasWork: () => boolean, step: () => Promise<void>): WorkLoop {
+  let running: Promise<void> | undefined
+
+  async function loop(): Promise<void> {
+    try {
+      // Whatever is added in this turn of the event loop belongs to the first step.
+      await Promise.resolve()
+      while (hasWork()) await step()
+    } finally {
+      // Cleared synchronously with the last look at `hasWork`, so the next call of `run` starts a new loop.
+      running = undefined
+    }
+  }
+
+  return {
+    run() {
+      running ??= loop()
+      return running
+    },
+    isRunning: () => running !== undefined,
+    idle: async () => running,
+  }
+}
