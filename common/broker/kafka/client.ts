@@ -14,14 +14,8 @@ export interface Client {
   kill(): void
 }
 
+/** Creates a client, which connects when it is used. @throws Error once the broker is closed. */
 export type Connect = () => Client
-
-export interface Connector {
-  /** Creates a client, which connects when it is used. @throws Error once the connector is closed. */
-  readonly connect: Connect
-  /** Kills every client. */
-  close(): void
-}
 
 const CONNECTION_TIMEOUT_MS = 2500
 const REQUEST_TIMEOUT_MS = 5000
@@ -30,18 +24,19 @@ const KEEP_ALIVE_MS = 30_000
 /** Few, since kafkajs nests its retries, and the driver tries again with a new client. */
 export const retry = { initialRetryTime: 100, maxRetryTime: 500, factor: 0.2, multiplier: 2, retries: 2 }
 
+/** Makes the clients of one broker. `close` kills them all. */
 export function createConnector(options: {
   readonly address: KafkaAddress
   readonly username: string | undefined
   readonly password: string | undefined
   readonly clientId: string
   readonly log: Logger
-}): Connector {
-  const { address, clientId, log } = options
+}) {
+  const { address, username = '', password = '', clientId, log } = options
   // kafkajs splits an address at its first colon, so it gets a name in place of an IPv6 address.
   const hostsByName = new Map(address.brokers.map(({ host }, index) => [`ipv6-${index}`, host]))
   const brokers = address.brokers.map(({ host, port }, index) => `${isIP(host) === 6 ? `ipv6-${index}` : host}:${port}`)
-  const sasl = saslOptions(options)
+  const sasl: SASLOptions | undefined = address.sasl && { mechanism: address.sasl, username, password }
   const clients = new Set<Client>()
   let made = 0
   let closed = false
@@ -96,24 +91,6 @@ export function createConnector(options: {
       closed = true
       for (const client of clients) client.kill()
     },
-  }
-}
-
-function saslOptions(options: {
-  readonly address: KafkaAddress
-  readonly username: string | undefined
-  readonly password: string | undefined
-}): SASLOptions | undefined {
-  const { address, username = '', password = '' } = options
-  switch (address.sasl) {
-    case 'plain':
-      return { mechanism: 'plain', username, password }
-    case 'scram-sha-256':
-      return { mechanism: 'scram-sha-256', username, password }
-    case 'scram-sha-512':
-      return { mechanism: 'scram-sha-512', username, password }
-    case undefined:
-      return undefined
   }
 }
 

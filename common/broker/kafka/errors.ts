@@ -9,7 +9,7 @@ function* causes(error: unknown): Generator<Error> {
   }
 }
 
-/** Kafka's name of the error that a broker answered, such as `UNKNOWN_TOPIC_OR_PARTITION`; undefined for other errors. */
+/** Kafka's name of an error that a broker answered, such as `INVALID_RECORD`; undefined for any other error. */
 export function protocolError(error: unknown): string | undefined {
   return causes(error).find((each) => each instanceof KafkaJSProtocolError)?.type
 }

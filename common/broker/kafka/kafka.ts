@@ -56,7 +56,6 @@ export function openKafka(options: {
       if (closed) throw new Error('The broker has been closed: nothing more can be subscribed to.')
       const groupId = namespace === undefined ? group : `${namespace}.${group}`
       const subscribing = subscribe({ connect, topics, group, groupId, to, handle, ping, log })
-      publisher.connect()
       subscriptions.add(subscribing)
       const forget = () => subscriptions.delete(subscribing)
       subscribing.then(({ ended }) => ended.then(forget, forget), forget)

@@ -4,7 +4,6 @@ import type { Logger } from '../../service/log.ts'
 import type { BatchHandler } from '../broker.ts'
 import { createAssignment, type Draining } from './assignment.ts'
 import { type Connect, retry } from './client.ts'
-import type { PartitionQueue } from './partition-queue.ts'
 import { assignerThatWaits, revoke } from './revocation.ts'
 import type { Topics } from './topics.ts'
 
@@ -21,19 +20,10 @@ const SILENCE_MS = 20_000
 const ABORT_MS = 500
 const LEAVE_MS = 1500
 
-/** A consumer of kafkajs, from its first join to its end. */
-export interface Member {
-  readonly joined: Promise<void>
-  /** Resolves with the reason when it cannot go on. */
-  readonly ended: Promise<unknown>
-  /** When the broker last accepted a heartbeat or join, by `performance.now()`; undefined before the first. */
-  heartbeatAtMs(): number | undefined
-  queues(): readonly PartitionQueue[]
-  /** Lets handlers finish for `graceMs`, then aborts them; commits what is done and leaves the group. */
-  leave(graceMs: number): Promise<void>
-}
+export type Member = ReturnType<typeof startMember>
 
-export interface MemberOptions {
+/** A consumer of kafkajs, from its first join to its end. */
+export function startMember(options: {
   readonly connect: Connect
   readonly groupId: string
   readonly topics: Topics
@@ -42,9 +32,7 @@ export interface MemberOptions {
   /** Shared with the members before and after this one. */
   readonly draining: Draining
   readonly log: Logger
-}
-
-export function startMember(options: MemberOptions): Member {
+}) {
   const { connect, groupId, topics, to, handle, draining } = options
   const log = options.log.child({ group: groupId })
   const topicByName = new Map(to.map((topic) => [topics.nameOf(topic), topic]))
@@ -53,9 +41,8 @@ export function startMember(options: MemberOptions): Member {
   const ended = Promise.withResolvers<unknown>()
   const startedAtMs = performance.now()
   let heartbeatAtMs: number | undefined
+  const newAssignment = () => createAssignment({ topicByName, handle, draining, log })
   let assignment = newAssignment()
-  /** While the assignment is given back. */
-  let revocation: ReturnType<typeof revoke> | undefined
 
   const consumer = client.kafka.consumer({
     groupId,
@@ -66,17 +53,13 @@ export function startMember(options: MemberOptions): Member {
     allowAutoTopicCreation: false,
     partitionAssigners: [
       assignerThatWaits(() => {
-        revocation ??= revoke(assignment, draining, log)
-        return revocation.isOver
+        if (assignment.state() === 'active') void revoke(assignment, draining, log)
+        return assignment.state() === 'released'
       }),
     ],
-    // Enough attempts for a revocation. After a crash `subscribe` starts a new member: restarts of kafkajs are not bounded.
+    // Enough attempts for a revocation. After a crash `subscribe` starts a new member, where kafkajs would restart for ever.
     retry: { ...retry, retries: 12, restartOnFailure: async () => false },
   })
-
-  function newAssignment() {
-    return createAssignment({ topicByName, handle, draining, log })
-  }
 
   function end(reason: unknown): void {
     clearInterval(watch)
@@ -98,7 +81,6 @@ export function startMember(options: MemberOptions): Member {
     heartbeatAtMs = performance.now()
     assignment.release()
     assignment = newAssignment()
-    revocation = undefined
     joined.resolve()
   })
   consumer.on('consumer.crash', ({ payload }) => end(payload.error))
@@ -114,17 +96,26 @@ export function startMember(options: MemberOptions): Member {
   }
   start().catch(end)
 
+  async function disconnect(): Promise<void> {
+    await assignment.committed()
+    // Only then can kafkajs join again, which it does before it leaves a group that is changing.
+    assignment.release()
+    await consumer.disconnect()
+  }
+
   return {
     joined: joined.promise,
+    /** Resolves with the reason when it cannot go on. */
     ended: ended.promise,
+    /** When the broker last accepted a heartbeat or a join, by `performance.now()`; undefined before the first. */
     heartbeatAtMs: () => heartbeatAtMs,
     queues: () => assignment.queues(),
-    async leave(graceMs) {
+    /** Lets handlers finish for `graceMs`, then aborts them; commits what is done and leaves the group. */
+    async leave(graceMs: number): Promise<void> {
       await assignment
         .stop(graceMs, ABORT_MS)
         .catch((error: unknown) => log.warn({ err: error }, 'a handler ignores that its subscription closes'))
-      const left = assignment.committed().then(() => consumer.disconnect())
-      await within(left, LEAVE_MS, 'Leaving the group').catch((error: unknown) =>
+      await within(disconnect(), LEAVE_MS, 'Leaving the group').catch((error: unknown) =>
         log.debug({ err: error }, 'the broker did not confirm that the member left the group'),
       )
       end(undefined)

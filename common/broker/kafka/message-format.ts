@@ -25,7 +25,7 @@ export function framedBytes(message: Outgoing): number {
   return sizeBytes(message) + 96 + 10 * message.headers.length
 }
 
-/** The object has no prototype, so that every name is only a name. kafkajs keeps the order of the values of one name. */
+/** Without a prototype, so that every name is only a name. kafkajs keeps the order of the values of one name. */
 function toHeaders(headers: readonly Header[]): IHeaders {
   const byName: Record<string, Buffer[]> = Object.create(null)
   for (const [name, value] of headers) {
@@ -36,8 +36,8 @@ function toHeaders(headers: readonly Header[]): IHeaders {
 }
 
 /**
- * Only foreign clients write a header without a value (null): it reads as an empty one. Under a name that every object
- * inherits, such as `constructor`, kafkajs puts the inherited member among the values, so everything but bytes is left out.
+ * A header without a value (null), which only other programs write, reads as empty. Under a name that every object
+ * inherits, such as `constructor`, kafkajs puts the inherited member among the values: only bytes are values.
  */
 function fromHeaders(headers: IHeaders | undefined): Header[] {
   return Object.entries(headers ?? {}).flatMap(([name, values]) =>

@@ -1,6 +1,6 @@
 /**
- * The partition of a key: murmur2 over its UTF-8, as in Kafka's own clients, so that messages of one key keep their order
- * when other programs publish to these topics too.
+ * The partition of a key: murmur2 over its UTF-8, as in Kafka's own clients, so that the messages of a key keep their
+ * order when other programs publish to these topics too.
  */
 export function partitionOf(key: string, partitions: number): number {
   return (murmur2(Buffer.from(key)) & 0x7fffffff) % partitions

@@ -5,17 +5,15 @@ import type { Assignment, Draining } from './assignment.ts'
 
 /** Handlers may finish for so long when the group changes; then their signals abort. */
 const GRACE_MS = 2000
-/** Some time after that, the member joins again although a handler ignores its signal. */
+/** So long after the abort the member joins again, even if a handler still runs. */
 const ABORT_MS = 2000
 
-type CreateAssigner = typeof PartitionAssigners.roundRobin
-
 /**
- * Makes a member wait for its handlers before it gives its partitions back. kafkajs does that by joining the group again,
- * and asks the assigner for its protocol right before. It knows no way to wait there, but it tries again after
- * REBALANCE_IN_PROGRESS: so the assigner throws that until `isRevoked`. Until then the member can still commit.
+ * An assigner that makes a member wait for its handlers before it gives its partitions back. kafkajs gives them back by
+ * joining the group again, and calls `protocol` right before. It cannot wait there, but it tries again after
+ * REBALANCE_IN_PROGRESS: so `protocol` throws that until `isRevoked`. Meanwhile the member can still commit.
  */
-export function assignerThatWaits(isRevoked: () => boolean): CreateAssigner {
+export function assignerThatWaits(isRevoked: () => boolean): typeof PartitionAssigners.roundRobin {
   return (config) => {
     const assigner = PartitionAssigners.roundRobin(config)
     return {
@@ -29,24 +27,15 @@ export function assignerThatWaits(isRevoked: () => boolean): CreateAssigner {
   }
 }
 
-/** Ends an assignment, at the latest after 4 s: handlers finish or are aborted, and what they did is committed. */
-export function revoke(assignment: Assignment, draining: Draining, log: Logger): { readonly isOver: boolean } {
-  const revocation = { isOver: false }
-  const end = () => {
-    assignment.release()
-    revocation.isOver = true
+/** Releases the assignment once its handlers and those before them have ended and are committed, within 4 s. */
+export async function revoke(assignment: Assignment, draining: Draining, log: Logger): Promise<void> {
+  // Where nothing runs the release is synchronous, so that the first attempt to join succeeds.
+  if (assignment.isBusy() || draining.size > 0) {
+    const handlers = Promise.all([assignment.stop(GRACE_MS, ABORT_MS), ...draining.values()])
+    const committed = handlers.then(() => assignment.committed())
+    await within(committed, GRACE_MS + ABORT_MS, 'Giving partitions back').catch((error: unknown) =>
+      log.warn({ err: error }, 'a handler ignores that its partition is lost'),
+    )
   }
-  if (!assignment.isBusy() && draining.size === 0) {
-    end()
-    return revocation
-  }
-  const ended = Promise.all([assignment.stop(GRACE_MS, ABORT_MS), ...draining.values()])
-  void within(
-    ended.then(() => assignment.committed()),
-    GRACE_MS + ABORT_MS,
-    'Giving partitions back',
-  )
-    .catch((error: unknown) => log.warn({ err: error }, 'a handler ignores that its partition is lost'))
-    .finally(end)
-  return revocation
+  assignment.release()
 }

@@ -67,11 +67,9 @@ export async function subscribe(options: {
         heartbeatAtMs = lastHeartbeatMs
         pauses.reset()
       }
-      const answers = await ping().then(
-        () => true,
-        () => false,
-      )
-      if (!answers) heartbeatAtMs = performance.now()
+      await ping().catch(() => {
+        heartbeatAtMs = performance.now()
+      })
       const isPermanent = reason instanceof TopicMismatch || (isRefusedLogin(reason) && !hasJoined)
       if (isPermanent || performance.now() - heartbeatAtMs > giveUpMs) throw reason
       // The same reason may come every two seconds for minutes: it is a warning only once.

@@ -15,7 +15,7 @@ const MAX_SEND_BYTES = 512 * 1024
 /** kafkajs takes time for a send that grows with the square of a partition's messages. */
 const MAX_SEND_MESSAGES = 1000
 const PUBLISH_TIMEOUT_MS = 10_000
-/** How long the broker may wait for its replicas. Less than the client's own timeout, so the broker reports the delay. */
+/** How long the broker may wait for its replicas. Less than a request's timeout, so that the broker itself reports it. */
 const ACK_TIMEOUT_MS = 4000
 
 /** Kafka's errors that no further attempt changes. */
@@ -28,47 +28,30 @@ const NON_RETRIABLE = [
   'POLICY_VIOLATION',
 ]
 
-export interface TopicProducer {
-  publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
-  /** Connects ahead of the first message. A failure does not matter: `publish` connects again. */
-  connect(): void
-  close(graceMs: number): Promise<void>
-}
-
-/** One call of `publish`. Its messages may go in several sends. */
-interface Call {
-  /** By index within the call. */
-  readonly positions: RecordPosition[]
-  unsent: number
-  resolve(positions: readonly RecordPosition[]): void
-  reject(error: unknown): void
-}
+export type TopicProducer = ReturnType<typeof createTopicProducer>
 
 interface PendingMessage {
   readonly partition: number
   readonly bytes: number
   readonly message: Message
-  readonly call: Call
-  readonly index: number
+  resolve(position: RecordPosition): void
+  reject(error: unknown): void
 }
-
-/** The offset of the first message sent, by partition. */
-type BaseOffsets = ReadonlyMap<number, number>
 
 /**
  * Publishes to one topic, one send at a time: messages that are published during a send go together in the next one. So
  * order is kept, and a busy broker gets few large batches.
  *
- * The producer is idempotent: where kafkajs sends again after a lost answer, the broker recognizes the sequence number and
- * stores the messages once. But after a failed send kafkajs reuses the sequence number; if the broker had stored it, the
- * next message is dropped as a duplicate. So any failure discards the producer, and a new one sends the messages again:
- * they may be stored twice, but none is lost.
+ * The producer is idempotent: where kafkajs sends again after a lost answer, the broker recognizes the sequence number
+ * and stores the messages once. But after a failed send kafkajs reuses the sequence number; if the broker had stored it,
+ * the next message is dropped as a duplicate. So any failure discards the producer, and a new one sends the messages
+ * again: they may be stored twice, but none is lost.
  */
 export function createTopicProducer(options: {
   readonly connect: Connect
   readonly topics: Topics
   readonly topic: Topic
-}): TopicProducer {
+}) {
   const { connect, topics, topic } = options
   const name = topics.nameOf(topic)
   const closing = new AbortController()
@@ -81,29 +64,26 @@ export function createTopicProducer(options: {
       const { batch, rest } = takeBatch(pending)
       pending = rest
       try {
-        settle(batch, await deliver(batch))
+        const nextOffsets = await deliver(batch)
+        for (const { partition, resolve } of batch) {
+          const offset = nextOffsets.get(partition) ?? 0
+          nextOffsets.set(partition, offset + 1)
+          resolve({ topic, partition, offset })
+        }
       } catch (error) {
         // The others are rejected too: they would wait as long again for a broker that just failed for 10 s.
         const reason = closing.signal.aborted ? closing.signal.reason : error
-        for (const { call } of [...batch, ...pending]) call.reject(reason)
+        for (const { reject } of [...batch, ...pending]) reject(reason)
         pending = []
       }
     },
   )
 
-  function settle(sent: readonly PendingMessage[], baseOffsets: BaseOffsets): void {
-    const nextOffsets = new Map(baseOffsets)
-    for (const { partition, call, index } of sent) {
-      const offset = nextOffsets.get(partition) ?? 0
-      nextOffsets.set(partition, offset + 1)
-      call.positions[index] = { topic, partition, offset }
-      call.unsent--
-      if (call.unsent === 0) call.resolve(call.positions)
-    }
-  }
-
-  /** Tries for up to 10 s, unless the error is one that no further attempt changes. */
-  async function deliver(batch: readonly PendingMessage[]): Promise<BaseOffsets> {
+  /**
+   * Tries for up to 10 s, unless the error is one that no further attempt changes.
+   * @returns the offset of the first message of each partition
+   */
+  async function deliver(batch: readonly PendingMessage[]): Promise<Map<number, number>> {
     const deadlineMs = performance.now() + PUBLISH_TIMEOUT_MS
     const pauses = backoff({ firstMs: 100, longestMs: 1000 })
     for (;;) {
@@ -124,7 +104,7 @@ export function createTopicProducer(options: {
     }
   }
 
-  async function send(batch: readonly PendingMessage[], signal: AbortSignal): Promise<BaseOffsets> {
+  async function send(batch: readonly PendingMessage[], signal: AbortSignal): Promise<Map<number, number>> {
     current ??= open()
     const [producer] = await Promise.all([current.producer, topics.ensure()])
     // The caller has given up in the meantime: a send now would be out of order.
@@ -165,26 +145,14 @@ export function createTopicProducer(options: {
   }
 
   return {
-    publish(messages) {
-      const { promise, resolve, reject } = Promise.withResolvers<readonly RecordPosition[]>()
-      const call: Call = { positions: [], unsent: messages.length, resolve, reject }
-      for (const [index, message] of messages.entries()) {
-        const partition = partitionOf(message.key, topicSettings[topic].partitions)
-        const bytes = framedBytes(message)
-        pending.push({ partition, bytes, message: toKafka(message, partition), call, index })
-      }
+    publish(message: Outgoing): Promise<RecordPosition> {
+      const partition = partitionOf(message.key, topicSettings[topic].partitions)
+      const { promise, resolve, reject } = Promise.withResolvers<RecordPosition>()
+      pending.push({ partition, bytes: framedBytes(message), message: toKafka(message, partition), resolve, reject })
       void sending.run()
       return promise
     },
-    connect() {
-      if (current || closing.signal.aborted) return
-      const opened = open()
-      current = opened
-      opened.producer.catch(() => {
-        if (current === opened) discard()
-      })
-    },
-    async close(graceMs) {
+    async close(graceMs: number): Promise<void> {
       await within(sending.idle(), graceMs, `Publishing to ${name}`).catch(() => {})
       closing.abort(new Error('The broker was closed before this could be published.'))
       discard()

@@ -11,13 +11,13 @@ export class TopicMismatch extends Error {
   override name = 'TopicMismatch'
   constructor(name: string, found: number, needed: number) {
     super(
-      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides which partition a key goes to, ` +
-        'so it is fixed at creation: let the consumers finish what is on it, delete it, and start again, which creates it anew.',
+      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides which partition a key goes ` +
+        'to, so it is fixed at creation: let the consumers finish, delete it, and start again, which creates it anew.',
     )
   }
 }
 
-/** Kafka limits a batch, with the framing of the batch, of its record and of the headers. A topic's own limit does not count it. */
+/** Kafka's limit on a batch includes the framing of batch, records and headers, which `maxMessageBytes` does not count. */
 export const FRAMING_BYTES = 16 * 1024
 
 const ENSURE_TIMEOUT_MS = 8000
@@ -25,20 +25,13 @@ const CREATE_TIMEOUT_MS = 5000
 const PROPAGATION_ATTEMPTS = 20
 const PROPAGATION_PAUSE_MS = 100
 
-export interface Topics {
-  /** The topic's name on the broker. */
-  nameOf(topic: Topic): string
-  /** Creates the topics that are missing. Asks the broker once: later calls get the same answer. @throws TopicMismatch */
-  ensure(): Promise<void>
-  /** A topic may have been deleted: the next `ensure` asks again. */
-  forget(): void
-}
+export type Topics = ReturnType<typeof createTopics>
 
 export function createTopics(options: {
   readonly connect: Connect
   readonly namespace: string | undefined
   readonly log: Logger
-}): Topics {
+}) {
   const { connect, namespace, log } = options
   const nameOf = (topic: Topic) => (namespace === undefined ? topic : `${namespace}.${topic}`)
   const needed = new Map(Object.values(topics).map((topic) => [nameOf(topic), topicSettings[topic]]))
@@ -73,13 +66,13 @@ export function createTopics(options: {
       return (await admin.fetchTopicMetadata({ topics: names })).topics
     } catch (error) {
       const isUnknown = ['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'].includes(protocolError(error) ?? '')
-      // Where every broker answers with an error, kafkajs drops it and reads from null.
+      // kafkajs throws a TypeError where every broker answers with an error.
       if (isUnknown || error instanceof TypeError) return undefined
       throw error
     }
   }
 
-  /** Creates those that do not exist. Several processes may do so at once. */
+  /** Creates the topics that do not exist; several processes may do so at once. */
   async function create(admin: Admin): Promise<void> {
     const { brokers } = await admin.describeCluster()
     const replicated = brokers.length >= 3
@@ -115,15 +108,18 @@ export function createTopics(options: {
   }
 
   return {
+    /** The topic's name on the broker. */
     nameOf,
-    ensure() {
+    /** Creates missing topics. Asks the broker once; later calls get the same answer. @throws TopicMismatch */
+    ensure(): Promise<void> {
       ensured ??= ensure().catch((error: unknown) => {
         ensured = undefined
         throw error
       })
       return ensured
     },
-    forget() {
+    /** A topic may have been deleted: the next `ensure` asks again. */
+    forget(): void {
       ensured = undefined
     },
   }

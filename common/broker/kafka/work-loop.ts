@@ -1,11 +1,3 @@
-export interface WorkLoop {
-  /** Starts the loop, unless it runs already. Resolves when it ends. */
-  run(): Promise<void>
-  isRunning(): boolean
-  /** Resolves when the loop is not running. */
-  idle(): Promise<void>
-}
-
 /**
  * Repeats `step` for as long as `hasWork`, one step at a time.
  * @example
@@ -13,7 +5,7 @@ export interface WorkLoop {
  * pending.push(message)
  * void sending.run()
  */
-export function createWorkLoop(hasWork: () => boolean, step: () => Promise<void>): WorkLoop {
+export function createWorkLoop(hasWork: () => boolean, step: () => Promise<void>) {
   let running: Promise<void> | undefined
 
   async function loop(): Promise<void> {
@@ -28,11 +20,13 @@ export function createWorkLoop(hasWork: () => boolean, step: () => Promise<void>
   }
 
   return {
-    run() {
+    /** Starts the loop, unless it runs already. Resolves when it ends. */
+    run(): Promise<void> {
       running ??= loop()
       return running
     },
     isRunning: () => running !== undefined,
+    /** Resolves when the loop is not running. */
     idle: async () => running,
   }
 }
