@@ -57,7 +57,7 @@ export function startMember(options: {
         return assignment.state() === 'released'
       }),
     ],
-    // Enough attempts for a revocation. After a crash `subscribe` starts a new member, where kafkajs would restart for ever.
+    // Enough attempts for a revocation. After a crash `subscribe` starts a new member: kafkajs would restart for ever.
     retry: { ...retry, retries: 12, restartOnFailure: async () => false },
   })
 

@@ -1,4 +1,4 @@
-import type { Message, Producer } from 'kafkajs'
+import { type Message, Partitioners, type Producer } from 'kafkajs'
 import type { Outgoing, RecordPosition } from '../../messages/message.ts'
 import { type Topic, topicSettings } from '../../messages/topics.ts'
 import { backoff } from '../../service/backoff.ts'
@@ -15,7 +15,7 @@ const MAX_SEND_BYTES = 512 * 1024
 /** kafkajs takes time for a send that grows with the square of a partition's messages. */
 const MAX_SEND_MESSAGES = 1000
 const PUBLISH_TIMEOUT_MS = 10_000
-/** How long the broker may wait for its replicas. Less than a request's timeout, so that the broker itself reports it. */
+/** How long the broker may wait for its replicas. Less than a request's timeout, so that the broker reports it. */
 const ACK_TIMEOUT_MS = 4000
 
 /** Kafka's errors that no further attempt changes. */
@@ -39,13 +39,13 @@ interface PendingMessage {
 }
 
 /**
- * Publishes to one topic, one send at a time: messages that are published during a send go together in the next one. So
- * order is kept, and a busy broker gets few large batches.
+ * Publishes to one topic, one send at a time: messages that are published during a send go together in the next one.
+ * So order is kept, and a busy broker gets few large batches.
  *
  * The producer is idempotent: where kafkajs sends again after a lost answer, the broker recognizes the sequence number
- * and stores the messages once. But after a failed send kafkajs reuses the sequence number; if the broker had stored it,
- * the next message is dropped as a duplicate. So any failure discards the producer, and a new one sends the messages
- * again: they may be stored twice, but none is lost.
+ * and stores the messages once. But after a failed send kafkajs reuses the sequence number; if the broker had stored
+ * it, the next message is dropped as a duplicate. So any failure discards the producer, and a new one sends the
+ * messages again: they may be stored twice, but none is lost.
  */
 export function createTopicProducer(options: {
   readonly connect: Connect
@@ -71,7 +71,7 @@ export function createTopicProducer(options: {
           resolve({ topic, partition, offset })
         }
       } catch (error) {
-        // The others are rejected too: they would wait as long again for a broker that just failed for 10 s.
+        // The others are rejected too: they would wait as long again for a broker that has just failed for 10 s.
         const reason = closing.signal.aborted ? closing.signal.reason : error
         for (const { reject } of [...batch, ...pending]) reject(reason)
         pending = []
@@ -107,7 +107,7 @@ export function createTopicProducer(options: {
   async function send(batch: readonly PendingMessage[], signal: AbortSignal): Promise<Map<number, number>> {
     current ??= open()
     const [producer] = await Promise.all([current.producer, topics.ensure()])
-    // The caller has given up in the meantime: a send now would be out of order.
+    // Once the caller has given up, a send would be out of order.
     signal.throwIfAborted()
     const records = await producer.sendBatch({
       acks: -1,
@@ -129,10 +129,8 @@ export function createTopicProducer(options: {
     const producer = client.kafka.producer({
       idempotent: true,
       allowAutoTopicCreation: false,
-      createPartitioner:
-        () =>
-        ({ message }) =>
-          message.partition ?? 0,
+      // It keeps the partition that a message names.
+      createPartitioner: Partitioners.DefaultPartitioner,
       retry: { ...retry, retries: 5 },
     })
     return { client, producer: producer.connect().then(() => producer) }

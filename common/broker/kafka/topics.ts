@@ -11,13 +11,13 @@ export class TopicMismatch extends Error {
   override name = 'TopicMismatch'
   constructor(name: string, found: number, needed: number) {
     super(
-      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides which partition a key goes ` +
-        'to, so it is fixed at creation: let the consumers finish, delete it, and start again, which creates it anew.',
+      `The topic ${name} has ${found} partitions; ${needed} are needed. Their number decides the partition of every key, ` +
+        'so it is fixed at creation: let the consumers finish, delete it, and start again, which creates it anew.',
     )
   }
 }
 
-/** Kafka's limit on a batch includes the framing of batch, records and headers, which `maxMessageBytes` does not count. */
+/** Kafka's limit on a batch includes the framing of its records and headers. A topic's `maxMessageBytes` does not. */
 export const FRAMING_BYTES = 16 * 1024
 
 const ENSURE_TIMEOUT_MS = 8000

@@ -1,10 +1,4 @@
-/**
- * Repeats `step` for as long as `hasWork`, one step at a time.
- * @example
- * const sending = createWorkLoop(() => pending.length > 0, sendBatch)
- * pending.push(message)
- * void sending.run()
- */
+/** Repeats `step` for as long as `hasWork`, one step at a time. */
 export function createWorkLoop(hasWork: () => boolean, step: () => Promise<void>) {
   let running: Promise<void> | undefined
 
