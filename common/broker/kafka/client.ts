@@ -4,45 +4,39 @@ import { Kafka, type LogEntry, logLevel, type SASLOptions } from 'kafkajs'
 import type { Logger } from '../../service/log.ts'
 import type { KafkaAddress } from '../broker-url.ts'
 
-/** One use of kafkajs, with connections of its own. */
+/** An instance of kafkajs with connections of its own. */
 export interface Client {
   readonly kafka: Kafka
   /**
-   * Cuts every connection and opens no other, so that whatever kafkajs is still waiting for or retrying comes to an end.
-   * Its own `disconnect` waits for answers, and one that never comes holds it for ever.
+   * Cuts every connection and refuses new ones, which ends whatever kafkajs waits for or retries. Its own `disconnect`
+   * waits for answers, and for ever where none comes.
    */
   kill(): void
 }
 
+/** Creates a client, which connects when it is used. @throws Error once the broker is closed. */
 export type Connect = () => Client
 
-export interface Connector {
-  /** Makes a client; it connects when it is used. @throws once this is closed. */
-  readonly connect: Connect
-  /** Kills every client. */
-  close(): void
-}
-
 const CONNECTION_TIMEOUT_MS = 2500
-/** For an answer. */
 const REQUEST_TIMEOUT_MS = 5000
 const KEEP_ALIVE_MS = 30_000
 
-/** kafkajs retries inside of retries: few here, since what calls it tries again with a new client. */
+/** Few, since kafkajs nests its retries, and the driver tries again with a new client. */
 export const retry = { initialRetryTime: 100, maxRetryTime: 500, factor: 0.2, multiplier: 2, retries: 2 }
 
+/** Makes the clients of one broker. `close` kills them all. */
 export function createConnector(options: {
   readonly address: KafkaAddress
   readonly username: string | undefined
   readonly password: string | undefined
   readonly clientId: string
   readonly log: Logger
-}): Connector {
-  const { address, clientId, log } = options
-  // kafkajs splits an address at its first colon: an IPv6 address travels through it under a name.
+}) {
+  const { address, username = '', password = '', clientId, log } = options
+  // kafkajs splits an address at its first colon, so it gets a name in place of an IPv6 address.
   const hostsByName = new Map(address.brokers.map(({ host }, index) => [`ipv6-${index}`, host]))
   const brokers = address.brokers.map(({ host, port }, index) => `${isIP(host) === 6 ? `ipv6-${index}` : host}:${port}`)
-  const sasl = saslOptions(options)
+  const sasl: SASLOptions | undefined = address.sasl && { mechanism: address.sasl, username, password }
   const clients = new Set<Client>()
   let made = 0
   let closed = false
@@ -51,7 +45,7 @@ export function createConnector(options: {
     if (closed) throw new Error('The broker has been closed.')
     const sockets = new Set<Socket>()
     let killed = false
-    // kafkajs tries the first few: by turns, so that a list that begins with dead ones is no obstacle.
+    // kafkajs tries only the first few. Each client begins with another, so that some get past brokers that are down.
     const first = made++ % brokers.length
     const kafka = new Kafka({
       clientId,
@@ -70,7 +64,7 @@ export function createConnector(options: {
         const socket = address.tls
           ? connectTls({ host, port, ...(isIP(host) ? {} : { servername: host }) }, onConnect)
           : connectTcp({ host, port }, onConnect)
-        // A request is one write and its answer is waited for: held back for more to come, it would only be late.
+        // Each request is one write that waits for its answer: Nagle's algorithm would only delay it.
         socket.setNoDelay(true)
         socket.setKeepAlive(true, KEEP_ALIVE_MS)
         sockets.add(socket)
@@ -100,31 +94,13 @@ export function createConnector(options: {
   }
 }
 
-function saslOptions(options: {
-  readonly address: KafkaAddress
-  readonly username: string | undefined
-  readonly password: string | undefined
-}): SASLOptions | undefined {
-  const { address, username = '', password = '' } = options
-  switch (address.sasl) {
-    case 'plain':
-      return { mechanism: 'plain', username, password }
-    case 'scram-sha-256':
-      return { mechanism: 'scram-sha-256', username, password }
-    case 'scram-sha-512':
-      return { mechanism: 'scram-sha-512', username, password }
-    case undefined:
-      return undefined
-  }
-}
-
-/** What kafkajs calls an error is often a retry: the driver reports what matters itself, so this is for debugging. */
+/** kafkajs logs retries as errors. The driver itself logs what matters, so these lines are for debugging. */
 function kafkaLogLevel(log: Logger): logLevel {
   if (log.isLevelEnabled('trace')) return logLevel.DEBUG
   return log.isLevelEnabled('debug') ? logLevel.WARN : logLevel.NOTHING
 }
 
-/** Only these of its fields: others hold whole responses. */
+/** Leaves out the other fields, which hold whole responses. */
 function write(log: Logger, { namespace, level, log: { message, broker, groupId, error } }: LogEntry): void {
   const fields = {
     kafkajs: namespace,

@@ -3,7 +3,7 @@ import type { Broker } from '../broker.ts'
 import { parseBrokerUrl } from '../broker-url.ts'
 import { openKafka } from './kafka.ts'
 
-/** How another process of the suite opens the broker. */
+/** Opens the broker, by default without a log, here and in the suite's child processes. */
 export function openQuietly(
   options: { url: string; namespace: string; username?: string; password?: string },
   log = pino({ level: 'silent' }),

@@ -44,7 +44,7 @@ describe.skipIf(!url)('on Kafka', () => {
     return {
       foreign,
       name: (topic: string) => `${options.namespace}.${topic}`,
-      /** `onLog` gets every line of its log, kafkajs' own among them. */
+      /** `onLog` gets each line of the log, with those of kafkajs. */
       open(onLog?: (line: string) => void): Broker {
         const log = onLog && pino({ level: 'debug' }, { write: onLog })
         const broker = openQuietly(options, log)
@@ -69,7 +69,7 @@ describe.skipIf(!url)('on Kafka', () => {
   }
 
   test(
-    'a topic with another partition count is a fault that says what was found and what to do',
+    'a topic with another number of partitions is refused; the error says what was found and what to do',
     async () => {
       const { open, admin, name } = scene()
       await (await admin()).createTopics({ topics: [{ topic: name(topics.results), numPartitions: 3 }] })
@@ -86,7 +86,7 @@ describe.skipIf(!url)('on Kafka', () => {
   )
 
   test(
-    'processes that start at once create the topics once, with their settings',
+    'brokers that are opened at the same time create each topic once, with its settings',
     async () => {
       const { open, admin, name } = scene()
       await Promise.all(Array.from({ length: 4 }, () => open().publish([outgoing('a', 'b')])))
@@ -103,7 +103,7 @@ describe.skipIf(!url)('on Kafka', () => {
   )
 
   test(
-    'what a foreign client writes arrives as it is: no key, no value, odd headers',
+    'messages of other programs arrive as they are: without a key or a value, and with odd header names',
     async () => {
       const { open, foreign, name } = scene()
       const broker = open()
@@ -145,7 +145,7 @@ describe.skipIf(!url)('on Kafka', () => {
   )
 
   test(
-    'a member that joins waits until handlers at work have finished and committed: their messages come once',
+    'a second member joins only after running handlers have finished and committed: each message is handled once',
     async () => {
       const { open } = scene()
       let rebalancing = false
@@ -165,25 +165,25 @@ describe.skipIf(!url)('on Kafka', () => {
       })
       const texts = Array.from({ length: 12 }, (_, i) => `${i}`)
       await one.publish(texts.map((text) => outgoing(`key-${text}`, text)))
-      await eventually(() => started > 1, 'handlers are at work')
+      await eventually(() => started > 1, 'handlers run')
       const joining = two.subscribe(groups.processor, [topics.requests], async ({ messages }) => {
         handled.push(...messages.map(textOf))
       })
-      await eventually(() => rebalancing, 'the first member hears of the second')
+      await eventually(() => rebalancing, 'the first member sees the second')
       expect(handled).toEqual([])
       gate.resolve()
       await joining
       await eventually(() => handled.length >= 12, 'all are handled')
       expect(aborted).toBe(false)
       await two.publish([outgoing('key-0', 'last')])
-      await eventually(() => handled.includes('last'), 'the group works on')
+      await eventually(() => handled.includes('last'), 'the group goes on')
       expect(handled.toSorted()).toEqual([...texts, 'last'].toSorted())
     },
     TIMEOUT_MS,
   )
 
   test(
-    'a handler that does not end when the group changes is told to, and its messages go to whoever has the partition',
+    'a handler that does not end when the group changes is aborted, and another member gets its messages',
     async () => {
       const { open } = scene()
       const [one, two] = [open(), open()]
@@ -192,7 +192,7 @@ describe.skipIf(!url)('on Kafka', () => {
       await one.subscribe(groups.processor, [topics.requests], async ({ signal }) => {
         await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
         aborts++
-        // As of a handler that does not look at its signal: it resolves, and that no longer counts.
+        // It resolves as if it had not seen the abort, which must not move the offset.
       })
       await one.publish([outgoing('a', '1')])
       await one.publish([outgoing('b', '2')])
@@ -207,7 +207,7 @@ describe.skipIf(!url)('on Kafka', () => {
   )
 
   test(
-    'a topic that is deleted in use is created anew, and publishing and handling go on from its beginning',
+    'a topic that is deleted while in use is created again; publishing and handling go on from its first offset',
     async () => {
       const { open, admin, name } = scene()
       const broker = open()
@@ -221,8 +221,8 @@ describe.skipIf(!url)('on Kafka', () => {
       await deleting.deleteTopics({ topics: [name(topics.requests)] })
       const exists = async () => (await deleting.listTopics()).includes(name(topics.requests))
       await eventually(exists, 'the topic is there again', 30_000)
-      const [place] = await broker.publish([outgoing('key-1', 'new')])
-      expect(place?.offset).toBe(0)
+      const [position] = await broker.publish([outgoing('key-1', 'new')])
+      expect(position?.offset).toBe(0)
       await eventually(() => handled.includes('new'), 'the new ones are handled', 30_000)
       await eventually(() => subscription.state() === 'running', 'it runs again')
     },
@@ -230,7 +230,7 @@ describe.skipIf(!url)('on Kafka', () => {
   )
 
   test(
-    'a group whose messages were removed before it read them goes on with the oldest that is left',
+    'a group whose unread messages were removed goes on with the oldest that is left',
     async () => {
       const { open, admin, name } = scene()
       const before = open()
@@ -238,17 +238,17 @@ describe.skipIf(!url)('on Kafka', () => {
       await before.subscribe(groups.processor, [topics.requests], async ({ messages }) => {
         handled.push(...messages.map(textOf))
       })
-      const [place] = await before.publish([outgoing('a', '0')])
+      const [position] = await before.publish([outgoing('a', '0')])
       await eventually(() => handled.length === 1, 'the first is handled')
       await before.close()
       const after = open()
       await after.publish(['1', '2', '3'].map((text) => outgoing('a', text)))
       const remover = await admin()
-      // kafkajs removes nothing before it has looked at the topic.
+      // Without the topic's metadata kafkajs removes nothing.
       await remover.fetchTopicMetadata({ topics: [name(topics.requests)] })
       await remover.deleteTopicRecords({
         topic: name(topics.requests),
-        partitions: [{ partition: place?.partition ?? -1, offset: '3' }],
+        partitions: [{ partition: position?.partition ?? -1, offset: '3' }],
       })
       await after.subscribe(groups.processor, [topics.requests], async ({ messages }) => {
         handled.push(...messages.map(textOf))
@@ -260,7 +260,7 @@ describe.skipIf(!url)('on Kafka', () => {
   )
 })
 
-/** kafkajs without the driver: as another program would use the broker. */
+/** kafkajs without our driver, as another program uses the broker. */
 function foreignClient(brokerUrl: string): Kafka {
   return new Kafka({
     brokers: [brokerUrl.replace(/^kafka:\/\/([^/?,]+).*$/, '$1')],
@@ -269,7 +269,7 @@ function foreignClient(brokerUrl: string): Kafka {
   })
 }
 
-/** A broker that serves many runs would otherwise fill up with topics. */
+/** A broker that is used for many runs must not fill up with topics. */
 async function removeTopics({ url: brokerUrl, namespace }: { url: string; namespace: string }): Promise<void> {
   const admin = foreignClient(brokerUrl).admin()
   await admin.connect()

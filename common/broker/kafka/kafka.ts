@@ -10,18 +10,18 @@ import { createTopics } from './topics.ts'
 const PUBLISH_GRACE_MS = 1500
 
 /**
- * The broker on Kafka, or on Redpanda, by kafkajs. Nothing is asked of it before the first call.
+ * The broker on Kafka or Redpanda, by kafkajs. Opening never connects.
  *
- * What is particular to it: of headers, the order within one name is kept, between names it is not; `subscribe` and
- * `publish` create the topics that are missing, and reject with `TopicMismatch` where one has another partition count.
+ * `subscribe` and `publish` create the topics that are missing, and reject with `TopicMismatch` where one has another
+ * number of partitions. Headers of one name keep their order; headers of different names may not.
  */
 export function openKafka(
   options: Credentials & {
     readonly address: KafkaAddress
-    /** By which the broker's own logs and quotas know this process. */
+    /** Names this process in the broker's logs and quotas. */
     readonly clientId: string
     readonly log: Logger
-    /** A prefix of every topic and group, which keeps tests on one broker apart. */
+    /** A prefix of every topic and group, so that tests on one broker do not meet. */
     readonly namespace?: string | undefined
   },
 ): Broker {

@@ -7,7 +7,7 @@ import { eventually } from '../broker.suite.ts'
 import type { Broker } from '../broker.ts'
 import { openQuietly } from './kafka.test.child.ts'
 
-// These need a broker of their own, to kill it.
+// These tests kill the broker, so they start one of their own.
 const possible = process.env.TEST_BROKER_URL !== undefined && missingForKafka().length === 0
 const TIMEOUT_MS = 90_000
 
@@ -49,7 +49,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
   }
 
   test(
-    'nothing that was published is lost or out of order over a kill of the broker, and all recovers by itself',
+    'when the broker is killed and restarted, no published message is lost or out of order, and everything recovers',
     async () => {
       fresh()
       const broker = open()
@@ -65,7 +65,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
       let stop = false
       const publishing = (async () => {
         for (let i = 0; !stop; i++) {
-          // As the outbox does it: what was rejected is published again before anything that is newer.
+          // Like the outbox: a rejected message is published again before any newer one.
           while (
             !(await broker.publish([outgoing(`key-${i % 5}`, `${i}`)]).then(
               () => true,
@@ -77,7 +77,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
       })()
       await eventually(() => published.length > 50, 'messages flow')
       await server.kill()
-      await eventually(() => subscription.state() === 'recovering', 'the subscription tells')
+      await eventually(() => subscription.state() === 'recovering', 'the subscription notices')
       await expect(broker.ping()).rejects.toThrow('does not answer')
       await server.restart()
       const before = published.length
@@ -97,7 +97,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
   )
 
   test(
-    'while the broker is down everything answers in bounded time; what was begun then works once it is back',
+    'while the broker is down every call ends in bounded time; a subscription begun then runs once it is back',
     async () => {
       fresh()
       const before = open()
@@ -128,7 +128,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
   )
 
   test(
-    'a broker that hangs, with its connections open, holds nobody up for ever',
+    'while the broker hangs with open connections, every call ends in bounded time',
     async () => {
       fresh()
       const [broker, other] = [open(), open()]
@@ -137,7 +137,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
       await broker.ping()
       await server.kill('SIGSTOP')
       try {
-        await eventually(() => subscription.state() === 'recovering', 'the subscription tells')
+        await eventually(() => subscription.state() === 'recovering', 'the subscription notices')
         expect(await took(() => expect(broker.ping()).rejects.toThrow('does not answer'))).toBeLessThan(3100)
         expect(await took(() => expect(broker.publish([outgoing('a', 'x')])).rejects.toThrow())).toBeLessThan(12_000)
         expect(await took(() => Promise.all([broker.close(), other.close()]))).toBeLessThan(8000)
@@ -149,7 +149,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
     TIMEOUT_MS,
   )
 
-  /** Runs a task of the suite's child, in a process that trusts the broker's certificate: that is fixed at its start. */
+  /** Runs a task in another process, since a process reads the certificates that it trusts when it starts. */
   async function runSecurely(task: ChildTask, password: string) {
     const { url, username, caFile } = server.secure ?? {}
     const target: ChildTarget = {
@@ -158,7 +158,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
       options: { url, namespace, username, password },
     }
     const child = Bun.spawn(
-      [process.execPath, join(import.meta.dir, 'broker.suite.child.ts'), JSON.stringify({ target, task })],
+      [process.execPath, join(import.meta.dir, '../broker.suite.child.ts'), JSON.stringify({ target, task })],
       { env: { ...process.env, NODE_EXTRA_CA_CERTS: caFile }, stdin: 'pipe', stdout: 'pipe', stderr: 'pipe' },
     )
     const [out, err] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
@@ -167,11 +167,11 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
   }
 
   test(
-    'a service speaks TLS and SCRAM-SHA-512 where the URL says so',
+    'with tls=true and sasl=scram-sha-512 in the URL, messages go over TLS after a SCRAM login',
     async () => {
       fresh()
-      await open().publish([outgoing('a', 'in the open')])
-      const task = { publish: { topic: topics.requests, key: 'a', texts: ['in secret'] } }
+      await open().publish([outgoing('a', 'in plain text')])
+      const task = { publish: { topic: topics.requests, key: 'a', texts: ['encrypted'] } }
       const { out } = await runSecurely(task, user.password)
       expect(JSON.parse(out)).toMatchObject({ topic: topics.requests, offset: 1 })
     },
@@ -179,7 +179,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
   )
 
   test(
-    'a wrong password is refused at the first subscribe, with a reason that does not repeat it',
+    'a wrong password makes the first subscribe reject; the error does not contain the password',
     async () => {
       fresh()
       const task = { subscribe: { group: groups.monitor, topics: [topics.requests], hang: false } }
@@ -192,7 +192,7 @@ describe.skipIf(!possible)('on a Kafka that fails', () => {
   )
 
   test(
-    'a certificate that nobody vouches for is refused',
+    'a certificate from an unknown authority is refused',
     async () => {
       fresh()
       const { url } = server.secure ?? {}

@@ -1,6 +1,6 @@
 /**
- * The partition of a key, as Kafka's own clients choose it (murmur2 over the key's UTF-8), so that whoever else publishes
- * to these topics keeps the order of a key too.
+ * The partition of a key: murmur2 over its UTF-8, as in Kafka's own clients, so that the messages of a key keep their
+ * order when other programs publish to these topics too.
  */
 export function partitionOf(key: string, partitions: number): number {
   return (murmur2(Buffer.from(key)) & 0x7fffffff) % partitions
@@ -9,7 +9,7 @@ export function partitionOf(key: string, partitions: number): number {
 const SEED = 0x9747b28c
 const M = 0x5bd1e995
 
-/** MurmurHash2 of 32 bits, as org.apache.kafka.common.utils.Utils.murmur2; a signed number. */
+/** The 32-bit MurmurHash2 of org.apache.kafka.common.utils.Utils.murmur2, a signed number. */
 export function murmur2(data: Buffer): number {
   let hash = SEED ^ data.length
   const whole = data.length - (data.length % 4)

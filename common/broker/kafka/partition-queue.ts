@@ -1,148 +1,144 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Delivered } from '../../messages/message.ts'
 import type { Topic } from '../../messages/topics.ts'
+import { backoff } from '../../service/backoff.ts'
 import type { Logger } from '../../service/log.ts'
 import type { BatchHandler } from '../broker.ts'
+import { createWorkLoop } from './work-loop.ts'
 
 const MAX_BATCH_MESSAGES = 500
 const MAX_BATCH_BYTES = 1024 * 1024
-/** What may be kept of a partition, waiting or delivered beyond a held offset. Above it no more is fetched. */
+/** Nothing more is fetched of a partition while the messages that are not committed take so much memory. */
 const FULL_BYTES = 8 * 1024 * 1024
-/** What a message takes in memory besides its bytes. */
+/** The memory that a message takes besides its bytes. */
 const MESSAGE_OVERHEAD_BYTES = 500
-const FIRST_PAUSE_MS = 100
-const LONGEST_PAUSE_MS = 2000
 
-/** One partition while it is assigned to this member: what was fetched of it, on its way through the handler. */
-export interface Feed {
+/** The messages of one partition while it is assigned to this member, on their way through the handler. */
+export interface PartitionQueue {
   readonly topic: Topic
   readonly partition: number
-  /** Takes what was fetched next, in order. `end` is the offset after the partition's last message. */
-  offer(messages: readonly Delivered[], end: number): void
-  /** So much waits that no more should be fetched; `onRoom` runs once that is over. */
-  full(): boolean
-  busy(): boolean
-  /** Whether the handler threw when it was last called. */
-  troubled(): boolean
+  /** Adds the messages that were fetched next, in order. `endOffset` is the one after the partition's last message. */
+  add(messages: readonly Delivered[], endOffset: number): void
+  /** Whether to fetch no more for now. `onRoom` is called when that is over. */
+  isFull(): boolean
+  /** Whether the handler runs or is about to. */
+  isBusy(): boolean
+  /** Whether the handler's last call threw. */
+  isFailing(): boolean
+  /** How many messages the partition holds beyond the group's offset. */
   lag(): number
-  /** Calls the handler no more. Resolves when it is not running. */
+  /** Does not call the handler again. Resolves when it is not running. */
   stop(): Promise<void>
-  /** As `stop`, and tells a running handler to end; its result counts no more. */
+  /** As `stop`, and aborts the batch's signal: whatever the running handler does, the offset stays. */
   abort(): Promise<void>
 }
 
-export function createFeed(options: {
+export function createPartitionQueue(options: {
   readonly topic: Topic
   readonly partition: number
   readonly handle: BatchHandler
   /** Moves the group's offset. */
   readonly commit: (offset: number) => Promise<void>
   readonly onRoom: () => void
-  /** Settles when an earlier handler of this partition has ended: there is one at a time. */
+  /** Settles when the handler of an earlier assignment has ended: a partition has one handler at a time. */
   readonly after: Promise<void> | undefined
   readonly log: Logger
-}): Feed {
+}): PartitionQueue {
   const { topic, partition, handle, commit, onRoom, after, log } = options
-  /** What was fetched and is not behind the group's offset. */
-  let kept: Delivered[] = []
-  let keptBytes = 0
-  /** Index in `kept` of what to deliver next. */
+  /** The messages from the group's offset on. */
+  let queued: Delivered[] = []
+  let queuedBytes = 0
+  /** The index in `queued` of the next message to deliver. */
   let next = 0
-  /** The group's offset, once it is known. */
-  let done: number | undefined
-  let end = 0
-  let failures = 0
-  let working: Promise<void> | undefined
-  /** Ends with the assignment. */
-  let life = new AbortController()
+  /** The group's offset; undefined until the first messages come. */
+  let committed: number | undefined
+  let endOffset = 0
+  let failing = false
+  const pauses = backoff({ firstMs: 100, longestMs: 2000 })
+  /** Aborts when the assignment ends. */
+  let assignment = new AbortController()
   const stopping = new AbortController()
-
-  async function work(): Promise<void> {
-    try {
-      await after
-      while (!stopping.signal.aborted && next < kept.length) await deliver()
-    } finally {
-      // In the very step that finds nothing to deliver: what comes in the next one begins anew.
-      working = undefined
-    }
-  }
+  const delivering = createWorkLoop(() => next < queued.length && !stopping.signal.aborted, deliver)
 
   async function deliver(): Promise<void> {
-    const { signal } = life
-    const messages = takeBatch(kept, next)
+    await after
+    if (stopping.signal.aborted) return
+    const { signal } = assignment
+    const messages = nextBatch(queued, next)
     try {
       const held = await handle({ topic, partition, messages, signal, commit: (to) => moveTo(to, signal) })
       if (signal.aborted) return
-      failures = 0
+      failing = false
+      pauses.reset()
       next += messages.length
       const last = messages.at(-1)
       void moveTo(held ? held.heldFrom : (last?.offset ?? -1) + 1, signal)
     } catch (error) {
       if (signal.aborted) return
-      const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** failures, LONGEST_PAUSE_MS)
-      failures++
+      failing = true
+      const { pauseMs } = pauses
       log.warn({ err: error, topic, partition, pauseMs }, 'a handler threw: its messages are delivered again')
-      await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {})
+      await pauses.pause(stopping.signal)
       if (!signal.aborted) next = 0
     }
   }
 
   async function moveTo(offset: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted || done === undefined || offset <= done) return
-    done = offset
-    const wasFull = full()
-    const firstKept = kept.findIndex((message) => message.offset >= offset)
-    const dropped = kept.splice(0, firstKept < 0 ? kept.length : firstKept)
-    for (const message of dropped) keptBytes -= memoryBytes(message)
-    // Below 0 while a batch is handled of which messages were dropped: its length is added at its end.
-    next -= dropped.length
-    if (wasFull && !full()) onRoom()
+    if (signal.aborted || committed === undefined || offset <= committed) return
+    committed = offset
+    const wasFull = isFull()
+    const first = queued.findIndex((message) => message.offset >= offset)
+    const removed = queued.splice(0, first < 0 ? queued.length : first)
+    for (const message of removed) queuedBytes -= memoryBytes(message)
+    // Below 0 while a batch is handled of which messages were removed: its length is added at its end.
+    next -= removed.length
+    if (wasFull && !isFull()) onRoom()
     await commit(offset)
   }
 
-  function full(): boolean {
-    return keptBytes >= FULL_BYTES
+  function isFull(): boolean {
+    return queuedBytes >= FULL_BYTES
   }
 
   async function stop(): Promise<void> {
     stopping.abort()
-    await working
+    await delivering.idle()
   }
 
   return {
     topic,
     partition,
-    offer(messages, newEnd) {
-      end = newEnd
+    add(messages, newEndOffset) {
+      endOffset = newEndOffset
       const [first] = messages
       if (!first) return
-      const expected = (kept.at(-1)?.offset ?? (done ?? 0) - 1) + 1
-      if (done === undefined || first.offset < expected) {
-        // The partition's first messages; or the partition was made anew, and what is known of the old one is void.
-        life.abort()
-        life = new AbortController()
-        done = first.offset
-        kept = []
-        keptBytes = 0
+      const expected = (queued.at(-1)?.offset ?? (committed ?? 0) - 1) + 1
+      if (committed === undefined || first.offset < expected) {
+        // The first messages, or the topic was deleted and created anew: then all that is known is of the old one.
+        assignment.abort()
+        assignment = new AbortController()
+        committed = first.offset
+        queued = []
+        queuedBytes = 0
         next = 0
       }
-      for (const message of messages) keptBytes += memoryBytes(message)
-      kept.push(...messages)
-      if (!stopping.signal.aborted) working ??= work()
+      for (const message of messages) queuedBytes += memoryBytes(message)
+      queued.push(...messages)
+      void delivering.run()
     },
-    full,
-    busy: () => working !== undefined,
-    troubled: () => failures > 0,
-    lag: () => (done === undefined ? 0 : Math.max(0, end - done)),
+    isFull,
+    isBusy: delivering.isRunning,
+    isFailing: () => failing,
+    lag: () => (committed === undefined ? 0 : Math.max(0, endOffset - committed)),
     stop,
     async abort() {
-      life.abort()
+      assignment.abort()
       await stop()
     },
   }
 }
 
-function takeBatch(messages: readonly Delivered[], from: number): Delivered[] {
+/** The messages from index `from` that fit into one batch: at least one. */
+function nextBatch(messages: readonly Delivered[], from: number): Delivered[] {
   let bytes = 0
   let to = from
   for (let message = messages[to]; message && to - from < MAX_BATCH_MESSAGES; message = messages[to]) {

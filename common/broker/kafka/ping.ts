@@ -3,25 +3,24 @@ import { within } from '../../service/deadline.ts'
 import type { Client, Connect } from './client.ts'
 
 const PING_TIMEOUT_MS = 2900
-/** Whoever asks within this gets the answer that was given last. */
+/** An answer is given again for so long. */
 const FRESH_MS = 1000
 
-/** Asks the broker for its cluster: rejects within 3 s where no answer comes. */
+/** Asks the broker to describe its cluster. Rejects within 3 s where it does not answer. */
 export function createPing(connect: Connect): () => Promise<void> {
   let current: { readonly client: Client; readonly admin: Promise<Admin> } | undefined
-  let last: { readonly answer: Promise<void>; settledAtMs: number | undefined } | undefined
+  /** `answeredAtMs` is infinite until the answer has come. */
+  let last: { readonly answer: Promise<void>; readonly answeredAtMs: number } | undefined
 
   async function ask(): Promise<void> {
     try {
       current ??= open()
-      const { admin } = current
-      await within(
-        admin.then((each) => each.describeCluster()),
-        PING_TIMEOUT_MS,
-        'The answer',
-      )
+      const described = current.admin.then((admin) => admin.describeCluster())
+      await within(described, PING_TIMEOUT_MS, 'The answer')
     } catch (error) {
-      drop()
+      current?.client.kill()
+      current?.admin.catch(() => {})
+      current = undefined
       throw new Error('The broker does not answer.', { cause: error })
     }
   }
@@ -32,22 +31,14 @@ export function createPing(connect: Connect): () => Promise<void> {
     return { client, admin: admin.connect().then(() => admin) }
   }
 
-  function drop(): void {
-    current?.client.kill()
-    current?.admin.catch(() => {})
-    current = undefined
-  }
-
   return () => {
-    const known = last
-    if (known && (known.settledAtMs === undefined || performance.now() - known.settledAtMs < FRESH_MS))
-      return known.answer
-    const asked: { answer: Promise<void>; settledAtMs: number | undefined } = { answer: ask(), settledAtMs: undefined }
-    last = asked
-    const settle = () => {
-      asked.settledAtMs = performance.now()
+    if (last && performance.now() - last.answeredAtMs < FRESH_MS) return last.answer
+    const asked = { answer: ask(), answeredAtMs: Number.POSITIVE_INFINITY }
+    const answered = () => {
+      asked.answeredAtMs = performance.now()
     }
-    asked.answer.then(settle, settle)
+    asked.answer.then(answered, answered)
+    last = asked
     return asked.answer
   }
 }

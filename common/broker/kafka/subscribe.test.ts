@@ -5,7 +5,7 @@ import { createLog } from '../../service/log.ts'
 import { eventually } from '../broker.suite.ts'
 import { subscribe } from './subscribe.ts'
 
-/** A subscription to topics that the broker refuses to make. */
+/** A subscription whose topics the broker refuses to create. */
 function refused(options: { ping: () => Promise<void>; giveUpMs: number }) {
   let tries = 0
   const subscribed = subscribe({
@@ -18,7 +18,7 @@ function refused(options: { ping: () => Promise<void>; giveUpMs: number }) {
       nameOf: (topic) => topic,
       async ensure() {
         tries += 1
-        throw new Error('The topics cannot be made.')
+        throw new Error('The topics cannot be created.')
       },
       forget() {},
     },
@@ -32,15 +32,15 @@ function refused(options: { ping: () => Promise<void>; giveUpMs: number }) {
 }
 
 describe('a subscription that cannot join', () => {
-  test('gives up with the reason where the broker answers all the time', async () => {
+  test('gives up with the reason while the broker answers pings', async () => {
     const { subscribed, tries } = refused({ ping: async () => {}, giveUpMs: 500 })
-    await expect(subscribed).rejects.toThrow('The topics cannot be made.')
+    await expect(subscribed).rejects.toThrow('The topics cannot be created.')
     expect(tries()).toBeGreaterThan(1)
   })
 
-  test('goes on, and says that it recovers, where the broker is away', async () => {
-    const away = () => Promise.reject(new Error('Nobody answers.'))
-    const { subscribed, tries } = refused({ ping: away, giveUpMs: 100 })
+  test('keeps trying, and is recovering, while the broker does not answer', async () => {
+    const down = () => Promise.reject(new Error('The broker does not answer.'))
+    const { subscribed, tries } = refused({ ping: down, giveUpMs: 100 })
     const subscription = await subscribed
     await eventually(() => tries() >= 4, 'it tries again')
     expect(subscription.state()).toBe('recovering')

@@ -1,29 +1,29 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Group, Topic } from '../../messages/topics.ts'
+import { backoff } from '../../service/backoff.ts'
 import type { Logger } from '../../service/log.ts'
 import type { BatchHandler, Subscription } from '../broker.ts'
+import type { Draining } from './assignment.ts'
 import type { Connect } from './client.ts'
 import { isRefusedLogin } from './errors.ts'
 import { type Member, startMember } from './member.ts'
 import { TopicMismatch, type Topics } from './topics.ts'
 
-const FIRST_PAUSE_MS = 250
-const LONGEST_PAUSE_MS = 2000
 /**
- * Without a heartbeat taken for so long by a broker that answers, the subscription gives up: a new process may do better.
- * A broker that does not answer is waited for: meanwhile the service has other work, and a restart would mend nothing.
+ * A subscription gives up when the broker answers pings but has accepted no heartbeat for so long: a new process may do
+ * better. While the broker does not answer, the subscription waits: a restart would not help, and the service can do
+ * other work.
  */
 const GIVE_UP_MS = 5 * 60_000
 /** Heartbeats come every second. */
 const RECOVERING_MS = 5000
-/** A service whose broker is away starts all the same, after this. */
+/** A service whose broker is down starts after this time. */
 const FIRST_JOIN_MS = 3000
 const DEFAULT_GRACE_MS = 4000
 
 /**
- * Keeps a member in the group: where one ends, another is made after a pause. Resolves once the first has joined, or
- * after 3 s while it goes on trying.
- * @throws what no waiting mends: `TopicMismatch`, or an error of the first login where that is refused.
+ * Keeps a member in the group: where one ends, another is started after a pause. Resolves once the first has joined, or
+ * after 3 s while it still tries.
+ * @throws what waiting does not change: `TopicMismatch`, or a login that is refused at the first attempt.
  */
 export async function subscribe(options: {
   readonly connect: Connect
@@ -37,73 +37,72 @@ export async function subscribe(options: {
   readonly log: Logger
   readonly giveUpMs?: number
 }): Promise<Subscription> {
-  const { group, ping, log, giveUpMs = GIVE_UP_MS } = options
-  const lingering = new Map<string, Promise<void>>()
+  const { group, topics, ping, log, giveUpMs = GIVE_UP_MS } = options
+  const draining: Draining = new Map()
   const closing = new AbortController()
   const firstJoin = Promise.withResolvers<void>()
   let member: Member | undefined
   let failed = false
 
-  async function keep(): Promise<void> {
-    let aliveAtMs = performance.now()
-    let joinedOnce = false
-    /** The trouble that the log already tells of. */
-    let told: string | undefined
-    for (let pauseMs = FIRST_PAUSE_MS; !closing.signal.aborted; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
-      const current = startMember({ ...options, lingering })
+  async function keepMember(): Promise<void> {
+    const pauses = backoff({ firstMs: 250, longestMs: 2000 })
+    let heartbeatAtMs = performance.now()
+    let hasJoined = false
+    /** The interruption that was logged, until a member joins. */
+    let reported: string | undefined
+    while (!closing.signal.aborted) {
+      const current = startMember({ ...options, draining })
       member = current
       void current.joined.then(() => {
-        if (told !== undefined) log.info({ group }, 'the subscription runs again')
-        told = undefined
-        joinedOnce = true
+        if (reported !== undefined) log.info({ group }, 'the subscription runs again')
+        reported = undefined
+        hasJoined = true
         firstJoin.resolve()
       })
       const reason = await current.ended
       member = undefined
       if (closing.signal.aborted) return
-      const lastAliveMs = current.aliveAtMs()
-      if (lastAliveMs !== undefined) {
-        aliveAtMs = lastAliveMs
-        pauseMs = FIRST_PAUSE_MS
+      const lastHeartbeatMs = current.heartbeatAtMs()
+      if (lastHeartbeatMs !== undefined) {
+        heartbeatAtMs = lastHeartbeatMs
+        pauses.reset()
       }
-      const lasting = reason instanceof TopicMismatch || (isRefusedLogin(reason) && !joinedOnce)
-      const answers = await ping().then(
-        () => true,
-        () => false,
-      )
-      if (!answers) aliveAtMs = performance.now()
-      if (lasting || performance.now() - aliveAtMs > giveUpMs) throw reason
-      // Once for each trouble: it may come every two seconds, for minutes.
-      const level = told === String(reason) ? 'debug' : 'warn'
-      told = String(reason)
+      await ping().catch(() => {
+        heartbeatAtMs = performance.now()
+      })
+      const isPermanent = reason instanceof TopicMismatch || (isRefusedLogin(reason) && !hasJoined)
+      if (isPermanent || performance.now() - heartbeatAtMs > giveUpMs) throw reason
+      // The same reason may come every two seconds for minutes: it is a warning only once.
+      const level = reported === String(reason) ? 'debug' : 'warn'
+      reported = String(reason)
       log[level]({ err: reason, group }, 'the subscription was interrupted: trying again')
-      // It may have been because a topic is gone.
-      options.topics.forget()
-      await sleep(pauseMs, undefined, { signal: closing.signal }).catch(() => {})
+      // The reason may be that a topic was deleted.
+      topics.forget()
+      await pauses.pause(closing.signal)
     }
   }
 
-  const ended = keep().catch((error: unknown) => {
+  const ended = keepMember().catch((error: unknown) => {
     failed = true
     firstJoin.reject(error)
     throw error
   })
-  // Whoever holds the subscription hears of it from `ended`; until then it is not an error that nobody handles.
+  // Until someone awaits `ended`, its rejection must not count as unhandled.
   ended.catch(() => {})
 
   function state(): ReturnType<Subscription['state']> {
     if (failed) return 'failed'
-    const aliveAtMs = member?.aliveAtMs()
-    const alive = aliveAtMs !== undefined && performance.now() - aliveAtMs < RECOVERING_MS
-    return alive && !member?.feeds().some((feed) => feed.troubled()) ? 'running' : 'recovering'
+    const heartbeatAtMs = member?.heartbeatAtMs()
+    const isAlive = heartbeatAtMs !== undefined && performance.now() - heartbeatAtMs < RECOVERING_MS
+    return isAlive && !member?.queues().some((queue) => queue.isFailing()) ? 'running' : 'recovering'
   }
 
-  const enough = setTimeout(firstJoin.resolve, FIRST_JOIN_MS)
-  await firstJoin.promise.finally(() => clearTimeout(enough))
+  const timer = setTimeout(firstJoin.resolve, FIRST_JOIN_MS)
+  await firstJoin.promise.finally(() => clearTimeout(timer))
   return {
     state,
     ended,
-    lag: () => member?.feeds().map((feed) => ({ topic: feed.topic, partition: feed.partition, lag: feed.lag() })) ?? [],
+    lag: () => member?.queues().map(({ topic, partition, lag }) => ({ topic, partition, lag: lag() })) ?? [],
     async close(graceMs = DEFAULT_GRACE_MS) {
       closing.abort()
       await member?.leave(graceMs)

@@ -1,122 +1,126 @@
 import type { Admin, ITopicMetadata } from 'kafkajs'
 import { type Topic, topicSettings, topics } from '../../messages/topics.ts'
+import { pause } from '../../service/backoff.ts'
 import { within } from '../../service/deadline.ts'
 import type { Logger } from '../../service/log.ts'
 import type { Connect } from './client.ts'
 import { protocolError } from './errors.ts'
 
-/** A topic that exists with another number of partitions than messages are keyed for. Only an operator can help. */
+/** A topic has another number of partitions than messages are keyed for. Only an operator can help. */
 export class TopicMismatch extends Error {
   override name = 'TopicMismatch'
   constructor(name: string, found: number, needed: number) {
     super(
-      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides which partition a key goes to, ` +
-        'so it is fixed at creation: let the consumers finish what is on it, delete it, and start again, which creates it anew.',
+      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides the partition of a key, so ` +
+        'it is fixed at creation: let the consumers finish, delete it, and start again, which creates it anew.',
     )
   }
 }
 
-/** Beyond what a topic's limit counts: Kafka's is on the batch, with the framing of the batch, its record and headers. */
+/** Kafka's limit on a batch includes the framing of its records and headers. A topic's `maxMessageBytes` does not. */
 export const FRAMING_BYTES = 16 * 1024
 
 const ENSURE_TIMEOUT_MS = 8000
 const CREATE_TIMEOUT_MS = 5000
-/** A topic that was just created may be unknown to the next broker that is asked. */
 const PROPAGATION_ATTEMPTS = 20
 const PROPAGATION_PAUSE_MS = 100
 
-export interface Topics {
-  /** The topic's name on the broker. */
-  nameOf(topic: Topic): string
-  /** Resolves once every topic exists as it is needed, creating what does not. @throws TopicMismatch */
-  ensure(): Promise<void>
-  /** They may be gone: `ensure` looks again. */
-  forget(): void
-}
+export type Topics = ReturnType<typeof createTopics>
 
 export function createTopics(options: {
   readonly connect: Connect
   readonly namespace: string | undefined
   readonly log: Logger
-}): Topics {
+}) {
   const { connect, namespace, log } = options
   const nameOf = (topic: Topic) => (namespace === undefined ? topic : `${namespace}.${topic}`)
+  const needed = new Map(Object.values(topics).map((topic) => [nameOf(topic), topicSettings[topic]]))
+  const names = [...needed.keys()]
   let ensured: Promise<void> | undefined
 
-  async function look(): Promise<void> {
+  async function ensure(): Promise<void> {
     const client = connect()
     try {
-      const admin = client.kafka.admin()
-      await within(ensure(admin), ENSURE_TIMEOUT_MS, 'Looking for the topics')
+      await within(findOrCreate(client.kafka.admin()), ENSURE_TIMEOUT_MS, 'Looking for the topics')
     } finally {
       client.kill()
     }
   }
 
-  async function ensure(admin: Admin): Promise<void> {
+  async function findOrCreate(admin: Admin): Promise<void> {
     await admin.connect()
-    const { brokers } = await admin.describeCluster()
-    const existing = new Set(await admin.listTopics())
-    const missing = Object.values(topics).filter((topic) => !existing.has(nameOf(topic)))
-    if (missing.length > 0) await create(admin, missing, brokers.length >= 3)
-    for (const { name, partitions } of await describe(admin, Object.values(topics).map(nameOf))) {
-      const topic = Object.values(topics).find((each) => nameOf(each) === name)
-      if (!topic) continue
-      const needed = topicSettings[topic].partitions
-      if (partitions.length !== needed) throw new TopicMismatch(name, partitions.length, needed)
+    let found = await find(admin)
+    if (!found) {
+      await create(admin)
+      found = await findCreated(admin)
+    }
+    for (const { name, partitions } of found) {
+      const count = needed.get(name)?.partitions
+      if (count !== undefined && partitions.length !== count) throw new TopicMismatch(name, partitions.length, count)
     }
   }
 
-  async function create(admin: Admin, missing: readonly Topic[], replicated: boolean): Promise<void> {
-    // False: another process was faster with one of them, which is as good.
-    await admin.createTopics({
+  /** Undefined where the broker does not know all topics. */
+  async function find(admin: Admin): Promise<readonly ITopicMetadata[] | undefined> {
+    try {
+      return (await admin.fetchTopicMetadata({ topics: names })).topics
+    } catch (error) {
+      const isUnknown = ['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'].includes(protocolError(error) ?? '')
+      // kafkajs throws a TypeError where every broker answers with an error.
+      if (isUnknown || error instanceof TypeError) return undefined
+      throw error
+    }
+  }
+
+  /** Creates the topics that do not exist; several processes may do so at once. */
+  async function create(admin: Admin): Promise<void> {
+    const { brokers } = await admin.describeCluster()
+    const replicated = brokers.length >= 3
+    const created = await admin.createTopics({
       timeout: CREATE_TIMEOUT_MS,
       waitForLeaders: false,
-      topics: missing.map((topic) => {
-        const { partitions, retentionMs, maxMessageBytes } = topicSettings[topic]
+      topics: [...needed].map(([topic, { partitions, retentionMs, maxMessageBytes }]) => {
         const settings = {
           'retention.ms': retentionMs,
           'max.message.bytes': maxMessageBytes + FRAMING_BYTES,
-          // With three replicas, acks of two: what publish resolved survives the loss of any one broker.
-          ...(replicated ? { 'min.insync.replicas': 2 } : {}),
+          // Two of three replicas acknowledge: what `publish` resolved survives the loss of any one broker.
+          ...(replicated && { 'min.insync.replicas': 2 }),
         }
         return {
-          topic: nameOf(topic),
+          topic,
           numPartitions: partitions,
           replicationFactor: replicated ? 3 : 1,
           configEntries: Object.entries(settings).map(([name, value]) => ({ name, value: String(value) })),
         }
       }),
     })
-    log.info({ topics: missing.map(nameOf), replicated }, 'created topics')
+    if (created) log.info({ topics: names, replicated }, 'created the topics')
+  }
+
+  /** A new topic takes a moment to reach every broker. */
+  async function findCreated(admin: Admin): Promise<readonly ITopicMetadata[]> {
+    for (let attempt = 0; attempt < PROPAGATION_ATTEMPTS; attempt++) {
+      const found = await find(admin)
+      if (found) return found
+      await pause(PROPAGATION_PAUSE_MS)
+    }
+    throw new Error('The topics were created, but the broker still does not know them.')
   }
 
   return {
+    /** The topic's name on the broker. */
     nameOf,
-    ensure() {
-      if (ensured) return ensured
-      const looking = look()
-      ensured = looking
-      looking.catch(() => {
-        if (ensured === looking) ensured = undefined
+    /** Creates missing topics. Asks the broker once; later calls get the same answer. @throws TopicMismatch */
+    ensure(): Promise<void> {
+      ensured ??= ensure().catch((error: unknown) => {
+        ensured = undefined
+        throw error
       })
-      return looking
+      return ensured
     },
-    forget() {
+    /** A topic may have been deleted: the next `ensure` asks again. */
+    forget(): void {
       ensured = undefined
     },
-  }
-}
-
-async function describe(admin: Admin, names: string[]): Promise<ITopicMetadata[]> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return (await admin.fetchTopicMetadata({ topics: names })).topics
-    } catch (error) {
-      const passing = ['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'].includes(protocolError(error) ?? '')
-      // kafkajs answers nothing at all where every broker failed to.
-      if (attempt === PROPAGATION_ATTEMPTS || !(passing || error instanceof TypeError)) throw error
-      await Bun.sleep(PROPAGATION_PAUSE_MS)
-    }
   }
 }
