@@ -209,8 +209,13 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     const { decide, store } = await keep(first, second, third, unreadable)
     await decide('olga', discarded, first.id)
     await decide('olga', redriven, second.id)
-    // As they were before: what another decided meanwhile is seen all the same.
-    const outcomes = await replica(store).decideAll([first, second, third, unreadable], 'oscar', redriven)
+    // The first read is stale: another operator's decisions, made in the meantime, count all the same.
+    const stale = new Map([first, second, third, unreadable].map((each) => [each.id, each]))
+    let reads = 0
+    const { deadLetters } = store
+    const find = async (ids: readonly string[]) => (reads++ === 0 ? stale : deadLetters.find(ids))
+    const late = replica({ ...store, deadLetters: { ...deadLetters, find } })
+    const outcomes = await late.decideAll([...stale.keys(), 'unknown'], 'oscar', redriven)
     expect(outcomes).toMatchObject([
       { result: 'refused', detail: `It was discarded by olga at ${at(0)}.` },
       { result: 'already', deadLetter: { status: 'redriven', decision: { by: 'olga' } } },
