@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createTrustedHeads } from '../audit/trusted-heads.ts'
+import { createSignedCheckpoints } from '../audit/signed-checkpoints.ts'
 import { createAppend } from '../events/append.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
@@ -29,9 +29,9 @@ const live = (from: number, to: number) =>
   )
 
 async function sign(): Promise<string> {
-  const trustedHeads = createTrustedHeads({ store, findKey: signer.findKey, deps: { now: () => NOON_MS } })
-  const jwt = signer.sign(await trustedHeads.heads(), NOON_MS)
-  await trustedHeads.keep(jwt)
+  const signedCheckpoints = createSignedCheckpoints({ store, findKey: signer.findKey, deps: { now: () => NOON_MS } })
+  const jwt = signer.sign(await signedCheckpoints.heads(), NOON_MS)
+  await signedCheckpoints.keep(jwt)
   return jwt
 }
 
@@ -119,7 +119,7 @@ test('what is wrong is told in one line', async () => {
     [['verify', 'a', 'b'], /^bun run audit export/],
     [['export', '--checkpoint', 'kept.jwt'], /^bun run audit export/],
     [['verify', 'missing.ndjson'], /^ENOENT.*\n$/],
-    [['verify', 'list.json'], /^Line 1 is not one of an export\.\n$/],
+    [['verify', 'list.json'], /^Line 1 is no line of an export\.\n$/],
     [['verify', '--checkpoint', 'empty.jwt'], /^The checkpoint is damaged/],
     [['verify', '--checkpoint', 'kept.jwt', '--keys', 'list.json'], /^list\.json holds no JWK set\.\n$/],
     [
