@@ -34,7 +34,7 @@ async function monitor(url: string | URL | Request, init: RequestInit = {}): Pro
   const token = new Headers(init.headers).get('authorization')?.replace('Bearer ', '') ?? ''
   expect(await accounts.verify(token)).toEqual({ user: 'gateway', role: 'operator' })
   asked += 1
-  if (init.method === 'GET' && url === 'http://monitor.test/audit/heads') return Response.json({ heads })
+  if (init.method === undefined && url === 'http://monitor.test/audit/heads') return Response.json({ heads })
   expect([init.method, url]).toEqual(['POST', 'http://monitor.test/audit/checkpoints'])
   const { checkpoint } = v.parse(Body, JSON.parse(String(init.body)))
   if (!(await readCheckpoint(checkpoint, accounts.keys.find))) return new Response(null, { status: 422 })

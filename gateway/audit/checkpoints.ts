@@ -125,7 +125,8 @@ export function signCheckpoints(options: Options) {
       await attempt(signal)
     } catch (error) {
       if (signal.aborted) return
-      if (!unreachable) log.warn({ err: error }, 'no checkpoint of the audit chains could be signed; trying again')
+      const reason = error instanceof Error ? error.message : error
+      if (!unreachable) log.warn({ reason }, 'no checkpoint of the audit chains could be signed yet; trying again')
       unreachable = true
     }
   }
@@ -168,20 +169,13 @@ type Ask = ReturnType<typeof askMonitor>
 
 /** Requests to monitor below `/audit`, each with a token that gateway issues to itself for a minute. */
 function askMonitor({ url, issuer, deps }: Options, key: PrivateKey, signal: AbortSignal) {
-  return async <Schema extends v.GenericSchema>(
-    path: string,
-    answer: Schema,
-    body?: object,
-  ): Promise<v.InferOutput<Schema>> => {
+  return async <Answer>(path: string, answer: v.GenericSchema<unknown, Answer>, body?: object): Promise<Answer> => {
     const iat = Math.floor(deps.now() / 1000)
     const claims = { iss: issuer, aud: NAME, sub: 'gateway', role: 'operator', jti: deps.newId(), iat, exp: iat + 60 }
+    const token = await sign(claims, key, key.alg)
     const response = await deps.fetch(`${url}/${path}`, {
-      method: body ? 'POST' : 'GET',
-      headers: {
-        Authorization: `Bearer ${await sign(claims, key, key.alg)}`,
-        ...(body && { 'Content-Type': 'application/json' }),
-      },
-      ...(body && { body: JSON.stringify(body) }),
+      headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
+      ...(body && { method: 'POST', body: JSON.stringify(body) }),
       redirect: 'error',
       signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
     })

@@ -1,5 +1,6 @@
 import type { ChainHead } from '@posta/common/messages/checkpoint.ts'
 import { topicSettings, topics } from '@posta/common/messages/topics.ts'
+import * as v from 'valibot'
 import type { NewEvent, StoredEvent, Tail } from '../events/events.ts'
 import { fieldsOfText } from '../events/record.ts'
 
@@ -35,14 +36,17 @@ export function link(tail: Tail, events: readonly NewEvent[]): StoredEvent[] {
   })
 }
 
-export interface ChainReport {
-  readonly chain: string
-  /** How many were checked. */
-  readonly events: number
-  readonly head: Tail
-  /** `id` is absent if the event is missing. */
-  readonly firstBad?: { readonly seq: number; readonly id?: string; readonly fault: string }
-}
+/** The first bad event has no `id` if it is missing. */
+export const ChainReport = v.object({
+  chain: v.string(),
+  events: v.pipe(v.number(), v.metadata({ description: 'How many were checked.' })),
+  head: v.pipe(
+    v.object({ seq: v.number(), hash: v.string() }),
+    v.metadata({ description: 'The last event that was checked.' }),
+  ),
+  firstBad: v.optional(v.object({ seq: v.number(), id: v.optional(v.string()), fault: v.string() })),
+})
+export type ChainReport = v.InferOutput<typeof ChainReport>
 
 /** What signed checkpoints say about the chains. */
 export interface TrustedHeads {
@@ -53,7 +57,7 @@ export interface TrustedHeads {
 }
 
 export interface Verified {
-  readonly chains: readonly ChainReport[]
+  readonly chains: ChainReport[]
   /** The last event that was checked, if the walk stopped before the end. */
   readonly stoppedAt?: ChainHead
 }
@@ -103,7 +107,7 @@ export async function verify(
   for (const [chain, heads] of trusted) {
     // The end of an earlier chain was seen by the walk before this one; that of a later chain will be by the next.
     if ((after && chain < after.chain) || (stoppedAt && chain >= stoppedAt.chain)) continue
-    const report = chains.get(chain) ?? { chain, events: 0, head: after?.chain === chain ? after : START }
+    const report: ChainReport = chains.get(chain) ?? { chain, events: 0, head: after?.chain === chain ? after : START }
     const lastSeq = Math.max(...heads.map((head) => head.seq))
     if (report.firstBad || lastSeq <= report.head.seq) continue
     const { seq, hash } = report.head

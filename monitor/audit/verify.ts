@@ -3,10 +3,8 @@ import { decodeCursor, encodeCursor } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Events } from '../events/events.ts'
-import { verify } from './chain.ts'
+import { ChainReport, verify } from './chain.ts'
 import type { CurrentHeads } from './signed-checkpoints.ts'
-
-const Head = v.object({ seq: v.number(), hash: v.string() })
 
 export const Audit = v.object({
   ok: v.pipe(
@@ -21,14 +19,7 @@ export const Audit = v.object({
     ),
   ),
   fault: v.optional(v.pipe(v.string(), v.metadata({ description: 'Why a checkpoint cannot be used.' }))),
-  chains: v.array(
-    v.object({
-      chain: v.string(),
-      events: v.number(),
-      head: v.pipe(Head, v.metadata({ description: 'The end of the chain.' })),
-      firstBad: v.optional(v.object({ seq: v.number(), id: v.optional(v.string()), fault: v.string() })),
-    }),
-  ),
+  chains: v.array(ChainReport),
   next: v.optional(
     v.pipe(v.string(), v.metadata({ description: 'Time ran out before the end: send this as `cursor` to go on.' })),
   ),
@@ -36,7 +27,7 @@ export const Audit = v.object({
 export type Audit = v.InferOutput<typeof Audit>
 
 /** The last event that was checked. */
-const Position = v.object({ chain: v.string(), ...Head.entries })
+const Position = v.object({ chain: v.string(), seq: v.number(), hash: v.string() })
 
 /** Well within the time that clients and proxies wait for an answer. */
 const MAX_MS = 20_000
@@ -69,7 +60,7 @@ export function createAudit(options: {
         events: chains.reduce((sum, chain) => sum + chain.events, 0),
         ...(atMs !== undefined && { checkpoint: new Date(atMs).toISOString() }),
         ...(fault !== undefined && { fault }),
-        chains: [...chains],
+        chains,
         ...(stoppedAt && { next: encodeCursor(stoppedAt) }),
       }
     } finally {

@@ -37,10 +37,11 @@ export interface StoredDeadLetter extends DeadLetterSummary {
   }
 }
 
-/** What an operator decided about a dead letter. It is final. */
-export type Decision = Decided & ({ readonly to: 'redriven' } | { readonly to: 'discarded'; readonly reason: string })
+/** What an operator wants done: send the message again, or never send it, and why. */
+export type Choice = { readonly to: 'redriven' } | { readonly to: 'discarded'; readonly reason: string }
 
-interface Decided {
+/** What an operator decided about a dead letter. It is final. */
+export type Decision = Choice & {
   /** The id of the event that reports the decision. A redriven message carries it as `ce_redrive`. */
   readonly event: string
   /** The operator's user id. */

@@ -1,8 +1,8 @@
 import type { Deps } from '@posta/common/service/deps.ts'
 import { decodeCursor, encodeCursor } from '@posta/common/service/pages.ts'
 import * as v from 'valibot'
-import type { DeadLetterFilter, DeadLetterSummary, DeadLetters } from './dead-letters.ts'
-import type { Choice, Decisions, Outcome } from './decisions.ts'
+import type { Choice, DeadLetterFilter, DeadLetterSummary, DeadLetters } from './dead-letters.ts'
+import type { Decisions, Outcome } from './decisions.ts'
 
 interface Asked {
   readonly filter: Omit<DeadLetterFilter, 'status' | 'redrivable'>
@@ -12,23 +12,6 @@ interface Asked {
   readonly cursor?: string | undefined
   /** Changes nothing, and counts what would be decided. */
   readonly dryRun: boolean
-}
-
-interface Preview {
-  readonly dryRun: true
-  /** How many there are, up to `MAX_COUNT`. */
-  readonly count: number
-  readonly orMore: boolean
-  /** The first of them. */
-  readonly ids: string[]
-}
-
-interface Done {
-  readonly dryRun: false
-  readonly done: number
-  readonly already: number
-  readonly refusals: { readonly id: string; readonly detail: string }[]
-  readonly next?: string
 }
 
 const MAX_AT_ONCE = 100
@@ -51,7 +34,7 @@ export function createDecideMany(options: {
 }) {
   const { deadLetters, decisions, deps } = options
 
-  return async ({ filter, by, choice, cursor, dryRun }: Asked): Promise<Preview | Done> => {
+  return async ({ filter, by, choice, cursor, dryRun }: Asked) => {
     const after = decodeCursor(Cursor, cursor)
     const untilMs = after?.untilMs ?? Math.min(filter.untilMs ?? Number.MAX_SAFE_INTEGER, deps.now() + 1)
     const redrivable = choice.to === 'redriven' ? true : undefined

@@ -3,8 +3,8 @@ import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { fakeBroker, letters, setAside, stores, unreadable } from '../testing/dead-letters.ts'
 import { at, deliver, NOON_MS, requested } from '../testing/messages.ts'
-import type { StoredDeadLetter } from './dead-letters.ts'
-import { type Choice, createDecisions } from './decisions.ts'
+import type { Choice, StoredDeadLetter } from './dead-letters.ts'
+import { createDecisions } from './decisions.ts'
 
 const original = deliver(requested('op-1'), 7, 3)
 const id = `posta.requests.3.7.${NOON_MS}`

@@ -4,10 +4,7 @@ import { type Header, headerText, type Outgoing, sizeBytes } from '@posta/common
 import { topicSettings } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import type { DeadLetters, Decision, DecisionOn, StoredDeadLetter } from './dead-letters.ts'
-
-/** What an operator wants done: send the message again, or never send it, and why. */
-export type Choice = { readonly to: 'redriven' } | { readonly to: 'discarded'; readonly reason: string }
+import type { Choice, DeadLetters, Decision, DecisionOn, StoredDeadLetter } from './dead-letters.ts'
 
 /** What came of it: decided now; decided the same before; or not possible, and why. */
 export type Outcome =

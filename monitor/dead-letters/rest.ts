@@ -7,6 +7,7 @@ import { Hono } from 'hono'
 import * as v from 'valibot'
 import { described, Id, Time } from '../query.ts'
 import {
+  type Choice,
   type DeadLetterFilter,
   type DeadLetterSummary,
   type DeadLetters,
@@ -14,7 +15,7 @@ import {
   type StoredDeadLetter,
 } from './dead-letters.ts'
 import type { createDecideMany } from './decide-many.ts'
-import type { Choice, Decisions } from './decisions.ts'
+import type { Decisions } from './decisions.ts'
 
 const filters = {
   topic: v.optional(described(v.picklist(Object.values<Topic>(topics)), 'The topic of the message.')),
