@@ -18,7 +18,7 @@ const logins = (from: number, to: number, partition = 0) =>
     toEvent(deliver(loggedIn(`${partition}-${from + n}`), from + n, partition), NOON_MS),
   )
 
-/** Everything that a store holds: what someone who can read and write it has to work with. */
+/** Everything in a store: what an attacker who can read and write it has to work with. */
 interface Copy {
   readonly events: readonly StoredEvent[]
   readonly checkpoints: readonly string[]
@@ -33,7 +33,7 @@ const at = (events: readonly StoredEvent[], index: number) => {
   return event
 }
 const foreign = at(link(START, [toEvent(deliver(loggedIn('foreign')), NOON_MS)]), 0)
-/** All hashes from there on made anew, as someone does who knows how. */
+/** With every hash computed anew, as a skilled attacker does. */
 const relinked = (events: readonly StoredEvent[]) => link(START, events)
 
 const attacks: readonly (readonly [string, Attack, { seq: number; id: string; fault: string }])[] = [
@@ -128,7 +128,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     return { events, checkpoints: (await of.checkpoints.list({ limit: 100 })).map(({ jwt }) => jwt) }
   }
 
-  /** A store that holds what someone made of another. */
+  /** A store with what an attacker made of another. */
   async function storeOf({ events, checkpoints }: Copy): Promise<Store> {
     const made = open()
     if (events.length > 0) expect(await made.events.insert(events)).toBe('stored')
@@ -150,7 +150,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
   const faultsIn = ({ chains }: { readonly chains: readonly Readonly<Audit['chains'][number]>[] }) =>
     chains.flatMap(({ chain, firstBad }) => (firstBad ? [{ chain, ...firstBad }] : []))
 
-  /** What someone finds who has but an export and, perhaps, a checkpoint from elsewhere. */
+  /** What is found with only an export and, perhaps, a checkpoint that was kept elsewhere. */
   async function offline(of: Store, kept?: string) {
     const lines = (await Array.fromAsync(exportLines(of))).join('').split('\n').filter(Boolean)
     const { checkpoints, pages } = await readExport(
@@ -187,7 +187,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
   )
 
   test.each(shrewd)(
-    'a chain with %s, the checkpoints gone too: what was kept elsewhere tells',
+    'a chain with %s, and no checkpoint left, looks whole, but not by a checkpoint that was kept elsewhere',
     async (_what, attack, expected) => {
       const kept = await sign(store)
       const { events } = await copyOf(await attacked(attack))
@@ -195,7 +195,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
       expect(await audit(robbed)).toMatchObject({ ok: true })
       expect(await offline(robbed)).toEqual([])
       expect(await offline(robbed, kept)).toEqual([{ chain: CHAIN, ...expected }])
-      // Gateway shows the last one that it signed before it signs another.
+      // Gateway sends the last one that it signed before it signs another.
       expect(await checkpointsOf(robbed).keep(kept)).toMatchObject({
         missing: [{ chain: CHAIN, seq: 10 }],
         storeIsNew: false,
@@ -204,7 +204,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     },
   )
 
-  test('an old copy of the whole store, with its old checkpoint, looks whole; a newer checkpoint tells', async () => {
+  test('an old copy of the whole store, with its old checkpoint, looks whole, but not by a newer checkpoint', async () => {
     await sign(store)
     const old = await copyOf(store)
     await createAppend(store.events)([...logins(10, 14), ...logins(0, 2, 2)])
@@ -248,7 +248,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     expect(await checkpointsOf(emptied).keep(kept)).toMatchObject({ storeIsNew: false })
   })
 
-  test('a checkpoint that someone else signed helps nobody', async () => {
+  test('a checkpoint that gateway has not signed is refused; in the store it is a fault', async () => {
     const other = createSigner()
     const forged = other.sign(await checkpointsOf(store).heads(), NOON_MS)
     await expect(checkpointsOf(store).keep(forged)).rejects.toMatchObject({ code: 'invalid-input' })

@@ -28,13 +28,13 @@ describe('a dead letter', () => {
     })
   })
 
-  test('knows the user of a request that cannot be read by its key, and of no other message', () => {
+  test('takes the user of an unreadable request from its key, and of no other message', () => {
     const garbled = { value: Buffer.from('{'), headers: [] }
     expect(setAside({ ...deliver(requested('op-1')), ...garbled })).toMatchObject({ user: 'ana', preview: '{' })
     expect(setAside({ ...deliver(loggedIn('e-1')), ...garbled }).user).toBeUndefined()
   })
 
-  test('of the topic of dead letters itself is not to be sent on', () => {
+  test('from the dead-letter topic itself cannot be redriven', () => {
     const original = { ...deliver(loggedIn('e-1')), topic: 'posta.dead-letters' as const }
     expect(setAside(original).redrivable).toBe(false)
   })

@@ -71,7 +71,7 @@ test('an export of a whole store is whole, offline and by a checkpoint that was 
   expect(out).toEndWith('Every chain is whole.\n')
 }, 30_000)
 
-test('an export that was cut off is whole without a checkpoint, and with one it is told where', async () => {
+test('an export that was cut off looks whole without a checkpoint; with one the command says where', async () => {
   await live(0, 5)
   await file('kept.jwt', await sign())
   await file('keys.json', { keys: signer.published() })
@@ -108,7 +108,7 @@ test('the store itself is verified where no export is given', async () => {
   })
 }, 30_000)
 
-test('what is wrong is told in one line', async () => {
+test('what is wrong is said in one line', async () => {
   await file('empty.jwt', '')
   await file('list.json', [])
   await file('other.json', { keys: createSigner().published() })

@@ -197,7 +197,7 @@ function describeAudit(
           (status === 'ok' || v.is(v.object({ parts: v.object({ audit: v.object({ detail: v.string() }) }) }), body)),
       )
 
-    test('gateway signs where the chains are, monitor serves it, and an export is whole by it', async () => {
+    test('gateway signs the heads of the chains, monitor serves the checkpoint, and an export is whole by it', async () => {
       await live()
       const kept = await keepCheckpoint()
       await verified({ ok: true })
@@ -208,7 +208,7 @@ function describeAudit(
       expect(whole).toMatchObject({ err: '', code: 0, out: expect.stringMatching(/\nEvery chain is whole\.\n$/) })
     }, 60_000)
 
-    test('an old copy of the whole store looks whole; a newer checkpoint that was kept tells, and gateway sees it', async () => {
+    test('an old copy of the whole store looks whole; a newer checkpoint shows it, and gateway fails its check', async () => {
       await stop()
       const replay = await attacker.copy()
       await start()
@@ -251,7 +251,7 @@ function describeAudit(
       )
     }, 60_000)
 
-    test('chains whose end was cut off look whole; a checkpoint that was kept tells, and gateway sees it', async () => {
+    test('chains whose end was cut off look whole; a checkpoint shows it, and gateway fails its check', async () => {
       await live()
       const kept = await keepCheckpoint()
       await stop()
