@@ -198,7 +198,7 @@ test('a new store of monitor is called new, and what an operator can do is said'
   heads = []
   accounts.pass(TEN_MINUTES_MS)
   await eventually(() => taken.length === 2)
-  const words = `Monitor's store is new: it has none of the 9 events that were signed at ${signedAt}. If you replaced the store on purpose, run \`bun run checkpoints forget\`.`
+  const words = `Monitor's store is new: it has nothing of what was signed at ${signedAt} (9 events). If you replaced the store on purpose, run \`bun run checkpoints forget\`.`
   expect(() => component.check()).toThrow(words)
   expect(errors).toEqual([expect.stringContaining(words)])
 

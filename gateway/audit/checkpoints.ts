@@ -155,14 +155,15 @@ export async function forgetCheckpoint(options: Pick<Options, 'database' | 'writ
 function faultOf(checkpoint: Checkpoint, missing: readonly ChainHead[], storeIsNew: boolean): string {
   const time = new Date(checkpoint.atMs).toISOString()
   if (storeIsNew)
-    return `Monitor's store is new: it has none of the ${eventsOf(checkpoint)} events that were signed at ${time}. If you replaced the store on purpose, run \`bun run checkpoints forget\`. Otherwise its events were deleted, or MONITOR_STORE_URL names the wrong store: restore it.`
+    return `Monitor's store is new: it has nothing of what was signed at ${time} (${eventsOf(checkpoint)}). If you replaced the store on purpose, run \`bun run checkpoints forget\`. Otherwise its events were deleted, or MONITOR_STORE_URL names the wrong store: restore it.`
   const heads = missing.map(({ chain, seq }) => `${chain} number ${seq}`).join(', ')
   return `Monitor's audit chains no longer have what was signed at ${time}: ${heads}. If you restored an older copy of the store on purpose, run \`bun run checkpoints forget\`. Otherwise events were removed or replaced: \`GET /audit/verify\` at monitor shows where.`
 }
 
-/** How many events a checkpoint covers. */
-export function eventsOf({ heads }: Checkpoint): number {
-  return heads.reduce((sum, { seq }) => sum + seq, 0)
+/** How many events a checkpoint covers, in words. */
+export function eventsOf({ heads }: Checkpoint): string {
+  const events = heads.reduce((sum, { seq }) => sum + seq, 0)
+  return events === 1 ? '1 event' : `${events} events`
 }
 
 type Ask = ReturnType<typeof askMonitor>

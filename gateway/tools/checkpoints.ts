@@ -12,7 +12,7 @@ await runCommand((argv) => {
     const forgotten = await forgetCheckpoint(opened)
     console.log(
       forgotten
-        ? `The checkpoint of ${new Date(forgotten.atMs).toISOString()}, which covers ${eventsOf(forgotten)} events, is forgotten.
+        ? `The checkpoint of ${new Date(forgotten.atMs).toISOString()} (${eventsOf(forgotten)}) is forgotten.
 A gateway that runs signs a new one within seconds, as soon as monitor has an event.`
         : 'There is no checkpoint to forget: gateway has signed none, or none since the last one was forgotten.',
     )
