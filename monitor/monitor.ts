@@ -5,7 +5,7 @@ import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
 import { checkpointRoutes } from './audit/rest.ts'
 import { retention } from './audit/retention.ts'
-import { createTrustedHeads } from './audit/trusted-heads.ts'
+import { createSignedCheckpoints } from './audit/signed-checkpoints.ts'
 import { createAudit } from './audit/verify.ts'
 import { type MonitorConfig, readMonitorConfig } from './config.ts'
 import { dashboard } from './dashboard/dashboard.ts'
@@ -30,7 +30,8 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
   const broker = (deps.openBroker ?? openBroker)({ ...config.broker, clientId: 'monitor', log, deps })
   const findKey = remoteKeys({ url: config.jwksUrl, deps })
   const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, deps })
-  const trustedHeads = createTrustedHeads({ store, findKey, deps })
+  const signedCheckpoints = createSignedCheckpoints({ store, findKey, deps })
+  const { trustedHeads } = signedCheckpoints
   const stream = createStream({ events, deps, log })
   const decisions = createDecisions({ deadLetters, broker, deps })
   const decideMany = createDecideMany({ deadLetters, decisions, deps })
@@ -48,7 +49,7 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
       closing,
     }),
   )
-  app.route('/audit', checkpointRoutes({ checkpoints, trustedHeads, verify }))
+  app.route('/audit', checkpointRoutes({ checkpoints, signedCheckpoints, verify }))
   app.route('/dead-letters', deadLetterRoutes({ deadLetters, decisions, decideMany, verify }))
 
   return complete(listener, {

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 import { NAME } from '../name.ts'
 import { type FindKey, PublicKey } from '../service/tokens.ts'
 
-/** An event of an audit chain by its number and its hash, which stands for it and for all before it. */
+/** An event of an audit chain: its number, and its hash, which covers it and all events before it. */
 export const ChainHead = v.object({
   chain: v.pipe(v.string(), v.minLength(1), v.maxLength(256)),
   seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
@@ -12,13 +12,13 @@ export const ChainHead = v.object({
 })
 export type ChainHead = v.InferOutput<typeof ChainHead>
 
-/** Where the audit chains were at a time, in gateway's word. */
+/** The heads of the audit chains at a time, as gateway has signed them. */
 export interface Checkpoint {
   readonly issuer: string
   /** By gateway's clock, in whole seconds. */
   readonly atMs: number
   readonly heads: readonly ChainHead[]
-  /** Every key that gateway has signed checkpoints with, so that the newest vouches for the signatures of the old ones. */
+  /** Every key that gateway has signed checkpoints with: the newest checkpoint shows which old ones are genuine. */
   readonly keys: readonly PublicKey[]
 }
 
@@ -29,11 +29,11 @@ const Claims = v.object({
   keys: v.pipe(v.array(PublicKey), v.maxLength(100)),
 })
 
-/** No access token has this type, and no verifier of access tokens takes it: neither passes for the other. */
+/** No access token has this type, and no verifier of access tokens accepts it: neither passes for the other. */
 const TYPE = `${NAME}-checkpoint+jwt`
 export const MAX_CHECKPOINT_CHARACTERS = 60_000
 
-/** A checkpoint as a signed JWT (RFC 7519), EdDSA. */
+/** A checkpoint as a JWT (RFC 7519), signed with EdDSA. */
 export function signCheckpoint(checkpoint: Checkpoint, key: PublicKey & { readonly d: string }): string {
   const { issuer, atMs, heads, keys } = checkpoint
   const claims: v.InferInput<typeof Claims> = {
@@ -48,7 +48,7 @@ export function signCheckpoint(checkpoint: Checkpoint, key: PublicKey & { readon
   return `${signed}.${signature.toString('base64url')}`
 }
 
-/** What a checkpoint says; undefined where no key that `findKey` has signed it. Rejects only where `findKey` does. */
+/** The checkpoint in a JWT; undefined where no key of `findKey` has signed it. Rejects only where `findKey` does. */
 export async function readCheckpoint(jwt: string, findKey: FindKey): Promise<Checkpoint | undefined> {
   if (jwt.length > MAX_CHECKPOINT_CHARACTERS) return undefined
   const kid = partsOf(jwt)?.header.kid
@@ -56,7 +56,7 @@ export async function readCheckpoint(jwt: string, findKey: FindKey): Promise<Che
   if (!key) return undefined
   try {
     const imported = await crypto.subtle.importKey('jwk', key, { name: 'Ed25519' }, false, ['verify'])
-    // Whose clock is ahead is judged by who has a clock to compare.
+    // Without `iat`: the caller compares the time, if it has a clock.
     const { iss, iat, heads, keys } = v.parse(
       Claims,
       await verify(jwt, imported, { alg: 'EdDSA', typ: TYPE, iat: false }),
@@ -71,7 +71,7 @@ export function keySet(keys: readonly PublicKey[]): FindKey {
   return async (kid) => keys.find((key) => key.kid === kid)
 }
 
-/** The keys that a checkpoint brings itself. Whoever trusts them trusts the checkpoint already: it was kept in a safe place. */
+/** The keys in a checkpoint, unverified: for a checkpoint that is trusted already, since it was kept in a safe place. */
 export function ownKeys(jwt: string): readonly PublicKey[] {
   const claims = v.safeParse(Claims, partsOf(jwt)?.payload)
   return claims.success ? claims.output.keys : []

@@ -1,9 +1,10 @@
+import * as v from 'valibot'
 import { type Delivered, type Header, headerText, type Outgoing } from './message.ts'
 import { type Group, type Topic, topics } from './topics.ts'
 
 /** A message that a group could not handle, as it came, and where and why. */
 export interface DeadLetter {
-  /** From the place and time of the original, so that whoever sets it aside, and however often, it is one dead letter. */
+  /** Follows from the original's position and time: whoever sets it aside, and however often, it is one dead letter. */
   readonly id: string
   readonly group: string
   readonly reason: string
@@ -16,7 +17,7 @@ export function deadLetterId({ topic, partition, offset, timestampMs }: Delivere
   return `${topic}.${partition}.${offset}.${timestampMs}`
 }
 
-/** The message on the topic of dead letters: the original's bytes and headers, and the facts in `posta-*` headers. */
+/** The message on the dead-letter topic: the original's bytes and headers, and the facts in `posta-*` headers. */
 export function encodeDeadLetter(original: Delivered, group: Group, reason: string): Outgoing {
   const facts: Header[] = []
   const add = (name: string, value: string | number) => facts.push([PREFIX + name, Buffer.from(String(value))])
@@ -38,30 +39,31 @@ export function encodeDeadLetter(original: Delivered, group: Group, reason: stri
   }
 }
 
-/** The dead letter that a message holds; undefined where the facts are missing (someone else wrote it). */
+const Text = v.pipe(v.string(), v.minLength(1))
+const Count = v.pipe(v.string(), v.transform(Number), v.safeInteger())
+const Facts = v.object({
+  id: Text,
+  group: Text,
+  reason: v.string(),
+  topic: v.picklist(Object.values<Topic>(topics)),
+  partition: Count,
+  offset: Count,
+  timestamp: Count,
+})
+
+/** The dead letter in a message; undefined where a fact is missing or wrong (another program wrote it). Never throws. */
 export function decodeDeadLetter(message: Delivered): DeadLetter | undefined {
-  const text = (name: string) => headerText(message, PREFIX + name)
-  const [id, group, reason, topic] = [text('id'), text('group'), text('reason'), text('topic')]
-  const [partition, offset, timestampMs] = [
-    Number(text('partition')),
-    Number(text('offset')),
-    Number(text('timestamp')),
-  ]
-  if (!id || !group || reason === undefined || !isTopic(topic)) return undefined
-  if (![partition, offset, timestampMs].every(Number.isSafeInteger)) return undefined
+  const fact = (name: string) => headerText(message, PREFIX + name)
+  const facts = v.safeParse(Facts, Object.fromEntries(Object.keys(Facts.entries).map((name) => [name, fact(name)])))
+  if (!facts.success) return undefined
+  const { id, group, reason, timestamp: timestampMs, ...position } = facts.output
   const original: Delivered = {
-    topic,
-    partition,
-    offset,
+    ...position,
     timestampMs,
     key: message.headers.findLast(([name]) => name === `${PREFIX}key`)?.[1] ?? null,
-    value: text('value') === 'null' ? null : message.value,
+    value: fact('value') === 'null' ? null : message.value,
     headers: message.headers.filter(([name]) => !name.startsWith(PREFIX)),
   }
-  // Whatever the header says, the id follows from the place: no foreign message can stand in for another dead letter.
+  // Whatever the header says, the id must follow from the position: no message can pass for another dead letter.
   return id === deadLetterId(original) ? { id, group, reason, original } : undefined
-}
-
-function isTopic(text: string | undefined): text is Topic {
-  return Object.values<string | undefined>(topics).includes(text)
 }

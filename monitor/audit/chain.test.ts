@@ -32,7 +32,7 @@ test('the hash is what its doc says, so that others can check it with other tool
 })
 
 describe('verify', () => {
-  test('tells the events and the head of each whole chain', async () => {
+  test('reports the events and the head of each whole chain', async () => {
     const [one, two] = [chainOf(5, 0), chainOf(3, 1)]
     expect(await verify(pagesOf([...one, ...two]))).toEqual({
       chains: [
@@ -86,7 +86,7 @@ describe('verify', () => {
     expect(await faultIn(events.toSpliced(2, 0, ...(inserted ? [inserted] : [])))).toMatchObject({ seq: 3, id: '0-2' })
   })
 
-  test('says so of a text that is none of ours, and goes on with the other chains', async () => {
+  test('reports a text that monitor did not write, and goes on with the other chains', async () => {
     const [event] = chainOf(1)
     const text = 'not JSON'
     const bad = { ...event, text, hash: hashOf({ ...event, text } as StoredEvent) } as StoredEvent
@@ -100,7 +100,7 @@ describe('verify', () => {
     expect(await faultIn(replaced(replaced(events, 4, { user: 'x' }), 1, { user: 'x' }))).toMatchObject({ seq: 2 })
   })
 
-  test('stops when it is enough, and goes on from there as if it had not stopped', async () => {
+  test('stops when told to, and continues from there as if it had not stopped', async () => {
     const events = [...chainOf(5, 0), ...chainOf(3, 1)]
     const first = await verify(pagesOf(events), { enough: () => true })
     expect(first.stoppedAt).toMatchObject({ chain: 'posta.events/0', seq: 2 })

@@ -1,31 +1,31 @@
 import type { ChainHead } from '@posta/common/messages/checkpoint.ts'
 import { topicSettings, topics } from '@posta/common/messages/topics.ts'
+import * as v from 'valibot'
 import type { NewEvent, StoredEvent, Tail } from '../events/events.ts'
 import { fieldsOfText } from '../events/record.ts'
 
-/** Every chain there is: one for each partition of each topic that events come from. */
+/** The name of every chain: one for each partition of each topic that has events. */
 export const CHAINS: readonly string[] = [topics.requests, topics.results, topics.events].flatMap((topic) =>
   Array.from({ length: topicSettings[topic].partitions }, (_, partition) => `${topic}/${partition}`),
 )
 
-/** What the first event of a chain follows. */
+/** The tail that the first event of a chain follows. */
 export const START: Tail = { seq: 0, hash: '0'.repeat(64) }
 
 /**
- * The hash of an event: SHA-256, in lower-case hexadecimal, over these parts in UTF-8 with a line feed between each two:
- * the words `posta audit chain 1`, the chain's name, `seq` in decimal, the hash of the event before (64 zeros before the
- * first), and the text. No part but the last can hold a line feed, so that no two events give the same bytes.
+ * The hash of an event: SHA-256, in lower-case hexadecimal, over these fields in UTF-8, separated by line feeds: the words
+ * `posta audit chain 1`, the chain's name, `seq` in decimal, the hash of the event before (64 zeros before the first), and
+ * the text. Only the text can contain a line feed, so no two events give the same bytes.
  *
- * Whoever changes, removes, inserts or moves an event inside a chain must compute every hash after it anew, and then the
- * chain ends in another hash. What the chain alone cannot show is that its end was cut off: keep a head that `verify`
- * answered elsewhere, and compare.
+ * Whoever changes, removes, inserts or moves an event inside a chain must compute every later hash anew, and the chain then
+ * ends in another hash. The chain alone cannot show that its end was cut off: for that, keep a checkpoint elsewhere.
  */
 export function hashOf(event: Pick<StoredEvent, 'chain' | 'seq' | 'previousHash' | 'text'>): string {
   const { chain, seq, previousHash, text } = event
   return Bun.SHA256.hash(`posta audit chain 1\n${chain}\n${seq}\n${previousHash}\n${text}`, 'hex')
 }
 
-/** The events as they follow the tail of their chain. */
+/** The events, numbered and hashed as the next ones after the tail of their chain. */
 export function link(tail: Tail, events: readonly NewEvent[]): StoredEvent[] {
   let { seq, hash } = tail
   return events.map((event) => {
@@ -36,56 +36,62 @@ export function link(tail: Tail, events: readonly NewEvent[]): StoredEvent[] {
   })
 }
 
-export interface ChainReport {
-  readonly chain: string
-  /** How many were looked at. */
-  readonly events: number
-  readonly head: Tail
-  /** `id` is absent where the event is. */
-  readonly firstBad?: { readonly seq: number; readonly id?: string; readonly fault: string }
-}
+/** The first bad event has no `id` if it is missing. */
+export const ChainReport = v.object({
+  chain: v.string(),
+  events: v.pipe(v.number(), v.metadata({ description: 'How many were checked.' })),
+  head: v.pipe(
+    v.object({ seq: v.number(), hash: v.string() }),
+    v.metadata({ description: 'The last event that was checked.' }),
+  ),
+  firstBad: v.optional(v.object({ seq: v.number(), id: v.optional(v.string()), fault: v.string() })),
+})
+export type ChainReport = v.InferOutput<typeof ChainReport>
 
-/** What is known of the chains from outside the store. */
-export interface Witness {
-  /** What must be there: of each place the event with this hash. */
+/** What signed checkpoints say about the chains. */
+export interface TrustedHeads {
+  /** The events that must be in the chains. */
   readonly heads: readonly ChainHead[]
-  /** Where chains begin since what was before was pruned. What is still there of that is passed over. */
+  /** Where chains begin since older events were pruned. Older events that are still there are skipped. */
   readonly starts: readonly ChainHead[]
 }
 
 export interface Verified {
-  readonly chains: readonly ChainReport[]
-  /** Where the rest begins, if it stopped before the end. */
+  readonly chains: ChainReport[]
+  /** The last event that was checked, if the walk stopped before the end. */
   readonly stoppedAt?: ChainHead
 }
 
-/** Far more than there are, so that a store which someone filled with foreign chains cannot fill the memory. */
+/** Many more than there are. A store that someone filled with foreign chains cannot fill the memory. */
 const MAX_CHAINS = 1000
 
 /**
- * Goes through events in the order of (chain, seq) and says of each chain whether it is whole: every link, every hash,
- * every field against the text that it follows from, and what `witness` knows. It holds one page at a time, and stops
- * early, at the end of a page, once `enough` says so; `after` is where an earlier one stopped.
+ * Walks through events in the order of (chain, seq) and reports of each chain whether it is whole. It checks every link,
+ * every hash, every field against the text that it follows from, and the trusted heads. It holds one page at a time.
+ * @param options.after the `stoppedAt` of the walk that this one continues
+ * @param options.enough asked after each page: true stops the walk
  */
 export async function verify(
   pages: AsyncIterable<readonly StoredEvent[]>,
-  options: { after?: ChainHead | undefined; enough?: () => boolean; witness?: Witness } = {},
+  options: { after?: ChainHead | undefined; enough?: () => boolean; trustedHeads?: TrustedHeads } = {},
 ): Promise<Verified> {
-  const { after, enough, witness = { heads: [], starts: [] } } = options
+  const { after, enough, trustedHeads = { heads: [], starts: [] } } = options
   const chains = new Map<string, ChainReport>()
-  const starts = new Map(witness.starts.map((place) => [place.chain, place]))
-  const known = Map.groupBy([...witness.heads, ...witness.starts], ({ chain }) => chain)
+  const startSeqs = new Map(trustedHeads.starts.map(({ chain, seq }) => [chain, seq]))
+  const trusted = Map.groupBy([...trustedHeads.heads, ...trustedHeads.starts], ({ chain }) => chain)
   let before = after
   let stoppedAt: ChainHead | undefined
   for await (const page of pages) {
     for (const event of page) {
       const { chain, seq, hash, previousHash } = event
-      const startSeq = starts.get(chain)?.seq ?? 0
+      const startSeq = startSeqs.get(chain) ?? 0
+      // The event that a pruned chain begins with follows one that is gone.
       const tail = seq === startSeq ? { seq: seq - 1, hash: previousHash } : before?.chain === chain ? before : START
       before = { chain, seq, hash }
       if (seq < startSeq) continue
       const report = chains.get(chain)
-      const firstBad = report?.firstBad ?? firstBadOf(event, faultOf(tail, event) ?? unlike(known.get(chain), event))
+      const fault = report?.firstBad ? undefined : (faultOf(tail, event) ?? contradiction(trusted.get(chain), event))
+      const firstBad = fault === undefined ? report?.firstBad : { seq, id: event.id, fault }
       chains.set(chain, {
         chain,
         events: (report?.events ?? 0) + 1,
@@ -98,34 +104,30 @@ export async function verify(
       break
     }
   }
-  for (const [chain, places] of known) {
-    // Of a chain before these an earlier one has seen the end; of one behind them a later one will.
+  for (const [chain, heads] of trusted) {
+    // The end of an earlier chain was seen by the walk before this one; that of a later chain will be by the next.
     if ((after && chain < after.chain) || (stoppedAt && chain >= stoppedAt.chain)) continue
-    const report = chains.get(chain) ?? { chain, events: 0, head: after?.chain === chain ? after : START }
-    const lastSeq = Math.max(...places.map(({ seq }) => seq))
+    const report: ChainReport = chains.get(chain) ?? { chain, events: 0, head: after?.chain === chain ? after : START }
+    const lastSeq = Math.max(...heads.map((head) => head.seq))
     if (report.firstBad || lastSeq <= report.head.seq) continue
     const { seq, hash } = report.head
-    const fault = `It is missing, as are all behind it: a checkpoint names number ${lastSeq} of this chain.`
-    const firstBad = { seq: Math.max(seq + 1, starts.get(chain)?.seq ?? 1), fault }
+    const fault = `It is missing, and so are all after it: a checkpoint names number ${lastSeq} of this chain.`
+    const firstBad = { seq: Math.max(seq + 1, startSeqs.get(chain) ?? 1), fault }
     chains.set(chain, { chain, events: report.events, head: { seq, hash }, firstBad })
   }
   return { chains: [...chains.values()], ...(stoppedAt && { stoppedAt }) }
 }
 
-function firstBadOf({ seq, id }: StoredEvent, fault: string | undefined): ChainReport['firstBad'] {
-  return fault === undefined ? undefined : { seq, id, fault }
-}
-
-function unlike(places: readonly ChainHead[] | undefined, event: StoredEvent): string | undefined {
-  return places?.some(({ seq, hash }) => seq === event.seq && hash !== event.hash)
-    ? 'A checkpoint names another hash here: it or one before it was replaced, with every hash from there on.'
+function contradiction(heads: readonly ChainHead[] | undefined, event: StoredEvent): string | undefined {
+  return heads?.some(({ seq, hash }) => seq === event.seq && hash !== event.hash)
+    ? 'A checkpoint names another hash here: this event, or one before it, was replaced, and every hash after that.'
     : undefined
 }
 
-/** What is wrong with an event that stands behind `tail`. */
+/** What is wrong with an event that comes after `tail`. */
 function faultOf(tail: Tail, event: StoredEvent): string | undefined {
-  if (event.seq !== tail.seq + 1) return `It follows number ${tail.seq}: what was between is missing.`
-  if (event.previousHash !== tail.hash) return 'It names another hash than that of the event before it.'
+  if (event.seq !== tail.seq + 1) return `It follows number ${tail.seq}: the events between are missing.`
+  if (event.previousHash !== tail.hash) return 'Its previous hash is not the hash of the event before it.'
   if (event.hash !== hashOf(event)) return 'Its hash is not that of its text: one of the two was changed.'
   try {
     const fields = fieldsOfText(event.text)

@@ -1,14 +1,14 @@
-/** A checkpoint that gateway has signed (common/messages/checkpoint.ts), and its time. */
+/** A checkpoint that gateway has signed (common/messages/checkpoint.ts), and its time in ms since the epoch. */
 export interface KeptCheckpoint {
   readonly atMs: number
   readonly jwt: string
 }
 
-/** Keeps the last checkpoint of each UTC day: it stands for those of the day before it, since chains only grow. */
+/** Keeps the last checkpoint of each UTC day. It covers the earlier ones of that day, since chains only grow. */
 export interface Checkpoints {
-  /** Durable when it resolves. It goes into the place of an earlier one of its day, never into that of a later one. */
+  /** Durable when it resolves. Replaces an earlier checkpoint of its day; a later one stays. */
   keep(checkpoint: KeptCheckpoint): Promise<void>
-  /** The newest first, of those before `beforeMs`. */
+  /** Those before `beforeMs`, the newest first. */
   list(page: { readonly limit: number; readonly beforeMs?: number | undefined }): Promise<KeptCheckpoint[]>
   /** Removes those before `beforeMs`. */
   prune(beforeMs: number): Promise<void>

@@ -6,7 +6,7 @@ export const schema = `
   CREATE INDEX IF NOT EXISTS checkpoints_time ON checkpoints (at_ms);
 `
 
-/** Every statement there is; a test asks SQLite that each finds its way by an index. */
+/** Every statement there is; a test asks SQLite whether each uses an index. */
 export const statements = {
   keep: `
     INSERT INTO checkpoints VALUES (?, ?, ?)

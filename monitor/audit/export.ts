@@ -1,8 +1,6 @@
 import * as v from 'valibot'
 import type { Store, StoredEvent } from '../events/events.ts'
 
-const CheckpointLine = v.strictObject({ checkpoint: v.string() })
-
 const EventLine = v.strictObject({
   id: v.string(),
   type: v.string(),
@@ -17,12 +15,14 @@ const EventLine = v.strictObject({
   hash: v.string(),
   text: v.string(),
 })
+const CheckpointLine = v.strictObject({ checkpoint: v.string() })
+const Line = v.pipe(v.string(), v.parseJson(), v.union([EventLine, CheckpointLine]))
 
 /** More than a store keeps. */
 const MAX_CHECKPOINTS = 1000
 const PAGE = 500
 
-/** A store's checkpoints, newest first, and then its events in the order of their chains: lines of JSON, some at a time. */
+/** Lines of JSON, some at a time: the store's checkpoints, newest first, and then its events in the order of their chains. */
 export async function* exportLines(store: Pick<Store, 'checkpoints' | 'events'>): AsyncGenerator<string, void> {
   for (const { jwt } of await store.checkpoints.list({ limit: MAX_CHECKPOINTS }))
     yield `${JSON.stringify({ checkpoint: jwt })}\n`
@@ -30,8 +30,8 @@ export async function* exportLines(store: Pick<Store, 'checkpoints' | 'events'>)
 }
 
 /**
- * An export as it was written, holding one page at a time.
- * @throws Error, from here or while the pages are read, that names a line which is none of an export.
+ * Reads an export, one page at a time.
+ * @throws Error, here or while the pages are read, that names a line which no export has
  */
 export async function readExport(
   lines: AsyncIterable<string>,
@@ -46,7 +46,7 @@ export async function readExport(
   async function* pages(): AsyncGenerator<readonly StoredEvent[], void> {
     let page: StoredEvent[] = []
     for (; !next.done; next = await items.next()) {
-      if ('checkpoint' in next.value) throw new Error('A checkpoint stands behind an event: this is no export.')
+      if ('checkpoint' in next.value) throw new Error('A checkpoint comes after an event: this is no export.')
       page.push(next.value)
       if (page.length < PAGE) continue
       yield page
@@ -63,19 +63,11 @@ async function* itemsOf(
   let number = 0
   for await (const line of lines) {
     number += 1
-    const read = v.safeParse(v.union([EventLine, CheckpointLine]), parse(line))
-    if (!read.success) throw new Error(`Line ${number} is not one of an export.`)
+    const read = v.safeParse(Line, line)
+    if (!read.success) throw new Error(`Line ${number} is no line of an export.`)
     const item = read.output
     yield 'checkpoint' in item
       ? item
       : { ...item, user: item.user, operation: item.operation, durationMs: item.durationMs }
-  }
-}
-
-function parse(line: string): unknown {
-  try {
-    return JSON.parse(line)
-  } catch {
-    return undefined
   }
 }

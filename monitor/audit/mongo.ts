@@ -15,7 +15,7 @@ export function mongoCheckpoints(collection: () => Promise<Collection<Checkpoint
       try {
         await checkpoints.updateOne(isNotLater, { $set: { atMs, jwt } }, { upsert: true })
       } catch (error) {
-        // There is one of the day that is later.
+        // That day has a later one already.
         if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error
       }
     },

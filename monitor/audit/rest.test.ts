@@ -15,7 +15,7 @@ import { toEvent } from '../events/record.ts'
 import { createSigner, DAY_MS } from '../testing/checkpoints.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { checkpointRoutes } from './rest.ts'
-import { createTrustedHeads, type TrustedHeads } from './trusted-heads.ts'
+import { createSignedCheckpoints, type SignedCheckpoints } from './signed-checkpoints.ts'
 
 const callers: { readonly [token: string]: Caller } = {
   ana: { user: 'ana', role: 'user' },
@@ -26,13 +26,13 @@ const signer = createSigner()
 
 let here: Fresh<Store>
 let store: Store
-let trustedHeads: TrustedHeads
+let signedCheckpoints: SignedCheckpoints
 let app: Hono
 
 beforeEach(async () => {
   here = freshFile(openEmbedded)
   store = here.open()
-  trustedHeads = createTrustedHeads({ store, findKey: signer.findKey, deps })
+  signedCheckpoints = createSignedCheckpoints({ store, findKey: signer.findKey, deps })
   app = createApp({
     config: { allowedOrigins: [], production: true },
     log: createLog('monitor', 'silent'),
@@ -41,7 +41,7 @@ beforeEach(async () => {
   })
   const routes = checkpointRoutes({
     checkpoints: store.checkpoints,
-    trustedHeads,
+    signedCheckpoints,
     verify: async (token) => {
       const caller = callers[token]
       if (!caller) throw new Problem('invalid-token')
@@ -66,9 +66,9 @@ async function ask(path: string, token?: string, body?: object) {
   return { status: response.status, body: answer }
 }
 
-const heads = () => trustedHeads.heads()
+const heads = () => signedCheckpoints.heads()
 
-test('where the chains are is told to who signs it', async () => {
+test('gateway reads the head of each chain, which it signs', async () => {
   expect(await ask('/heads', 'olga')).toEqual({
     status: 200,
     body: { heads: [{ chain: 'posta.events/0', seq: 2, hash: expect.stringMatching(/^[\da-f]{64}$/) }] },
@@ -78,13 +78,16 @@ test('where the chains are is told to who signs it', async () => {
 test('a signed checkpoint is kept, and served as it came', async () => {
   expect(await ask('/checkpoints/latest', 'olga')).toMatchObject({ status: 404, body: { code: 'not-found' } })
   const checkpoint = signer.sign(await heads(), NOON_MS)
-  expect(await ask('/checkpoints', 'olga', { checkpoint })).toEqual({ status: 200, body: { missing: [] } })
+  expect(await ask('/checkpoints', 'olga', { checkpoint })).toEqual({
+    status: 200,
+    body: { missing: [], storeIsNew: false },
+  })
   const shown = { time: '2026-11-23T12:00:00.000Z', checkpoint }
   expect(await ask('/checkpoints/latest', 'olga')).toEqual({ status: 200, body: shown })
   expect(await ask('/checkpoints', 'olga')).toEqual({ status: 200, body: { items: [shown] } })
 })
 
-test('whoever keeps one is told what of it the chains do not hold', async () => {
+test('the answer to a checkpoint names the heads that the chains do not have', async () => {
   const [head] = await heads()
   if (!head) throw new Error('there is a chain')
   const [cut, other] = [
@@ -94,22 +97,22 @@ test('whoever keeps one is told what of it the chains do not hold', async () => 
   for (const missing of [cut, other])
     expect(await ask('/checkpoints', 'olga', { checkpoint: signer.sign([missing], NOON_MS) })).toEqual({
       status: 200,
-      body: { missing: [missing] },
+      body: { missing: [missing], storeIsNew: false },
     })
 })
 
-test('one that was kept elsewhere can be put back, also once its key is gone', async () => {
+test('a checkpoint that was kept elsewhere can be sent again, also once its key is gone', async () => {
   const own = createSigner()
-  const witnessesOfOwn = createTrustedHeads({ store, findKey: (kid) => own.findKey(kid), deps })
+  const checkpointsOfOwn = createSignedCheckpoints({ store, findKey: (kid) => own.findKey(kid), deps })
   const old = own.sign(await heads(), NOON_MS - 40 * DAY_MS)
   own.rotate()
-  await expect(witnessesOfOwn.keep(old)).rejects.toMatchObject({ code: 'invalid-input' })
-  await witnessesOfOwn.keep(own.sign(await heads(), NOON_MS))
-  expect(await witnessesOfOwn.keep(old)).toEqual([])
+  await expect(checkpointsOfOwn.keep(old)).rejects.toMatchObject({ code: 'invalid-input' })
+  await checkpointsOfOwn.keep(own.sign(await heads(), NOON_MS))
+  expect(await checkpointsOfOwn.keep(old)).toEqual({ missing: [], storeIsNew: false })
   expect(await store.checkpoints.list({ limit: 9 })).toHaveLength(2)
 })
 
-test('they are listed newest first, page by page', async () => {
+test('checkpoints are listed newest first, page by page', async () => {
   for (const days of [2, 1, 0])
     await ask('/checkpoints', 'olga', { checkpoint: signer.sign(await heads(), NOON_MS - days * DAY_MS) })
   const Page = v.object({ items: v.array(v.object({ time: v.string() })), next: v.optional(v.string()) })
@@ -124,7 +127,7 @@ test('they are listed newest first, page by page', async () => {
   expect((await ask('/checkpoints?cursor=x', 'olga')).status).toBe(400)
 })
 
-test('what gateway has not signed is refused, and keeps nothing', async () => {
+test('what gateway has not signed is refused and not kept', async () => {
   const forged = createSigner().sign(await heads(), NOON_MS)
   for (const checkpoint of [forged, 'x', '']) {
     expect(await ask('/checkpoints', 'olga', { checkpoint })).toMatchObject({

@@ -6,48 +6,48 @@ import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
 import type { Checkpoints, KeptCheckpoint } from './checkpoints.ts'
-import type { TrustedHeads } from './trusted-heads.ts'
+import type { SignedCheckpoints } from './signed-checkpoints.ts'
 
-const Shown = v.object({
+const ShownCheckpoint = v.object({
   time: v.string(),
   checkpoint: v.pipe(
     v.string(),
     v.metadata({
       description:
-        'A JWT that gateway has signed: `heads`, the number and hash of the last event of each chain, and `keys`, with which gateway has signed checkpoints.',
+        'A JWT that gateway has signed. Its claim `heads` has the number and hash of the last event of each chain, `keys` every key with which gateway has signed checkpoints.',
     }),
   ),
 })
 const Position = v.object({ atMs: v.number() })
-const Kept = v.strictObject({ checkpoint: v.pipe(v.string(), v.maxLength(MAX_CHECKPOINT_CHARACTERS)) })
+const Body = v.strictObject({ checkpoint: v.pipe(v.string(), v.maxLength(MAX_CHECKPOINT_CHARACTERS)) })
 
 /** For operators. Mounted at `/audit`. */
-export function checkpointRoutes(parts: {
+export function checkpointRoutes(options: {
   checkpoints: Pick<Checkpoints, 'list'>
-  trustedHeads: TrustedHeads
+  signedCheckpoints: Pick<SignedCheckpoints, 'heads' | 'keep'>
   verify: TokenVerifier
 }): Hono<Authenticated> {
-  const { checkpoints, trustedHeads, verify } = parts
+  const { checkpoints, signedCheckpoints, verify } = options
   const route = routesOf('operating', verify)
   return new Hono<Authenticated>()
     .get(
       '/heads',
       ...route({
         summary: 'The last event of each audit chain',
-        description: 'Gateway asks for this, and signs it.',
+        description: 'Gateway reads this and signs it as a checkpoint.',
         caller: 'operator',
         answers: { 200: json(v.object({ heads: v.array(ChainHead) }), 'The head of each chain.') },
       }),
-      async (c) => c.json({ heads: await trustedHeads.heads() }),
+      async (c) => c.json({ heads: await signedCheckpoints.heads() }),
     )
     .get(
       '/checkpoints',
       ...route({
-        summary: 'What gateway has signed of the chains, newest first',
-        description: 'The last checkpoint of each day.',
+        summary: 'The checkpoints that gateway has signed, newest first',
+        description: 'The last one of each UTC day.',
         caller: 'operator',
         query: v.strictObject(pageQuery),
-        answers: { 200: json(pageOf(Shown), 'A page of checkpoints.') },
+        answers: { 200: json(pageOf(ShownCheckpoint), 'A page of checkpoints.') },
       }),
       async (c) => {
         const { limit, cursor } = c.req.valid('query')
@@ -60,14 +60,14 @@ export function checkpointRoutes(parts: {
       ...route({
         summary: 'The newest checkpoint',
         description:
-          'Keep it where nobody who can write to this store can reach it. `bun run audit verify EXPORT --checkpoint FILE` then shows whether events that it names were cut off, replaced or brought back from an old copy.',
+          'Keep it where nobody can reach it who can write to this store. `bun run audit verify EXPORT --checkpoint FILE` then shows whether events were removed or replaced, or the store is an old copy.',
         caller: 'operator',
-        answers: { 200: json(Shown, 'The checkpoint.') },
+        answers: { 200: json(ShownCheckpoint, 'The checkpoint.') },
         problems: ['not-found'],
       }),
       async (c) => {
         const [newest] = await checkpoints.list({ limit: 1 })
-        if (!newest) throw new Problem('not-found', 'Nothing has been signed yet.')
+        if (!newest) throw new Problem('not-found', 'Gateway has signed no checkpoint yet.')
         return c.json(show(newest))
       },
     )
@@ -75,20 +75,21 @@ export function checkpointRoutes(parts: {
       '/checkpoints',
       ...route({
         summary: 'Keep a checkpoint',
-        description: 'Gateway sends each one that it signs. One that was kept elsewhere can be put back.',
+        description:
+          'Gateway sends each checkpoint that it signs. A checkpoint that was kept elsewhere can be sent too.',
         caller: 'operator',
-        body: Kept,
+        body: Body,
         answers: {
           200: json(
-            v.object({ missing: v.array(ChainHead) }),
-            'The checkpoint is kept. `missing`: the events that it names and the chains do not hold, though they should.',
+            v.object({ missing: v.array(ChainHead), storeIsNew: v.boolean() }),
+            'The checkpoint is kept. `missing`: the heads that the chains should have and do not. `storeIsNew`: nothing in the store is older than the checkpoint.',
           ),
         },
       }),
-      async (c) => c.json({ missing: await trustedHeads.keep(c.req.valid('json').checkpoint) }),
+      async (c) => c.json(await signedCheckpoints.keep(c.req.valid('json').checkpoint)),
     )
 }
 
-function show({ atMs, jwt }: KeptCheckpoint): v.InferOutput<typeof Shown> {
+function show({ atMs, jwt }: KeptCheckpoint): v.InferOutput<typeof ShownCheckpoint> {
   return { time: new Date(atMs).toISOString(), checkpoint: jwt }
 }

@@ -9,7 +9,8 @@ import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { verify } from './chain.ts'
 import { exportLines, readExport } from './export.ts'
 import { DECIDED_RETENTION_MS, retention } from './retention.ts'
-import { createTrustedHeads, EVENT_RETENTION_MS, witnessFrom } from './trusted-heads.ts'
+import { createSignedCheckpoints } from './signed-checkpoints.ts'
+import { EVENT_RETENTION_MS, trustedHeadsFrom } from './trusted-heads.ts'
 import { createAudit } from './verify.ts'
 
 const log = { info() {}, warn() {} }
@@ -32,9 +33,10 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
   })
 
   const deps = { now: () => nowMs, monotonicMs: () => 0 }
-  const witnessesOf = (of: Store) => createTrustedHeads({ store: of, findKey: (kid) => signer.findKey(kid), deps })
+  const checkpointsOf = (of: Store) =>
+    createSignedCheckpoints({ store: of, findKey: (kid) => signer.findKey(kid), deps })
 
-  /** So many events more in each of the two chains. */
+  /** Adds so many events to each of the two chains. */
   async function live(counts: readonly [number, number]): Promise<void> {
     const events = counts.flatMap((count, partition) =>
       Array.from({ length: count }, (_, n) =>
@@ -45,30 +47,28 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
   }
 
   async function sign(): Promise<string> {
-    const jwt = signer.sign(await witnessesOf(store).heads(), nowMs)
-    expect(await witnessesOf(store).keep(jwt)).toEqual([])
+    const jwt = signer.sign(await checkpointsOf(store).heads(), nowMs)
+    expect(await checkpointsOf(store).keep(jwt)).toEqual({ missing: [], storeIsNew: false })
     return jwt
   }
 
-  /** Until each of them has been through everything. */
+  /** Runs until each replica has done all its tasks. */
   async function retain(...replicas: readonly Store[]): Promise<void> {
     const running = replicas.map((each) => {
       let rounds = 0
-      const counted = {
-        current() {
-          rounds += 1
-          return witnessesOf(each).current()
-        },
+      const trustedHeads = () => {
+        rounds += 1
+        return checkpointsOf(each).trustedHeads()
       }
-      const part = retention({ store: each, trustedHeads: counted, deps, log, everyMs: 1 })
-      return { part, rounds: () => rounds }
+      const component = retention({ store: each, trustedHeads, deps, log, everyMs: 1 })
+      return { component, rounds: () => rounds }
     })
-    for (const { part } of running) await part.start?.()
+    for (const { component } of running) await component.start?.()
     while (running.some(({ rounds }) => rounds() < 2)) await Bun.sleep(1)
-    for (const { part } of running) await part.close?.(1000)
+    for (const { component } of running) await component.close?.(1000)
   }
 
-  /** Of each chain the first and the last number that is there. */
+  /** The first and the last number of each chain. */
   async function ranges(): Promise<string[]> {
     const events = (await Array.fromAsync(store.events.inChainOrder())).flat()
     return CHAINS.map((chain) => {
@@ -77,7 +77,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     })
   }
   const audit = () =>
-    createAudit({ events: store.events, trustedHeads: witnessesOf(store), deps })(
+    createAudit({ events: store.events, trustedHeads: checkpointsOf(store).trustedHeads, deps })(
       undefined,
       new AbortController().signal,
     )
@@ -106,7 +106,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
         for await (const lines of exportLines(store)) yield* lines.split('\n').filter(Boolean)
       })(),
     )
-    const { chains } = await verify(pages, { witness: await witnessFrom({ kept }, checkpoints) })
+    const { chains } = await verify(pages, { trustedHeads: await trustedHeadsFrom({ kept }, checkpoints) })
     expect(chains.map(({ events, firstBad }) => ({ events, firstBad }))).toEqual([
       { events: 4, firstBad: undefined },
       { events: 2, firstBad: undefined },
@@ -130,7 +130,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     expect(await store.checkpoints.list({ limit: 9 })).toHaveLength(2)
   }, 60_000)
 
-  test('without a newer checkpoint nothing goes, whatever the clock here says', async () => {
+  test('without a newer checkpoint nothing is pruned, whatever the clock here says', async () => {
     await live([3, 3])
     await retain(store)
     await sign()
@@ -140,15 +140,15 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     expect(await ranges()).toEqual(['1 to 6', '1 to 6'])
   })
 
-  test('a checkpoint of a time to come is refused', async () => {
+  test('a checkpoint with a time in the future is refused', async () => {
     await live([1, 0])
-    const jwt = signer.sign(await witnessesOf(store).heads(), nowMs + EVENT_RETENTION_MS)
-    await expect(witnessesOf(store).keep(jwt)).rejects.toMatchObject({ code: 'invalid-input' })
+    const jwt = signer.sign(await checkpointsOf(store).heads(), nowMs + EVENT_RETENTION_MS)
+    await expect(checkpointsOf(store).keep(jwt)).rejects.toMatchObject({ code: 'invalid-input' })
   })
 
-  test('by a checkpoint that gateway has not signed nothing goes, and what someone deleted is missed', async () => {
+  test('a checkpoint that gateway has not signed prunes nothing, and does not hide what someone deleted', async () => {
     await live([6, 0])
-    const forged = createSigner().sign(await witnessesOf(store).heads(), nowMs)
+    const forged = createSigner().sign(await checkpointsOf(store).heads(), nowMs)
     await store.checkpoints.keep({ atMs: nowMs, jwt: forged })
     nowMs += EVENT_RETENTION_MS
     await sign()
@@ -162,7 +162,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     expect(await audit()).toMatchObject({ chains: [{ firstBad: { seq: 4 } }] })
   })
 
-  test('a signed checkpoint that is not old enough is no beginning', async () => {
+  test('a signed checkpoint that is not old enough is not accepted as a beginning', async () => {
     await live([6, 0])
     await sign()
     nowMs += EVENT_RETENTION_MS - 1000
@@ -178,11 +178,11 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     expect(found.fault).toBeDefined()
   })
 
-  test('a chain without the event that it is to begin at is left as it is', async () => {
+  test('a chain that lacks the event at which it should begin is left as it is', async () => {
     await live([2, 2])
-    const [first, second] = await witnessesOf(store).heads()
+    const [first, second] = await checkpointsOf(store).heads()
     if (!first || !second) throw new Error('there are two chains')
-    await witnessesOf(store).keep(signer.sign([{ ...first, hash: 'f'.repeat(64) }, second], nowMs))
+    await checkpointsOf(store).keep(signer.sign([{ ...first, hash: 'f'.repeat(64) }, second], nowMs))
     nowMs += EVENT_RETENTION_MS
     await live([1, 1])
     await sign()
@@ -191,7 +191,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     expect(await audit()).toMatchObject({ ok: false, chains: [{ firstBad: { seq: 2 } }, {}] })
   })
 
-  test('dead letters go 90 days after they were decided on; open ones stay', async () => {
+  test('dead letters are deleted 90 days after they were decided; open ones stay', async () => {
     const letters = ['redriven', 'discarded', 'open'].map((id, n) => setAside(deliver(requested(id), n)))
     await store.deadLetters.add(letters)
     const [redriven, discarded, left] = letters

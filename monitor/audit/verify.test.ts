@@ -3,7 +3,7 @@ import type { Events } from '../events/events.ts'
 import { toEvent } from '../events/record.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { link, START } from './chain.ts'
-import type { CurrentWitness } from './trusted-heads.ts'
+import type { CurrentHeads } from './signed-checkpoints.ts'
 import { createAudit } from './verify.ts'
 
 const stored = [0, 1].flatMap((partition) =>
@@ -14,7 +14,7 @@ const stored = [0, 1].flatMap((partition) =>
 )
 
 /** Pages of two; each takes a second of the clock. */
-function setUp(secondsPerPage = 1, witness: CurrentWitness = { heads: [], starts: [] }) {
+function setUp(secondsPerPage = 1, current: CurrentHeads = { heads: [], starts: [] }) {
   let nowMs = 0
   const inChainOrder: Events['inChainOrder'] = async function* (after) {
     const start = after ? stored.findIndex(({ chain, seq }) => chain === after.chain && seq === after.seq) + 1 : 0
@@ -25,14 +25,14 @@ function setUp(secondsPerPage = 1, witness: CurrentWitness = { heads: [], starts
   }
   return createAudit({
     events: { inChainOrder },
-    trustedHeads: { current: async () => witness },
+    trustedHeads: async () => current,
     deps: { monotonicMs: () => nowMs },
   })
 }
 
 const staying = new AbortController().signal
 
-test('a store that can be gone through in time is answered for as a whole', async () => {
+test('a store that can be read in time is verified as a whole', async () => {
   expect(await setUp()(undefined, staying)).toMatchObject({
     ok: true,
     events: 10,
@@ -44,7 +44,7 @@ test('a store that can be gone through in time is answered for as a whole', asyn
   expect(await setUp()(undefined, staying)).not.toHaveProperty('next')
 })
 
-test('what takes too long is answered in parts, which together are the whole', async () => {
+test('what takes too long is verified in parts, which together are the whole', async () => {
   const audit = setUp(15)
   const first = await audit(undefined, staying)
   expect(first).toMatchObject({ ok: true, events: 4, chains: [{ chain: 'posta.events/0', head: { seq: 4 } }] })
@@ -59,11 +59,11 @@ test('what takes too long is answered in parts, which together are the whole', a
   expect([events, parts]).toEqual([10, 3])
 })
 
-test('it stops when whoever asked has left', async () => {
+test('it stops when the caller has gone', async () => {
   expect(await setUp()(undefined, AbortSignal.abort())).toMatchObject({ events: 2, next: expect.any(String) })
 })
 
-test('a third at once is refused, and welcome later', async () => {
+test('a third at the same time is refused, and is served later', async () => {
   const audit = setUp()
   const both = [audit(undefined, staying), audit(undefined, staying)]
   await expect(audit(undefined, staying)).rejects.toMatchObject({ code: 'overloaded' })
@@ -75,16 +75,16 @@ test('a cursor that it did not give is refused', async () => {
   await expect(setUp()('x', staying)).rejects.toMatchObject({ code: 'malformed-request' })
 })
 
-test('a checkpoint that cannot be used is a fault of its own', async () => {
-  const witness = { heads: [], starts: [], fault: 'Nobody has signed it.' }
-  expect(await setUp(1, witness)(undefined, staying)).toMatchObject({
+test('a checkpoint that cannot be used makes the audit fail and is reported', async () => {
+  const current = { heads: [], starts: [], fault: 'Nobody has signed it.' }
+  expect(await setUp(1, current)(undefined, staying)).toMatchObject({
     ok: false,
     fault: 'Nobody has signed it.',
     chains: [{ events: 5 }, { events: 5 }],
   })
 })
 
-test('what a checkpoint names is looked for, also where the answer comes in parts', async () => {
+test('an event that a checkpoint names is missed, also where the answer comes in parts', async () => {
   const heads = [0, 1].map((partition) => ({ chain: `posta.events/${partition}`, seq: 6, hash: 'a'.repeat(64) }))
   for (const secondsPerPage of [1, 15]) {
     const audit = setUp(secondsPerPage, { heads, starts: [], atMs: NOON_MS })
@@ -96,7 +96,7 @@ test('what a checkpoint names is looked for, also where the answer comes in part
       found.push(...part.chains.flatMap(({ chain, firstBad }) => (firstBad ? { chain, ...firstBad } : [])))
       next = part.next
     } while (next)
-    const fault = 'It is missing, as are all behind it: a checkpoint names number 6 of this chain.'
+    const fault = 'It is missing, and so are all after it: a checkpoint names number 6 of this chain.'
     expect(found).toEqual(heads.map(({ chain }) => ({ chain, seq: 6, fault })))
   }
 })

@@ -51,7 +51,7 @@ export function describeDeadLetters(name: string, fresh: () => Fresh<Store>): vo
       await here.dispose()
     })
 
-    test('one is kept once, as it was first', async () => {
+    test('a dead letter is kept once, as it first was', async () => {
       const stored = deadLetter('dl-1', { operation: 'op-1' })
       const without = { group: undefined, type: undefined, user: undefined, redrivable: false }
       await store.deadLetters.add([stored])
@@ -91,20 +91,23 @@ export function describeDeadLetters(name: string, fresh: () => Fresh<Store>): vo
         [{ fromMs: 2 }, 'bcd'],
         [{ fromMs: 2, untilMs: 3, user: undefined }, 'bc'],
         [{ user: 'ana', untilMs: 3 }, 'ab'],
-      ] as const)('have what fits %j, in both directions, and count it', async (filter, expected) => {
-        const { list, oldest, count } = store.deadLetters
-        expect(ids(await oldest(filter, { limit: 9 })).join('')).toBe(expected)
-        expect(
-          ids(await list(filter, { limit: 9 }))
-            .toReversed()
-            .join(''),
-        ).toBe(expected)
-        expect(await count(filter, { atMost: 9 })).toBe(expected.length)
-      })
+      ] as const)(
+        'have what the filter %j selects, in both directions, and so does the count',
+        async (filter, expected) => {
+          const { list, oldest, count } = store.deadLetters
+          expect(ids(await oldest(filter, { limit: 9 })).join('')).toBe(expected)
+          expect(
+            ids(await list(filter, { limit: 9 }))
+              .toReversed()
+              .join(''),
+          ).toBe(expected)
+          expect(await count(filter, { atMost: 9 })).toBe(expected.length)
+        },
+      )
 
-      test('go on where a page ended, also between two of one time and within bounds, and have no bytes', async () => {
+      test('continue after a page, also between two of one time and within bounds, and leave out the bytes', async () => {
         const { list, oldest, count } = store.deadLetters
-        const walk = async (page: (place?: DeadLetterPosition) => Promise<DeadLetterSummary[]>) => {
+        const walk = async (page: (position?: DeadLetterPosition) => Promise<DeadLetterSummary[]>) => {
           const seen: DeadLetterSummary[] = []
           for (let found = await page(); found.length > 0; found = await page(seen.at(-1))) seen.push(...found)
           return ids(seen).join('')
@@ -157,7 +160,7 @@ export function describeDeadLetters(name: string, fresh: () => Fresh<Store>): vo
       await confirm([])
     })
 
-    test('of several that decide at once, in several replicas, one is first for each dead letter', async () => {
+    test('when several replicas decide at once, one of them decides each dead letter', async () => {
       const letters = Array.from({ length: 10 }, (_, n) => deadLetter(`dl-${n}`))
       await store.deadLetters.add(letters)
       const operators = ['olga', 'oscar', 'otto', 'ole'].map((by, n) => ({

@@ -4,105 +4,104 @@ import { type Header, headerText, type Outgoing, sizeBytes } from '@posta/common
 import { topicSettings } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import type { DeadLetters, Decision, DecisionOn, StoredDeadLetter } from './dead-letters.ts'
+import type { Choice, DeadLetters, Decision, DecisionOn, StoredDeadLetter } from './dead-letters.ts'
 
-/** What an operator wants done: send the message again, or never, and why. */
-export type Choice = { readonly to: 'redriven' } | { readonly to: 'discarded'; readonly reason: string }
-
-/** What came of it: decided now; decided so before; or not possible, and why. */
+/** What came of it: decided now; decided the same before; or not possible, and why. */
 export type Outcome =
   | { readonly result: 'done' | 'already'; readonly deadLetter: StoredDeadLetter }
   | { readonly result: 'refused'; readonly deadLetter: StoredDeadLetter; readonly detail: string }
 
 export interface Decisions {
   /**
-   * Decides about one, and answers its state.
-   * @throws Problem `not-found`; `conflict` where it was decided otherwise or cannot be done; `overloaded` while the
-   * broker is down: then it is recorded, and will be carried out.
+   * Decides about one dead letter. Resolves with it as it is now.
+   * @throws Problem `not-found`; `conflict` where the opposite was decided, or the choice is not possible; `overloaded`
+   * while the broker is down: then the decision is recorded, and is carried out later.
    */
   decide(asked: { readonly id: string; readonly by: string; readonly choice: Choice }): Promise<StoredDeadLetter>
-  /** The same about several, with one publish for all. An outcome each, in their order. @throws Problem `overloaded` */
-  decideAll(found: readonly StoredDeadLetter[], by: string, choice: Choice): Promise<Outcome[]>
-  /** Publishes decisions that are recorded, and confirms them. A rejection may leave some of that done. */
-  carryOut(recorded: readonly StoredDeadLetter[]): Promise<void>
+  /**
+   * Decides about several, with one publish for all. Resolves with an outcome for each that exists, in the order of the ids.
+   * @throws Problem `overloaded`, as `decide`
+   */
+  decideAll(ids: readonly string[], by: string, choice: Choice): Promise<Outcome[]>
+  /** Publishes what was decided, and confirms it. A rejection may leave some of that done. */
+  carryOut(decided: readonly StoredDeadLetter[]): Promise<void>
 }
 
 /**
- * Decisions about dead letters. A redrive sends the message again, a discard does not; either is an event with who asked.
+ * Decisions about dead letters. A redrive sends the message again; a discard does not. Each is also an event that says who
+ * decided.
  *
- * However often one is asked for, by how many, and whatever crashes in between, it has its effect once: the first
- * decision is recorded before anything is published, and no other is possible after it; the id of its event, which a
- * redriven message carries as `ce_redrive`, follows from the dead letter's; and until the broker has confirmed both, the
- * same is published again by finish.ts. Who asks for a redrive again has the same sent again: that mends what was lost
- * with its topic, and changes nothing otherwise.
+ * A decision has its effect once, however often it is asked for, by however many, and wherever a process crashes. The first
+ * decision is recorded before anything is published, and no other is possible after it. The id of its event follows from
+ * the dead letter's id; a redriven message carries it as `ce_redrive`. `finishDecisions` publishes the same messages again
+ * until the broker has confirmed them. Asking for the same redrive again sends the same message again: that restores what
+ * was lost with its topic, and changes nothing otherwise.
  */
-export function createDecisions(parts: {
-  deadLetters: Pick<DeadLetters, 'get' | 'find' | 'decide' | 'confirm'>
+export function createDecisions(options: {
+  deadLetters: Pick<DeadLetters, 'find' | 'decide' | 'confirm'>
   broker: Pick<Broker, 'publish'>
   deps: Pick<Deps, 'now'>
 }): Decisions {
-  const { deadLetters, broker, deps } = parts
-  /** By dead letter: who asks for what is just being published waits for that. */
-  const underWay = new Map<string, Promise<void>>()
+  const { deadLetters, broker, deps } = options
+  /** By id: whoever wants to publish what is being published already waits for that. */
+  const publishing = new Map<string, Promise<void>>()
 
-  async function publish(recorded: readonly StoredDeadLetter[]): Promise<void> {
-    const messages = recorded.flatMap((each) => (each.decision ? messagesOf(each, each.decision) : []))
+  async function publish(decided: readonly StoredDeadLetter[]): Promise<void> {
+    const messages = decided.flatMap((each) => (each.decision ? messagesOf(each, each.decision) : []))
     if (messages.length > 0) await broker.publish(messages)
-    await deadLetters.confirm(recorded.flatMap(({ id, decision }) => (decision ? [{ id, decision }] : [])))
+    await deadLetters.confirm(decided.flatMap(({ id, decision }) => (decision ? [{ id, decision }] : [])))
   }
 
-  async function carryOut(recorded: readonly StoredDeadLetter[]): Promise<void> {
-    const fresh = recorded.filter(({ id }) => !underWay.has(id))
+  async function carryOut(decided: readonly StoredDeadLetter[]): Promise<void> {
+    const fresh = decided.filter(({ id }) => !publishing.has(id))
     if (fresh.length > 0) {
       const published = publish(fresh).finally(() => {
-        for (const { id } of fresh) underWay.delete(id)
+        for (const { id } of fresh) publishing.delete(id)
       })
-      for (const { id } of fresh) underWay.set(id, published)
+      for (const { id } of fresh) publishing.set(id, published)
     }
-    await Promise.all(new Set(recorded.map(({ id }) => underWay.get(id))))
+    await Promise.all(new Set(decided.map(({ id }) => publishing.get(id))))
   }
 
-  async function decideAll(found: readonly StoredDeadLetter[], by: string, choice: Choice): Promise<Outcome[]> {
-    const at = new Date(deps.now()).toISOString()
-    const proposed = found
-      .filter((each) => !each.decision && obstacleTo(each, choice) === undefined)
-      .map(({ id }): DecisionOn => ({ id, decision: { event: eventOf(id, choice.to), by, at, ...choice } }))
-    const decidedNow = await deadLetters.decide(proposed)
-    const standing = await deadLetters.find(proposed.map(({ id }) => id))
-    const outcomes = found.map((before): Outcome => {
-      const deadLetter = standing.get(before.id) ?? before
-      const detail = obstacleTo(deadLetter, choice)
-      if (detail !== undefined) return { result: 'refused', deadLetter, detail }
-      return { result: decidedNow.has(before.id) ? 'done' : 'already', deadLetter }
-    })
-    await carryOutNow(
-      outcomes.flatMap(({ result, deadLetter }) =>
-        result !== 'refused' && deadLetter.status !== 'discarded' ? [deadLetter] : [],
-      ),
-    )
-    return outcomes.map((outcome) =>
-      outcome.result === 'refused' ? outcome : { ...outcome, deadLetter: { ...outcome.deadLetter, status: choice.to } },
-    )
-  }
-
-  async function carryOutNow(recorded: readonly StoredDeadLetter[]): Promise<void> {
-    if (recorded.length === 0) return
+  async function carryOutNow(decided: readonly StoredDeadLetter[]): Promise<void> {
+    if (decided.length === 0) return
     try {
-      await carryOut(recorded)
+      await carryOut(decided)
     } catch (error) {
-      const detail = recorded.some(({ status }) => status === 'open')
+      const detail = decided.some(({ status }) => status === 'open')
         ? 'It is recorded, and will be carried out as soon as the broker takes messages. Asking again is safe.'
         : 'It was sent before. To have it sent again, ask again once the broker takes messages.'
       throw new Problem('overloaded', detail, { retryAfterS: 5, cause: error })
     }
   }
 
+  async function decideAll(ids: readonly string[], by: string, choice: Choice): Promise<Outcome[]> {
+    const at = new Date(deps.now()).toISOString()
+    const found = await deadLetters.find(ids)
+    const proposed = [...found.values()]
+      .filter((each) => !each.decision && obstacleTo(each, choice) === undefined)
+      .map(({ id }): DecisionOn => ({ id, decision: { event: eventOf(id, choice.to), by, at, ...choice } }))
+    const decidedNow = await deadLetters.decide(proposed)
+    // Another operator may have been faster: what counts is what is recorded.
+    const recorded = new Map([...found, ...(await deadLetters.find(proposed.map(({ id }) => id)))])
+    const outcomes = ids.flatMap((id): Outcome[] => {
+      const deadLetter = recorded.get(id)
+      if (!deadLetter) return []
+      const detail = obstacleTo(deadLetter, choice)
+      if (detail !== undefined) return [{ result: 'refused', deadLetter, detail }]
+      return [{ result: decidedNow.has(id) ? 'done' : 'already', deadLetter }]
+    })
+    const possible = outcomes.filter(({ result }) => result !== 'refused').map(({ deadLetter }) => deadLetter)
+    await carryOutNow(possible.filter(({ status }) => status !== 'discarded'))
+    return outcomes.map((outcome) =>
+      outcome.result === 'refused' ? outcome : { ...outcome, deadLetter: { ...outcome.deadLetter, status: choice.to } },
+    )
+  }
+
   return {
     async decide({ id, by, choice }) {
-      const found = await deadLetters.get(id)
-      if (!found) throw new Problem('not-found', 'There is no such dead letter.')
-      const [outcome] = await decideAll([found], by, choice)
-      if (!outcome) throw new Error('A dead letter was decided about without an outcome.')
+      const [outcome] = await decideAll([id], by, choice)
+      if (!outcome) throw new Problem('not-found', 'There is no such dead letter.')
       if (outcome.result === 'refused') throw new Problem('conflict', outcome.detail)
       return outcome.deadLetter
     },
@@ -111,20 +110,20 @@ export function createDecisions(parts: {
   }
 }
 
-/** Why a choice is not possible, for people; undefined where it is, or was made. */
+/** Why the choice is not possible, for people. Undefined where it is possible, or was made before. */
 function obstacleTo(deadLetter: StoredDeadLetter, { to }: Choice): string | undefined {
   const { decision, redrivable } = deadLetter
   if (decision) return decision.to === to ? undefined : `It was ${decision.to} by ${decision.by} at ${decision.at}.`
   if (to === 'discarded') return undefined
   if (!redrivable) return 'It cannot be read as a dead letter: there is nothing to redrive.'
-  const bytes = sizeBytes(again(deadLetter, eventOf(deadLetter.id, to)))
+  const bytes = sizeBytes(redrivenMessage(deadLetter, eventOf(deadLetter.id, to)))
   const limitBytes = topicSettings[deadLetter.topic].maxMessageBytes
   if (bytes > limitBytes)
     return `Its message would have ${bytes} bytes with its headers; at most ${limitBytes} fit on ${deadLetter.topic}.`
   return undefined
 }
 
-/** What a decision makes known, the event first. */
+/** What a decision publishes, the event first. */
 function messagesOf(deadLetter: StoredDeadLetter, decision: Decision): Outgoing[] {
   const { id, user, operation } = deadLetter
   const { event, by, at } = decision
@@ -138,15 +137,15 @@ function messagesOf(deadLetter: StoredDeadLetter, decision: Decision): Outgoing[
   }
   const data = { user, deadLetter: id, by }
   if (decision.to === 'redriven')
-    return [encode({ ...attributes, type: 'posta.dead-letter.redriven', data }), again(deadLetter, event)]
+    return [encode({ ...attributes, type: 'posta.dead-letter.redriven', data }), redrivenMessage(deadLetter, event)]
   const { reason } = decision
   return [encode({ ...attributes, type: 'posta.dead-letter.discarded', data: { ...data, reason } })]
 }
 
 const eventOf = (id: string, to: Choice['to']) => `${id}.${to}`
 
-/** The original as it came, but for `ce_redrive`. */
-function again(deadLetter: StoredDeadLetter, redrive: string): Outgoing {
+/** The original as it came, except for `ce_redrive`. */
+function redrivenMessage(deadLetter: StoredDeadLetter, redrive: string): Outgoing {
   const { id, topic, original } = deadLetter
   return {
     topic,

@@ -25,16 +25,16 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     broker = fakeBroker()
   })
   afterEach(async () => {
-    for (const part of running) await part.close?.(1000)
+    for (const component of running) await component.close?.(1000)
     await here.dispose()
   })
 
   async function startReplica(publish = broker.publish): Promise<void> {
     const { deadLetters } = here.open()
     const decisions = createDecisions({ deadLetters, broker: { publish }, deps: { now: () => NOON_MS } })
-    const part = finishDecisions({ deadLetters, decisions, log, everyMs: 20 })
-    running.push(part)
-    await part.start?.()
+    const component = finishDecisions({ deadLetters, decisions, log, everyMs: 20 })
+    running.push(component)
+    await component.start?.()
   }
 
   /** As a process leaves it that is killed between the record and the publish: redrives, and every third a discard. */
@@ -57,7 +57,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     while ((await store.deadLetters.unconfirmed({ limit: 100 })).length > left) await Bun.sleep(5)
   }
 
-  test('what was recorded and not published is carried out by itself, more than a page of it', async () => {
+  test('decisions that were recorded and not published are carried out, more than a page of them', async () => {
     const events = await leaveHalfWay(25)
     await startReplica()
     await untilFinished()
@@ -67,7 +67,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     for (const { status, decision } of found) expect(status).toBe(decision?.to ?? 'open')
   })
 
-  test('several replicas that help at once publish the same, and it ends', async () => {
+  test('several replicas that help at once publish the same messages, and it ends', async () => {
     const events = await leaveHalfWay(6)
     for (let replica = 0; replica < 3; replica++) await startReplica()
     await untilFinished()
@@ -78,7 +78,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     for (const [first, ...others] of byId.values()) for (const other of others) expect(other).toEqual(first as Outgoing)
   })
 
-  test('while the broker is down it is tried again, until it is carried out', async () => {
+  test('while the broker is down they are tried again, until they are carried out', async () => {
     await leaveHalfWay(3)
     let attempts = 0
     const failing = Promise.withResolvers<void>()
@@ -94,7 +94,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     await untilFinished()
   })
 
-  test('one that can never be sent keeps no other from its turn, and is tried once', async () => {
+  test('one that can never be sent is tried once, and does not hold up the others', async () => {
     await leaveHalfWay(3)
     let refusals = 0
     await startReplica(async (messages) => {

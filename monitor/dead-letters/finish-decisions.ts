@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { MessageTooLarge } from '@posta/common/broker/broker.ts'
 import type { Component } from '@posta/common/service/component.ts'
 import type { Logger } from '@posta/common/service/log.ts'
+import { repeat } from '@posta/common/service/repeat.ts'
 import type { DeadLetters } from './dead-letters.ts'
 import type { Decisions } from './decisions.ts'
 
@@ -10,70 +10,51 @@ const LONGEST_PAUSE_MS = 10_000
 const PAGE = 20
 
 /**
- * Carries out decisions that were recorded and not confirmed: the process that recorded them was killed, or the broker
- * down. No clock is trusted with how old one is: whoever records a decision carries it out at once, so one that is still
- * there at the next look needs help. Two replicas that help at the same time publish the same, which has its effect once.
+ * Carries out decisions that were recorded but not confirmed: the process that recorded them was killed, or the broker was
+ * down. It does not compare clocks: whoever records a decision carries it out at once, so a decision that is still
+ * unconfirmed at the next look needs help. Two replicas that help at the same time publish the same messages, which have
+ * their effect once.
  */
-export function finishDecisions(parts: {
+export function finishDecisions(options: {
   deadLetters: Pick<DeadLetters, 'unconfirmed'>
   decisions: Pick<Decisions, 'carryOut'>
   log: Pick<Logger, 'info' | 'warn' | 'error'>
   everyMs?: number
 }): Component {
-  const { deadLetters, decisions, log, everyMs = EVERY_MS } = parts
-  const closing = new AbortController()
-  const { signal } = closing
-  let seen: ReadonlySet<string> = new Set()
-  const hopeless = new Set<string>()
-  let running: Promise<void> | undefined
+  const { deadLetters, decisions, log, everyMs = EVERY_MS } = options
+  let seenBefore: ReadonlySet<string> = new Set()
+  const tooLarge = new Set<string>()
 
-  async function look(): Promise<void> {
-    const found = new Set<string>()
+  async function run(signal: AbortSignal): Promise<void> {
+    const seen = new Set<string>()
     let finished = 0
     for (let afterId: string | undefined; !signal.aborted; ) {
       const page = await deadLetters.unconfirmed({ limit: PAGE, afterId })
-      for (const recorded of page) {
+      for (const decided of page) {
         if (signal.aborted) return
-        found.add(recorded.id)
-        if (!seen.has(recorded.id) || hopeless.has(recorded.id)) continue
+        seen.add(decided.id)
+        if (!seenBefore.has(decided.id) || tooLarge.has(decided.id)) continue
         try {
-          await decisions.carryOut([recorded])
+          await decisions.carryOut([decided])
           finished++
         } catch (error) {
           if (!(error instanceof MessageTooLarge)) throw error
-          hopeless.add(recorded.id)
-          log.error({ err: error, deadLetter: recorded.id }, 'a redrive that was recorded can never be sent')
+          tooLarge.add(decided.id)
+          log.error({ err: error, deadLetter: decided.id }, 'a recorded redrive can never be sent: it is too large')
         }
       }
       afterId = page.at(-1)?.id
       if (page.length < PAGE) break
     }
-    seen = found
-    if (finished > 0) log.info({ finished }, 'decisions about dead letters that were left half-way are carried out')
+    seenBefore = seen
+    if (finished > 0) log.info({ finished }, 'unfinished decisions about dead letters were carried out')
   }
 
-  async function run(): Promise<void> {
-    let pauseMs = everyMs
-    while (!signal.aborted) {
-      try {
-        await look()
-        pauseMs = everyMs
-      } catch (error) {
-        log.warn({ err: error, pauseMs }, 'decisions about dead letters cannot be carried out yet; trying again')
-        pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
-      }
-      await sleep(pauseMs, undefined, { signal }).catch(() => {})
-    }
-  }
-
-  return {
+  return repeat({
     name: 'decisions',
-    async start() {
-      running = run()
-    },
-    async close() {
-      closing.abort()
-      await running
-    },
-  }
+    everyMs,
+    longestPauseMs: LONGEST_PAUSE_MS,
+    tasks: [{ name: 'carry out recorded decisions', run }],
+    log,
+  })
 }

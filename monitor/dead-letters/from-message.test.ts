@@ -10,7 +10,9 @@ const setAside = (original: Delivered, reason = 'It failed.') =>
 describe('a dead letter', () => {
   test('holds what is known of the message and its bytes', () => {
     const original = deliver(requested('op-1'), 7, 3)
-    expect(setAside(original)).toMatchObject({
+    const deadLetter = setAside(original)
+    expect(deadLetter.decision).toBeUndefined()
+    expect(deadLetter).toMatchObject({
       id: `posta.requests.3.7.${NOON_MS}`,
       status: 'open',
       receivedAtMs: NOON_MS,
@@ -23,17 +25,16 @@ describe('a dead letter', () => {
       type: 'posta.operation.requested',
       user: 'ana',
       operation: 'op-1',
-      decision: undefined,
     })
   })
 
-  test('knows the user of a request that cannot be read by its key, and of no other message', () => {
+  test('takes the user of an unreadable request from its key, and of no other message', () => {
     const garbled = { value: Buffer.from('{'), headers: [] }
     expect(setAside({ ...deliver(requested('op-1')), ...garbled })).toMatchObject({ user: 'ana', preview: '{' })
     expect(setAside({ ...deliver(loggedIn('e-1')), ...garbled }).user).toBeUndefined()
   })
 
-  test('of the topic of dead letters itself is not to be sent on', () => {
+  test('from the dead-letter topic itself cannot be redriven', () => {
     const original = { ...deliver(loggedIn('e-1')), topic: 'posta.dead-letters' as const }
     expect(setAside(original).redrivable).toBe(false)
   })

@@ -3,14 +3,14 @@ import { type Delivered, headerText } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import type { StoredDeadLetter } from './dead-letters.ts'
 
-/** Of what could not even be read as a dead letter so much is kept. It cannot be sent on, so that nothing is lost by it. */
+/** So much is kept of a message that cannot be read as a dead letter. It is never sent again, so nothing is lost by that. */
 const UNREADABLE_BYTES = 64 * 1024
 const PREVIEW_CHARACTERS = 500
 
-/** What to keep of a message on the topic of dead letters, whoever wrote it. Never throws. */
+/** The dead letter to keep for a message on the dead-letter topic, whoever wrote it. Never throws. */
 export function toDeadLetter(message: Delivered, receivedAtMs: number): StoredDeadLetter {
   const decoded = decodeDeadLetter(message)
-  // A dead letter of this very topic would come back each time that it is sent on.
+  // Redriven, a message of the dead-letter topic would come back as a dead letter, for ever.
   if (!decoded || decoded.original.topic === topics.deadLetters) return unreadable(message, receivedAtMs)
   const { id, group, reason, original } = decoded
   return { ...common(original, receivedAtMs), id, group, reason, redrivable: true, original: inBase64(original) }
@@ -32,7 +32,6 @@ function unreadable(message: Delivered, receivedAtMs: number): StoredDeadLetter 
   return {
     ...common(message, receivedAtMs),
     id: deadLetterId(message),
-    group: undefined,
     reason: 'It cannot be read as a dead letter: another program wrote it.',
     redrivable: false,
     original: inBase64(kept),
@@ -54,7 +53,6 @@ function common(original: Delivered, receivedAtMs: number) {
     user: short(data.user) ?? userByKey(original),
     operation: short(headerText(original, 'ce_subject')) ?? short(data.operation),
     preview: text.slice(0, PREVIEW_CHARACTERS).toWellFormed(),
-    decision: undefined,
   }
 }
 
@@ -67,14 +65,14 @@ function dataOf(text: string): { readonly user?: unknown; readonly operation?: u
   }
 }
 
-/** Requests and results have the user's id as key; elsewhere it may be anything. */
+/** The key of requests and results is the user's id; on other topics it may be anything. */
 function userByKey({ topic, key }: Delivered): string | undefined {
   return topic === topics.requests || topic === topics.results
     ? short(key && Buffer.from(key).toString('utf8'))
     : undefined
 }
 
-/** What fits where the messages have ids. */
+/** The value, if it is a text as long as an id may be. */
 function short(value: unknown): string | undefined {
   return typeof value === 'string' && value.length > 0 && value.length <= 256 ? value : undefined
 }

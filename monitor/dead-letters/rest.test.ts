@@ -184,7 +184,7 @@ test('POST /dead-letters/{id}/redrive sends the message again, the same each tim
   })
 })
 
-test('POST /dead-letters/{id}/discard gives it up, and says who asked and why', async () => {
+test('POST /dead-letters/{id}/discard ends it without sending the message, and says who asked and why', async () => {
   const first = await ask('POST', `/${letter}/discard`, 'olga', { reason: ' A test of ours. ' })
   expect(first).toMatchObject({
     status: 200,
@@ -209,8 +209,8 @@ test('while the broker is down a decision is 503, recorded and shown', async () 
   expect((await ask('GET', `/${letter}`, 'olga')).body).toMatchObject({ status: 'open', redrive: { by: 'olga' } })
 })
 
-describe('many by filter', () => {
-  test('are counted by a dry run, which is what is done unless it is said otherwise', async () => {
+describe('many, by a filter,', () => {
+  test('are counted by a dry run, which is the default', async () => {
     const dry = { dryRun: true, count: 1, orMore: false, ids: [letter] }
     expect(await ask('POST', '/redrive', 'olga', { filter: {} })).toMatchObject({ status: 200, body: dry })
     expect((await ask('POST', '/redrive', 'olga', { filter: { user: 'bob' }, dryRun: true })).body).toEqual({
@@ -281,7 +281,7 @@ test.each([
   expect(broker.published).toEqual([])
 })
 
-test('a cursor of many that is none is 400, a body that is not JSON 415', async () => {
+test('a cursor that no answer gave is 400, a body that is not JSON 415', async () => {
   const body = { filter: {}, dryRun: false, cursor: 'x' }
   expect((await ask('POST', '/redrive', 'olga', body)).status).toBe(400)
   expect((await ask('POST', '/redrive', 'olga')).status).toBe(415)

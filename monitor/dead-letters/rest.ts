@@ -7,6 +7,7 @@ import { Hono } from 'hono'
 import * as v from 'valibot'
 import { described, Id, Time } from '../query.ts'
 import {
+  type Choice,
   type DeadLetterFilter,
   type DeadLetterSummary,
   type DeadLetters,
@@ -14,45 +15,46 @@ import {
   type StoredDeadLetter,
 } from './dead-letters.ts'
 import type { createDecideMany } from './decide-many.ts'
-import type { Choice, Decisions } from './decisions.ts'
+import type { Decisions } from './decisions.ts'
 
 const filters = {
-  topic: v.optional(described(v.picklist(Object.values<Topic>(topics)), 'Where the message was.')),
-  group: v.optional(described(v.picklist(Object.values<string>(groups)), 'Who set it aside.')),
+  topic: v.optional(described(v.picklist(Object.values<Topic>(topics)), 'The topic of the message.')),
+  group: v.optional(described(v.picklist(Object.values<string>(groups)), 'The group that set it aside.')),
   type: v.optional(described(Id, "The message's `ce_type`, whatever it says.")),
   user: v.optional(Id),
   operation: v.optional(Id),
-  from: v.optional(described(Time, 'When monitor received it: the first time that counts.')),
-  to: v.optional(described(Time, 'The first time that no longer counts.')),
+  from: v.optional(described(Time, 'Received by monitor at this time or later.')),
+  to: v.optional(described(Time, 'Received by monitor before this time.')),
 }
 const Query = v.strictObject({ ...pageQuery, ...filters, status: v.optional(v.picklist(deadLetterStatuses)) })
 const Position = v.object({ receivedAtMs: v.number(), id: v.string() })
 
 const Reason = described(
   v.pipe(v.string(), v.trim(), v.minLength(1, 'must say why'), v.maxLength(1000)),
-  'Why; it stays in the audit.',
+  'Why. The audit keeps it.',
 )
 const Discard = v.strictObject({ reason: Reason })
 const many = {
   filter: described(
     v.strictObject({ ...filters, status: v.optional(v.literal('open')) }),
-    'As in `GET /dead-letters`. `{}`: all. Only open ones are meant.',
+    'As in `GET /dead-letters`; `{}` selects all. Only open dead letters are selected.',
   ),
-  dryRun: v.optional(described(v.boolean(), 'True: nothing is changed, and the answer says what would be.'), true),
+  dryRun: v.optional(described(v.boolean(), 'True: nothing changes, and the answer says what would be done.'), true),
   cursor: v.optional(described(v.string(), '`next` of the answer before.')),
 }
 const RedriveMany = v.strictObject(many)
 const DiscardMany = v.strictObject({ ...many, reason: Reason })
+type Many = v.InferOutput<typeof RedriveMany> & Partial<v.InferOutput<typeof Discard>>
 
 const decided = { event: v.string(), by: v.string(), at: v.string() }
 const DeadLetter = v.object({
   id: v.string(),
   status: described(
     v.picklist(deadLetterStatuses),
-    '`redriven` or `discarded` once the broker holds what that means; with `redrive` or `discard` and still `open`, it is on its way.',
+    '`redriven` or `discarded` once the broker has the messages of the decision. `open` together with `redrive` or `discard`: decided, and still to be published.',
   ),
   reason: v.string(),
-  group: v.optional(described(v.string(), 'Who set it aside. Absent: it cannot be read as a dead letter.')),
+  group: v.optional(described(v.string(), 'The group that set it aside. Absent: it cannot be read as a dead letter.')),
   topic: v.string(),
   partition: v.number(),
   offset: v.number(),
@@ -68,7 +70,7 @@ const DeadLetter = v.object({
 })
 const Bytes = v.object({
   base64: v.string(),
-  text: v.optional(described(v.string(), 'The beginning of it, where it is text in UTF-8.')),
+  text: v.optional(described(v.string(), 'The beginning, where the bytes are text in UTF-8.')),
 })
 const WholeDeadLetter = v.object({
   ...DeadLetter.entries,
@@ -78,7 +80,7 @@ const WholeDeadLetter = v.object({
       headers: v.array(v.object({ name: v.string(), ...Bytes.entries })),
       value: v.nullable(Bytes),
     }),
-    'The message as it was. Of what cannot be read as a dead letter, the first 64 KiB.',
+    'The message as it was. If it cannot be read as a dead letter, its first 64 KiB.',
   ),
 })
 type WholeDeadLetter = v.InferOutput<typeof WholeDeadLetter>
@@ -91,81 +93,77 @@ const Preview = v.object({
 })
 const done = {
   dryRun: v.literal(false),
-  already: described(v.number(), 'Decided so before, by someone else or an earlier request.'),
+  already: described(v.number(), 'Decided the same before, by someone else or by an earlier request.'),
   refused: described(v.number(), 'Left as they are.'),
-  refusals: described(v.array(v.object({ id: v.string(), detail: v.string() })), 'Which these are, and why.'),
+  refusals: described(v.array(v.object({ id: v.string(), detail: v.string() })), 'Which are left, and why.'),
   next: v.optional(
-    described(v.string(), 'There are more: send it as `cursor`. What is set aside meanwhile is not met.'),
+    described(
+      v.string(),
+      'There are more: send this as `cursor`. What is set aside in the meantime is not selected then.',
+    ),
   ),
 }
-const RedrivenMany = v.object({ ...done, redriven: v.number() })
-const DiscardedMany = v.object({ ...done, discarded: v.number() })
 
 /** All for operators. Mounted at `/dead-letters`. */
-export function deadLetterRoutes(parts: {
+export function deadLetterRoutes(options: {
   deadLetters: Pick<DeadLetters, 'get' | 'list'>
   decisions: Pick<Decisions, 'decide'>
   decideMany: ReturnType<typeof createDecideMany>
   verify: TokenVerifier
 }): Hono<Authenticated> {
-  const { deadLetters, decisions, decideMany, verify } = parts
+  const { deadLetters, decisions, decideMany, verify } = options
   const route = routesOf('dead letters', verify)
+  const app = new Hono<Authenticated>()
 
-  return new Hono<Authenticated>()
-    .get(
-      '/',
-      ...route({
-        summary: 'Dead letters, newest first',
-        caller: 'operator',
-        query: Query,
-        answers: { 200: json(pageOf(DeadLetter), 'A page of dead letters.') },
-      }),
-      async (c) => {
-        const { limit, cursor, ...asked } = c.req.valid('query')
-        const before = decodeCursor(Position, cursor)
-        const found = await deadLetters.list(toFilter(asked), { limit: limit + 1, before })
-        return c.json(toPage(found, limit, show, ({ receivedAtMs, id }) => ({ receivedAtMs, id })))
-      },
-    )
-    .post(
-      '/redrive',
-      ...route({
-        summary: 'Send the messages of many dead letters again',
-        description:
-          'Without `dryRun: false` it only says how many there are, and which. Then it redrives up to 100 a request, the oldest first; `next` says that there are more. A dead letter that cannot be redriven (`redrivable: false`) is left out. Each has its effect once, also if the request is sent again.',
-        caller: 'operator',
-        body: RedriveMany,
-        answers: { 200: json(v.union([Preview, RedrivenMany]), 'What would be done, or was done.') },
-        problems: ['overloaded'],
-      }),
-      async (c) => {
-        const { filter, dryRun, cursor } = c.req.valid('json')
-        const asked = { filter: toFilter(filter), by: c.var.caller.user, choice: { to: 'redriven' }, cursor } as const
-        if (dryRun) return c.json({ dryRun, ...(await decideMany.preview(asked)) })
-        const { done: redriven, refused: refusals, ...rest } = await decideMany.decide(asked)
-        return c.json({ dryRun, redriven, refused: refusals.length, refusals, ...rest })
-      },
-    )
-    .post(
-      '/discard',
-      ...route({
-        summary: 'Discard many dead letters',
-        description:
-          'Without `dryRun: false` it only says how many there are, and which. Then it discards up to 100 a request, the oldest first; `next` says that there are more.',
-        caller: 'operator',
-        body: DiscardMany,
-        answers: { 200: json(v.union([Preview, DiscardedMany]), 'What would be done, or was done.') },
-        problems: ['overloaded'],
-      }),
-      async (c) => {
-        const { filter, dryRun, cursor, reason } = c.req.valid('json')
-        const choice: Choice = { to: 'discarded', reason }
-        const asked = { filter: toFilter(filter), by: c.var.caller.user, choice, cursor }
-        if (dryRun) return c.json({ dryRun, ...(await decideMany.preview(asked)) })
-        const { done: discarded, refused: refusals, ...rest } = await decideMany.decide(asked)
-        return c.json({ dryRun, discarded, refused: refusals.length, refusals, ...rest })
-      },
-    )
+  app.get(
+    '/',
+    ...route({
+      summary: 'Dead letters, newest first',
+      caller: 'operator',
+      query: Query,
+      answers: { 200: json(pageOf(DeadLetter), 'A page of dead letters.') },
+    }),
+    async (c) => {
+      const { limit, cursor, ...asked } = c.req.valid('query')
+      const before = decodeCursor(Position, cursor)
+      const found = await deadLetters.list(toFilter(asked), { limit: limit + 1, before })
+      return c.json(toPage(found, limit, show, ({ receivedAtMs, id }) => ({ receivedAtMs, id })))
+    },
+  )
+
+  /** Decides about all that a filter selects. A body with a reason is a discard, one without a redrive. */
+  function addManyRoute(options: {
+    path: '/redrive' | '/discard'
+    to: Choice['to']
+    summary: string
+    more?: string
+    body: v.GenericSchema<unknown, Many>
+  }): void {
+    const { path, to, summary, more = '', body } = options
+    const description = `Without \`dryRun: false\` it only says how many there are, and which. With it, up to 100 are ${to}, the oldest first; \`next\` says that there are more.${more}`
+    const answers = {
+      200: json(v.union([Preview, v.object({ ...done, [to]: v.number() })]), 'What would be done, or was done.'),
+    }
+    const handlers = route({ summary, description, caller: 'operator', body, answers, problems: ['overloaded'] })
+    app.post(path, ...handlers, async (c) => {
+      const { filter, reason, ...asked } = c.req.valid('json')
+      const choice: Choice = reason === undefined ? { to: 'redriven' } : { to: 'discarded', reason }
+      const answer = await decideMany({ ...asked, filter: toFilter(filter), by: c.var.caller.user, choice })
+      if (answer.dryRun) return c.json(answer)
+      const { dryRun, done, refusals, ...rest } = answer
+      return c.json({ dryRun, [to]: done, refused: refusals.length, refusals, ...rest })
+    })
+  }
+  addManyRoute({
+    path: '/redrive',
+    to: 'redriven',
+    summary: 'Send the messages of many dead letters again',
+    more: ' Dead letters that cannot be redriven (`redrivable: false`) are not selected. Sending the request again is safe: each redrive has its effect once.',
+    body: RedriveMany,
+  })
+  addManyRoute({ path: '/discard', to: 'discarded', summary: 'Discard many dead letters', body: DiscardMany })
+
+  return app
     .get(
       '/:id',
       ...route({
@@ -185,7 +183,7 @@ export function deadLetterRoutes(parts: {
       ...route({
         summary: "Send a dead letter's message again",
         description:
-          'Has its effect once, however often it is asked for; asking again sends the same message again. It is an event, with who asked. An operation that failed as `dead-lettered` may succeed by it, once. `overloaded`: the decision is recorded, and is carried out when the broker takes messages again.',
+          'Has its effect once, however often it is asked for; asking again sends the same message again. An event says who asked first. An operation that failed as `dead-lettered` may succeed by it, once. `overloaded`: the decision is recorded, and is carried out when the broker takes messages again.',
         caller: 'operator',
         answers: { 200: json(DeadLetter, 'The dead letter as it is now.') },
         problems: ['not-found', 'conflict', 'overloaded'],
@@ -200,7 +198,7 @@ export function deadLetterRoutes(parts: {
       ...route({
         summary: 'Discard a dead letter',
         description:
-          'It is kept, and cannot be redriven any more. It is an event, with who asked and why. If it is asked for again, the first reason stays. `overloaded`: the decision is recorded, and its event is sent when the broker takes messages again.',
+          'It is kept, and cannot be redriven any more. An event says who asked first, and why; the reason of a later request is ignored. `overloaded`: the decision is recorded, and its event is sent when the broker takes messages again.',
         caller: 'operator',
         body: Discard,
         answers: { 200: json(DeadLetter, 'The dead letter as it is now.') },
@@ -221,32 +219,16 @@ function toFilter({
   return { ...equal, fromMs: from, untilMs: to }
 }
 
+/** The schema leaves out what it does not name, such as the bytes. */
 function show(deadLetter: DeadLetterSummary): v.InferOutput<typeof DeadLetter> {
-  const { id, status, reason, topic, partition, offset, timestampMs, receivedAtMs, redrivable, preview } = deadLetter
-  const { group, type, user, operation, decision } = deadLetter
-  return {
-    id,
-    status,
-    reason,
-    ...(group !== undefined && { group }),
-    topic,
-    partition,
-    offset,
+  const { timestampMs, receivedAtMs, decision } = deadLetter
+  return v.parse(DeadLetter, {
+    ...deadLetter,
     time: new Date(timestampMs).toISOString(),
     receivedAt: new Date(receivedAtMs).toISOString(),
-    redrivable,
-    ...(type !== undefined && { type }),
-    ...(user !== undefined && { user }),
-    ...(operation !== undefined && { operation }),
-    preview,
-    ...(decision && showDecision(decision)),
-  }
-}
-
-function showDecision(decision: NonNullable<DeadLetterSummary['decision']>) {
-  const { event, by, at } = decision
-  if (decision.to === 'redriven') return { redrive: { event, by, at } }
-  return { discard: { event, by, at, reason: decision.reason } }
+    redrive: decision?.to === 'redriven' ? decision : undefined,
+    discard: decision?.to === 'discarded' ? decision : undefined,
+  })
 }
 
 const MAX_TEXT_CHARACTERS = 10_000

@@ -46,7 +46,7 @@ beforeEach(async () => {
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
-      audit: createAudit({ events, trustedHeads: { current: async () => ({ heads: [], starts: [] }) }, deps }),
+      audit: createAudit({ events, trustedHeads: async () => ({ heads: [], starts: [] }), deps }),
       stream: createStream({ events, deps, log }),
       verify: async (token) => {
         const caller = callers[token]

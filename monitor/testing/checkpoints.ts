@@ -5,7 +5,7 @@ import * as v from 'valibot'
 
 export const DAY_MS = 24 * 60 * 60 * 1000
 
-/** For tests: gateway, as far as checkpoints go. Its key can be rotated; only the current one is found. */
+/** Signs checkpoints as gateway does. Its key can be rotated; `findKey` finds the current one only. */
 export function createSigner() {
   const keys = [createKey('key-1')]
   const current = () => keys.at(-1) ?? keys[0]

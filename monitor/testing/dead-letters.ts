@@ -7,36 +7,34 @@ import { openEmbedded } from '../events/embedded.ts'
 import { openMongo } from '../events/mongo.ts'
 import { deliver, loggedIn, NOON_MS, requested } from './messages.ts'
 
-// For the tests of this folder.
-
 const serverUrl = process.env.TEST_MONGO_URL
 
-/** Each store that is there to be tested with. */
+/** Each store that tests can run on, by name. */
 export const stores = [
   ['embedded', () => freshFile(openEmbedded)] as const,
   ...(serverUrl ? [['MongoDB', () => freshDatabase(serverUrl, openMongo)] as const] : []),
 ]
 
-/** As monitor keeps it, some ms after noon. */
+/** A dead letter as monitor stores it, `ms` after noon. */
 export function setAside(original: Delivered, reason = 'It failed.', ms = 0): StoredDeadLetter {
   return toDeadLetter(deliver(encodeDeadLetter(original, 'posta.processor', reason)), NOON_MS + ms)
 }
 
-/** So many requests of different operations, set aside one ms after the other. */
+/** So many dead letters, of requests of different operations, received one ms after the other. */
 export function letters(count: number): StoredDeadLetter[] {
   return Array.from({ length: count }, (_, n) => setAside(deliver(requested(`op-${n}`), n), 'It failed.', n))
 }
 
-/** What another program wrote among the dead letters. */
+/** What another program wrote to the dead-letter topic. */
 export const unreadable = toDeadLetter({ ...deliver(loggedIn('x'), 9), topic: 'posta.dead-letters' }, NOON_MS + 1)
 
-/** A broker that remembers what was published, and fails while it is told to. */
+/** A broker that keeps what is published, a batch each, and fails while it is told to. */
 export function fakeBroker() {
   const published: Outgoing[][] = []
   let failure: Error | undefined
   return {
     published,
-    /** Of all messages that were published, by topic, what `ce_id` or `ce_redrive` says. */
+    /** The values of a header, over all published messages that have it. */
     ids: (header: 'ce_id' | 'ce_redrive') =>
       published
         .flat()

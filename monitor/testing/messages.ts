@@ -1,7 +1,7 @@
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 
-/** Messages for tests, as the broker delivers them. Noon of a day, and so many ms later. */
+/** Noon of the day on which tests happen; `at` is so many ms later, RFC 3339. */
 export const NOON_MS = Date.UTC(2026, 10, 23, 12)
 export const at = (ms: number) => new Date(NOON_MS + ms).toISOString()
 

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createTrustedHeads } from '../audit/trusted-heads.ts'
+import { createSignedCheckpoints } from '../audit/signed-checkpoints.ts'
 import { createAppend } from '../events/append.ts'
 import { openEmbedded } from '../events/embedded.ts'
 import type { Store } from '../events/events.ts'
@@ -29,9 +29,9 @@ const live = (from: number, to: number) =>
   )
 
 async function sign(): Promise<string> {
-  const trustedHeads = createTrustedHeads({ store, findKey: signer.findKey, deps: { now: () => NOON_MS } })
-  const jwt = signer.sign(await trustedHeads.heads(), NOON_MS)
-  await trustedHeads.keep(jwt)
+  const signedCheckpoints = createSignedCheckpoints({ store, findKey: signer.findKey, deps: { now: () => NOON_MS } })
+  const jwt = signer.sign(await signedCheckpoints.heads(), NOON_MS)
+  await signedCheckpoints.keep(jwt)
   return jwt
 }
 
@@ -71,7 +71,7 @@ test('an export of a whole store is whole, offline and by a checkpoint that was 
   expect(out).toEndWith('Every chain is whole.\n')
 }, 30_000)
 
-test('an export that was cut off is whole without a checkpoint, and with one it is told where', async () => {
+test('an export that was cut off looks whole without a checkpoint; with one the command says where', async () => {
   await live(0, 5)
   await file('kept.jwt', await sign())
   await file('keys.json', { keys: signer.published() })
@@ -108,7 +108,7 @@ test('the store itself is verified where no export is given', async () => {
   })
 }, 30_000)
 
-test('what is wrong is told in one line', async () => {
+test('what is wrong is said in one line', async () => {
   await file('empty.jwt', '')
   await file('list.json', [])
   await file('other.json', { keys: createSigner().published() })
@@ -119,7 +119,7 @@ test('what is wrong is told in one line', async () => {
     [['verify', 'a', 'b'], /^bun run audit export/],
     [['export', '--checkpoint', 'kept.jwt'], /^bun run audit export/],
     [['verify', 'missing.ndjson'], /^ENOENT.*\n$/],
-    [['verify', 'list.json'], /^Line 1 is not one of an export\.\n$/],
+    [['verify', 'list.json'], /^Line 1 is no line of an export\.\n$/],
     [['verify', '--checkpoint', 'empty.jwt'], /^The checkpoint is damaged/],
     [['verify', '--checkpoint', 'kept.jwt', '--keys', 'list.json'], /^list\.json holds no JWK set\.\n$/],
     [

@@ -1,4 +1,4 @@
-// `bun run audit`: an export of the audit chains, and whether they, or an export, are as gateway once signed them.
+// `bun run audit`: exports the audit chains, and verifies them, or an export, against what gateway has signed.
 import { createReadStream } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
@@ -8,22 +8,20 @@ import { PublicKey } from '@posta/common/service/tokens.ts'
 import * as v from 'valibot'
 import { type ChainReport, verify } from '../audit/chain.ts'
 import { exportLines, readExport } from '../audit/export.ts'
-import { witnessFrom } from '../audit/trusted-heads.ts'
+import { trustedHeadsFrom } from '../audit/trusted-heads.ts'
 import { readMonitorConfig } from '../config.ts'
-import type { StoredEvent } from '../events/events.ts'
+import type { Store, StoredEvent } from '../events/events.ts'
 import { openStore } from '../store/open.ts'
 
 const USAGE = `bun run audit export [--out FILE]
 bun run audit verify [EXPORT] [--checkpoint FILE] [--keys FILE]
 
-\`verify\` goes through the chains of EXPORT, or of the store that MONITOR_STORE_URL names, and ends with 0 only if they are
-whole. A checkpoint that was kept elsewhere, as \`GET /audit/checkpoints/latest\` answers it, shows also what was cut off, or
-replaced as a whole. With gateway's JWK set (\`/.well-known/jwks.json\`, kept elsewhere too) only what those keys have signed
-is believed.`
+\`verify\` walks through the chains of EXPORT, or of the store that MONITOR_STORE_URL names. Its exit code is 0 only if they
+are whole. With a checkpoint that was kept elsewhere (the answer of \`GET /audit/checkpoints/latest\`) it also finds what was
+cut off, and what was replaced as a whole. With gateway's JWK set (\`/.well-known/jwks.json\`, kept elsewhere too) only
+checkpoints that those keys have signed count.`
 
-const Answer = v.object({ checkpoint: v.string() })
-
-/** What whoever typed the command can put right: its message is all that is shown. */
+/** The message is all that is shown: whoever typed the command can put it right. */
 class CommandError extends Error {}
 
 interface Trusted {
@@ -31,36 +29,37 @@ interface Trusted {
   readonly keys: readonly PublicKey[] | undefined
 }
 
-/** A whole store, wherever it lies. */
-interface Source {
-  readonly checkpoints: readonly string[]
-  readonly pages: AsyncIterable<readonly StoredEvent[]>
-}
-
 try {
-  await choose(process.argv.slice(2))()
+  await run(process.argv.slice(2))
 } catch (error) {
   const expected = error instanceof CommandError || error instanceof ConfigError
   console.error(expected ? error.message : error)
   process.exitCode = 1
 }
 
-function choose(args: string[]): () => Promise<void> {
+async function run(args: string[]): Promise<void> {
   const { positionals, values } = parse(args)
   const [command, path, ...more] = positionals
   const { out, checkpoint, keys } = values
   if (command === 'export' && path === undefined && checkpoint === undefined && keys === undefined)
-    return () => exportTo(out)
-  if (command === 'verify' && more.length === 0 && out === undefined)
-    return async () => {
-      const trusted = {
-        kept: checkpoint === undefined ? undefined : checkpointOf(await read(checkpoint), checkpoint),
-        keys: keys === undefined ? undefined : keysOf(await read(keys), keys),
-      }
-      if (path === undefined) await verifyStore(trusted)
-      else await report(await readExport(linesOf(path)).catch(explain), trusted)
-    }
-  throw new CommandError(USAGE)
+    return withStore((store) => exportTo(out, store))
+  if (command !== 'verify' || more.length > 0 || out !== undefined) throw new CommandError(USAGE)
+  const trusted = {
+    kept: checkpoint === undefined ? undefined : checkpointOf(await read(checkpoint), checkpoint),
+    keys: keys === undefined ? undefined : keysOf(await read(keys), keys),
+  }
+  if (path !== undefined) {
+    const { checkpoints, pages } = await readExport(linesOf(path)).catch(explain)
+    return report(checkpoints, pages, trusted)
+  }
+  return withStore(async ({ checkpoints, events }) => {
+    const kept = await checkpoints.list({ limit: 1000 })
+    await report(
+      kept.map(({ jwt }) => jwt),
+      events.inChainOrder(),
+      trusted,
+    )
+  })
 }
 
 function parse(args: string[]) {
@@ -72,38 +71,39 @@ function parse(args: string[]) {
   }
 }
 
-async function exportTo(path: string | undefined): Promise<void> {
+async function withStore(use: (store: Store) => Promise<void>): Promise<void> {
   const store = openStore(readMonitorConfig(process.env).storeUrl)
-  // Events tell who did what and when: the file is its owner's alone.
+  try {
+    await use(store)
+  } finally {
+    await store.close()
+  }
+}
+
+async function exportTo(path: string | undefined, store: Store): Promise<void> {
+  // Events say who did what and when: only the owner may read the file.
   const file = path === undefined ? undefined : await open(path, 'w', 0o600)
   try {
     for await (const lines of exportLines(store)) await (file ? file.writeFile(lines) : Bun.write(Bun.stdout, lines))
     await file?.sync()
   } finally {
     await file?.close()
-    await store.close()
   }
 }
 
-async function verifyStore(trusted: Trusted): Promise<void> {
-  const store = openStore(readMonitorConfig(process.env).storeUrl)
-  try {
-    const checkpoints = await store.checkpoints.list({ limit: 1000 })
-    await report({ checkpoints: checkpoints.map(({ jwt }) => jwt), pages: store.events.inChainOrder() }, trusted)
-  } finally {
-    await store.close()
-  }
-}
-
-async function report({ checkpoints, pages }: Source, trusted: Trusted): Promise<void> {
-  const { newestMs, ...witness } = await witnessFrom(trusted, checkpoints).catch(explain)
-  const { chains, stoppedAt } = await verify(pages, { witness }).catch(explain)
+async function report(
+  checkpoints: readonly string[],
+  pages: AsyncIterable<readonly StoredEvent[]>,
+  trusted: Trusted,
+): Promise<void> {
+  const { atMs, ...trustedHeads } = await trustedHeadsFrom(trusted, checkpoints).catch(explain)
+  const { chains, stoppedAt } = await verify(pages, { trustedHeads }).catch(explain)
   for (const chain of chains) console.log(lineOf(chain))
   const bad = chains.filter(({ firstBad }) => firstBad)
   console.log(
-    newestMs === undefined
+    atMs === undefined
       ? 'No checkpoint was given: what was cut off at the end, or replaced as a whole, does not show.'
-      : `The newest checkpoint that counts is of ${new Date(newestMs).toISOString()}.`,
+      : `The newest checkpoint that counts is of ${new Date(atMs).toISOString()}.`,
   )
   if (stoppedAt) throw new CommandError('There are more chains than any system has.')
   if (bad.length > 0) throw new CommandError(`${bad.length} of ${chains.length} chains are not whole.`)
@@ -122,10 +122,10 @@ async function* linesOf(path: string): AsyncGenerator<string, void> {
   yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })
 }
 
-/** As monitor answers it, or the bare JWT. */
+/** The checkpoint in a file: monitor's answer, or the JWT alone. */
 function checkpointOf(text: string, path: string): string {
   if (!text.startsWith('{')) return text
-  return parsed(Answer, text, `${path} holds no checkpoint.`).checkpoint
+  return parsed(v.object({ checkpoint: v.string() }), text, `${path} holds no checkpoint.`).checkpoint
 }
 
 function keysOf(text: string, path: string): PublicKey[] {
@@ -134,18 +134,16 @@ function keysOf(text: string, path: string): PublicKey[] {
 }
 
 function parsed<Schema extends v.GenericSchema>(schema: Schema, text: string, fault: string): v.InferOutput<Schema> {
-  try {
-    return v.parse(schema, JSON.parse(text))
-  } catch {
-    throw new CommandError(fault)
-  }
+  const read = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), text)
+  if (!read.success) throw new CommandError(fault)
+  return read.output
 }
 
 async function read(path: string): Promise<string> {
   return (await readFile(path, 'utf8').catch(explain)).trim()
 }
 
-/** A file that is not there, or is none of what it should be, needs no stack trace. */
+/** A file that is missing, or is not what it should be, needs no stack trace. */
 function explain(error: unknown): never {
   throw error instanceof Error ? new CommandError(error.message) : error
 }

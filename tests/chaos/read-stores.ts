@@ -44,9 +44,9 @@ export async function readEvents(url: string): Promise<{ events: EventRow[]; dea
           )
           .all(),
         deadLetters: db
-          .query<{ summary: string }, []>('SELECT id, status, topic, operation, summary FROM dead_letters')
+          .query<{ summary: string }, []>('SELECT summary FROM dead_letters')
           .all()
-          .map(({ summary, ...row }) => ({ ...JSON.parse(summary), ...row })),
+          .map(({ summary }) => JSON.parse(summary)),
       }))
     : { events: await readCollection(url, 'events'), deadLetters: await readCollection(url, 'deadLetters') }
   return {

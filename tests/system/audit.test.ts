@@ -15,6 +15,8 @@ interface Attacker {
   copy(): Promise<() => Promise<void>>
   /** Deletes the last event of each chain, and every checkpoint. */
   cutOff(): Promise<void>
+  /** Deletes everything. Whoever puts a new store in its place does the same. */
+  wipe(): Promise<void>
 }
 
 function embeddedAttacker({ dataDir }: Parts): Attacker {
@@ -31,6 +33,9 @@ function embeddedAttacker({ dataDir }: Parts): Attacker {
       using store = new Database(path)
       store.run('DELETE FROM events WHERE (chain, seq) IN (SELECT chain, max(seq) FROM events GROUP BY chain)')
       store.run('DELETE FROM checkpoints')
+    },
+    async wipe() {
+      for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })
     },
   }
 }
@@ -63,6 +68,7 @@ function mongoAttacker({ environment }: Parts): Attacker {
         }
         await database.collection('checkpoints').deleteMany({})
       }),
+    wipe: () => attack(async (database) => void (await database.dropDatabase())),
   }
 }
 
@@ -139,16 +145,25 @@ function describeAudit(
       )
     }
 
-    /** The file of a checkpoint that names the end of each chain. A gateway that starts signs one at once. */
+    /** The file of a checkpoint that names the end of each chain, once gateway has it. A gateway that starts signs one at once. */
     async function keepCheckpoint(): Promise<string> {
       await stop()
       await start()
       const { heads } = expectBody(await ask('/audit/heads'), 200, Heads)
       const answer = await eventually(
         () => ask('/audit/checkpoints/latest'),
-        ({ status, body }) => status === 200 && JSON.stringify(headsOf(body)) === JSON.stringify(heads),
+        ({ status, body }) =>
+          status === 200 &&
+          JSON.stringify(headsOf(body)) === JSON.stringify(heads) &&
+          v.parse(Latest, body).checkpoint === lastOfGateway(),
       )
       return write('kept.json', answer.body)
+    }
+
+    /** The one that gateway shows monitor next time: it stores it after monitor has. */
+    function lastOfGateway(): unknown {
+      using database = new Database(join(parts.dataDir, 'gateway.db'), { readonly: true })
+      return database.query<{ jwt: string }, []>('SELECT jwt FROM checkpoints WHERE NOT forgotten').get()?.jwt
     }
 
     const headsOf = (body: unknown) => {
@@ -182,7 +197,7 @@ function describeAudit(
           (status === 'ok' || v.is(v.object({ parts: v.object({ audit: v.object({ detail: v.string() }) }) }), body)),
       )
 
-    test('gateway signs where the chains are, monitor serves it, and an export is whole by it', async () => {
+    test('gateway signs the heads of the chains, monitor serves the checkpoint, and an export is whole by it', async () => {
       await live()
       const kept = await keepCheckpoint()
       await verified({ ok: true })
@@ -193,7 +208,7 @@ function describeAudit(
       expect(whole).toMatchObject({ err: '', code: 0, out: expect.stringMatching(/\nEvery chain is whole\.\n$/) })
     }, 60_000)
 
-    test('an old copy of the whole store looks whole; a newer checkpoint that was kept tells, and gateway sees it', async () => {
+    test('an old copy of the whole store looks whole; a newer checkpoint shows it, and gateway fails its check', async () => {
       await stop()
       const replay = await attacker.copy()
       await start()
@@ -211,14 +226,32 @@ function describeAudit(
       await verified({ ok: false })
     }, 60_000)
 
-    test('who restored it on purpose lets gateway begin anew', async () => {
-      expect(await run('gateway/tools/checkpoints.ts', 'forget')).toEqual({ out: '', err: '', code: 0 })
-      await keepCheckpoint()
+    const forget = () => run('gateway/tools/checkpoints.ts', 'forget')
+    const FORGOTTEN = /^The checkpoint of \S+Z \(\d+ events?\) is forgotten\.\n/
+
+    test('after it was restored on purpose, forgetting the checkpoint lets gateway sign anew, without a restart', async () => {
+      expect(await forget()).toEqual({ out: expect.stringMatching(FORGOTTEN), err: '', code: 0 })
       await gatewaySays('ok')
+      await keepCheckpoint()
       await verified({ ok: true })
     }, 60_000)
 
-    test('chains whose end was cut off look whole; a checkpoint that was kept tells, and gateway sees it', async () => {
+    test('a store that was replaced by a new one does not pass silently; forgetting the checkpoint accepts it', async () => {
+      await stop()
+      await attacker.wipe()
+      await start()
+      await gatewaySays('degraded')
+      await verified({ ok: false })
+      expect(await forget()).toEqual({ out: expect.stringMatching(FORGOTTEN), err: '', code: 0 })
+      await live()
+      await gatewaySays('ok')
+      await eventually(
+        () => ask('/audit/verify'),
+        ({ body }) => v.is(v.object({ ok: v.literal(true), checkpoint: v.string() }), body),
+      )
+    }, 60_000)
+
+    test('chains whose end was cut off look whole; a checkpoint shows it, and gateway fails its check', async () => {
       await live()
       const kept = await keepCheckpoint()
       await stop()
