@@ -20,7 +20,7 @@ import { routes } from './events/rest.ts'
 import { createStats } from './events/stats.ts'
 import { createStream } from './events/stream.ts'
 import { createTimeline } from './events/timeline.ts'
-import { openStore } from './store/open.ts'
+import { openStore } from './store/store.ts'
 
 /** Monitor and its components: read this to see how it hangs together. */
 export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener: Listener): Service {

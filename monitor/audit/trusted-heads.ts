@@ -2,7 +2,8 @@ import { type ChainHead, type Checkpoint, keySet, ownKeys, readCheckpoint } from
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { FindKey, PublicKey } from '@posta/common/service/tokens.ts'
-import type { Events, Store } from '../events/events.ts'
+import type { Events } from '../events/events.ts'
+import type { Store } from '../store/store.ts'
 import { CHAINS, type Witness } from './chain.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000

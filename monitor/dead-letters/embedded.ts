@@ -81,29 +81,15 @@ export const statements = {
 
 type Value = string | number | null
 
-/** What the SQLite file of monitor's store offers: see events/embedded.ts. */
-export interface StoreFile {
-  readonly file: Pick<SqliteFile, 'run'>
-  all<Row>(sql: string, ...values: Value[]): Promise<Row[]>
-  allNamed<Row>(sql: string, values: Record<string, Value>): Promise<Row[]>
-}
-
 /** Dead letters in a SQLite file. A row and the decision about it are one: what changes it is one statement. */
-export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLetters {
+export function embeddedDeadLetters({ all, writeEach }: SqliteFile): DeadLetters {
   async function find(ids: readonly string[]): Promise<ReadonlyMap<string, StoredDeadLetter>> {
     const rows = await all<StoredRow>(statements.find, JSON.stringify(ids))
     return new Map(rows.map((row) => [row.id, toStored(row)]))
   }
 
   return {
-    async add(deadLetters) {
-      await file.run((db) => {
-        const add = db.query(statements.add)
-        db.transaction(() => {
-          for (const deadLetter of deadLetters) add.run(toRow(deadLetter))
-        }).immediate()
-      })
-    },
+    add: (deadLetters) => writeEach(statements.add, deadLetters.map(toRow)),
 
     get: async (id) => (await find([id])).get(id),
 
@@ -111,17 +97,17 @@ export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLet
 
     async list(filter, { limit, before }) {
       const values = { ...valuesOf(filter), ...place(before ?? LAST), limit }
-      return (await allNamed<Row>(statements.list(filter), values)).map(toSummary)
+      return (await all<Row>(statements.list(filter), values)).map(toSummary)
     },
 
     async oldest(filter, { limit, after }) {
       const values = { ...valuesOf(filter), ...place(after ?? FIRST), limit }
-      return (await allNamed<Row>(statements.oldest(filter), values)).map(toSummary)
+      return (await all<Row>(statements.oldest(filter), values)).map(toSummary)
     },
 
     async count(filter, { atMost, after }) {
       const values = { ...valuesOf(filter), ...place(after ?? FIRST), limit: atMost }
-      const [row] = await allNamed<{ count: number }>(statements.count(filter), values)
+      const [row] = await all<{ count: number }>(statements.count(filter), values)
       return row?.count ?? 0
     },
 

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
 import { link, START, verify } from '../audit/chain.ts'
+import type { Store } from '../store/store.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
-import type { NewEvent, Store, StoredEvent } from './events.ts'
+import type { NewEvent, StoredEvent } from './events.ts'
 import { minuteOf, toEvent } from './record.ts'
 
 const logins = (count: number, partition = 0, prefix = 'e'): NewEvent[] =>

@@ -1,6 +1,3 @@
-import type { Checkpoints } from '../audit/checkpoints.ts'
-import type { DeadLetters } from '../dead-letters/dead-letters.ts'
-
 /** What an event is looked up and counted by. All of it follows from the event's `text`; `verify` compares. */
 export interface EventFields {
   /** CloudEvents' `id`. */
@@ -87,14 +84,4 @@ export interface Events {
   countByMinute(minutes: Minutes): Promise<MinuteCount[]>
   /** Over those that have a `durationMs`; `longestMs` is 0 where there are none. */
   durations(minutes: Minutes): Promise<{ readonly totalMs: number; readonly longestMs: number }>
-}
-
-/** Opening needs no server: what is down is met, as a rejection, by whoever asks, and again and again until it is up. */
-export interface Store {
-  readonly events: Events
-  readonly deadLetters: DeadLetters
-  readonly checkpoints: Checkpoints
-  /** Resolves if the store answers; rejects with the reason within 3 s or so if not. */
-  ping(): Promise<void>
-  close(): Promise<void>
 }

@@ -1,10 +1,10 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Socket } from 'node:net'
 import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
+import { openMongo } from '../store/mongo.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
 import { describeStore } from './events.suite.ts'
-import { openMongo } from './mongo.ts'
 import { toEvent } from './record.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL

@@ -11,7 +11,7 @@ import { exportLines, readExport } from '../audit/export.ts'
 import { witnessFrom } from '../audit/trusted-heads.ts'
 import { readMonitorConfig } from '../config.ts'
 import type { StoredEvent } from '../events/events.ts'
-import { openStore } from '../store/open.ts'
+import { openStore } from '../store/store.ts'
 
 const USAGE = `bun run audit export [--out FILE]
 bun run audit verify [EXPORT] [--checkpoint FILE] [--keys FILE]
