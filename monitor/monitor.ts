@@ -16,7 +16,7 @@ import { finishDecisions } from './dead-letters/finish-decisions.ts'
 import { deadLetterRoutes } from './dead-letters/rest.ts'
 import { createAppend } from './events/append.ts'
 import { receiveEvents } from './events/receive.ts'
-import { routes } from './events/rest.ts'
+import { eventRoutes } from './events/rest.ts'
 import { createStats } from './events/stats.ts'
 import { createStream } from './events/stream.ts'
 import { createTimeline } from './events/timeline.ts'
@@ -39,7 +39,7 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
   app.route('/', dashboard(config.urls))
   app.route(
     '/',
-    routes({
+    eventRoutes({
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),

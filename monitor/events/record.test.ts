@@ -2,7 +2,8 @@ import { expect, test } from 'bun:test'
 import { decode } from '@posta/common/messages/envelope.ts'
 import { link, START } from '../audit/chain.ts'
 import { at, deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
-import { fieldsOfText, show, toEvent } from './record.ts'
+import { fieldsOfText, toEvent } from './record.ts'
+import { show } from './show.ts'
 
 const shown = (delivered: Parameters<typeof toEvent>[0]) => {
   const [event] = link(START, [toEvent(delivered, NOON_MS + 5)])

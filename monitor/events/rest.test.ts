@@ -16,7 +16,7 @@ import type { Store } from '../store/store.ts'
 import { at, deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
 import { toEvent } from './record.ts'
-import { routes } from './rest.ts'
+import { eventRoutes } from './rest.ts'
 import { createStats } from './stats.ts'
 import { createStream } from './stream.ts'
 import { createTimeline } from './timeline.ts'
@@ -42,7 +42,7 @@ beforeEach(async () => {
   app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
   app.route(
     '/',
-    routes({
+    eventRoutes({
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),

@@ -5,10 +5,12 @@ import { join } from 'node:path'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
+import * as v from 'valibot'
 import { openEmbedded } from '../store/embedded.ts'
 import type { Store } from '../store/store.ts'
 import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
+import type { Events } from './events.ts'
 import { toEvent } from './record.ts'
 import { createStream, type EventStream, type StreamFilter } from './stream.ts'
 
@@ -50,6 +52,26 @@ async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stre
   return { take, leave: () => leaving.abort() }
 }
 
+/** The store's events, how often and how many of them were read, and a failure while there is one. */
+function counted() {
+  const counts: { reads: number; events: number; failure?: Error | undefined } = { reads: 0, events: 0 }
+  const events: Pick<Events, 'after' | 'tail'> = {
+    async tail(chain) {
+      if (counts.failure) throw counts.failure
+      return store.events.tail(chain)
+    },
+    async after(seqs, limit) {
+      counts.reads++
+      if (counts.failure) throw counts.failure
+      const found = await store.events.after(seqs, limit)
+      counts.events += found.length
+      return found
+    },
+  }
+  return { events, counts }
+}
+
+const InChain = v.object({ chain: v.object({ name: v.string(), seq: v.number() }) })
 const idsOf = (taken: readonly ServerSentEvent[]) =>
   taken.map(({ event, data }) => (event === 'event' ? (data as { id: string }).id : event))
 
@@ -124,19 +146,73 @@ test('a client that was away for too long is told how much it missed', async () 
   expect(await back.take(1)).toMatchObject([{ event: 'skipped', data: { events: 10_002 } }])
 })
 
-test('a client that does not read is cut off, with an event that says so, and the others go on', async () => {
-  const [slow, quick] = [await follow(), await follow()]
+test('a client that reads slowly gets every event once and in order, and at most one page is held for it', async () => {
+  const { events, counts } = counted()
+  const observed = createStream({ events, deps: systemDeps, log })
+  const slow = await follow({}, undefined, observed)
   await slow.take(1)
-  await quick.take(1)
-  const seen: string[] = []
+  const add = createAppend(store.events)
+  const taken: ServerSentEvent[] = []
   for (let round = 0; round < 3; round++) {
-    await append(...Array.from({ length: 400 }, (_, n) => `e-${round}-${n}`))
-    stream.wake()
-    seen.push(...idsOf(await quick.take(400)))
+    await add(Array.from({ length: 400 }, (_, n) => toEvent(deliver(loggedIn(`e-${round}-${n}`), n, n % 6), NOON_MS)))
+    observed.wake()
+    for (let n = 0; n < 400; n++) {
+      taken.push(...(await slow.take(1)))
+      expect(counts.events - taken.length).toBeLessThan(100)
+    }
   }
-  expect(seen).toHaveLength(1200)
-  const rest = await slow.take(5000)
-  expect(idsOf(rest)).toEqual(['overrun'])
+  expect(new Set(idsOf(taken)).size).toBe(1200)
+  const chains = taken.map(({ data }) => v.parse(InChain, data).chain)
+  for (const [, ofChain] of Map.groupBy(chains, ({ name }) => name))
+    expect(ofChain.map(({ seq }) => seq)).toEqual(ofChain.map((_, index) => index + 1))
+})
+
+test('nothing is read for a client that takes nothing, and the others go on', async () => {
+  const { events, counts } = counted()
+  const observed = createStream({ events, deps: systemDeps, log })
+  const [stalled, quick] = [await follow({}, undefined, observed), await follow({}, undefined, observed)]
+  await stalled.take(1)
+  await quick.take(1)
+  for (let round = 0; round < 3; round++) {
+    const ids = Array.from({ length: 300 }, (_, n) => `e-${round}-${n}`)
+    await append(...ids)
+    observed.wake()
+    expect(idsOf(await quick.take(300))).toEqual(ids)
+  }
+  expect(counts.events).toBe(900)
+  expect(idsOf(await stalled.take(900))).toHaveLength(900)
+})
+
+test('a page of large events is cut short, and every event arrives in order', async () => {
+  const { events, counts } = counted()
+  const client = await follow({}, undefined, createStream({ events, deps: systemDeps, log }))
+  await client.take(1)
+  const ids = Array.from({ length: 25 }, (_, n) => `e-${n}`)
+  const large = Buffer.from('x'.repeat(200_000))
+  await createAppend(store.events)(
+    ids.map((id) => {
+      const message = deliver(loggedIn(id))
+      return toEvent({ ...message, headers: [...message.headers, ['large', large]] }, NOON_MS)
+    }),
+  )
+  expect(idsOf(await client.take(25))).toEqual(ids)
+  // Four at a time fit.
+  expect(counts.reads).toBeGreaterThanOrEqual(7)
+})
+
+test('a hundred clients that wait at the end cost the store as much as one', async () => {
+  const { events, counts } = counted()
+  const observed = createStream({ events, deps: systemDeps, log })
+  const clients = await Promise.all(Array.from({ length: 100 }, () => follow({}, undefined, observed)))
+  for (const client of clients) await client.take(1)
+  const taking = clients.map((client) => client.take(2))
+  await append('a')
+  observed.wake()
+  await append('b')
+  observed.wake()
+  for (const taken of await Promise.all(taking)) expect(idsOf(taken)).toEqual(['a', 'b'])
+  expect(counts.reads).toBeLessThan(50)
+  expect(counts.events).toBeLessThan(50)
 })
 
 test('an id that the stream did not give is refused', async () => {
@@ -159,36 +235,36 @@ test('beyond a hundred clients the next is refused, until one leaves', async () 
   expect(idsOf(await (await follow()).take(1))).toEqual(['ready'])
 })
 
-test('the store is read only while someone follows, and trouble with it passes', async () => {
-  let reads = 0
-  let trouble = false
-  const counting = createStream({
-    events: {
-      tail: store.events.tail,
-      after: async (...asked) => {
-        reads++
-        if (trouble) throw new Error('down')
-        return store.events.after(...asked)
-      },
-    },
-    deps: systemDeps,
-    log,
-  })
-  const client = await follow({}, undefined, counting)
+test('the store is read only while someone follows, and a failure of it passes', async () => {
+  const { events, counts } = counted()
+  const observed = createStream({ events, deps: systemDeps, log })
+  const client = await follow({}, undefined, observed)
   await client.take(1)
-  trouble = true
+  counts.failure = new Error('down')
+  const taken = client.take(1)
+  while (counts.reads < 2) {
+    await Bun.sleep(1)
+    observed.wake()
+  }
   await append('a')
-  const before = reads
-  counting.wake()
-  while (reads === before) await Bun.sleep(1)
-  trouble = false
-  counting.wake()
-  expect(idsOf(await client.take(1))).toEqual(['a'])
+  counts.failure = undefined
+  observed.wake()
+  expect(idsOf(await taken)).toEqual(['a'])
+  const end = client.take(2)
   client.leave()
-  await client.take(2)
-  const atEnd = reads
-  counting.wake()
+  expect(idsOf(await end)).toEqual(['end'])
+  const { reads } = counts
   await append('b')
-  counting.wake()
-  expect(reads).toBe(atEnd)
+  observed.wake()
+  await Bun.sleep(300)
+  expect(counts.reads).toBe(reads)
+})
+
+test('a client is refused while the store is down, and takes no room', async () => {
+  const { events, counts } = counted()
+  const observed = createStream({ events, deps: systemDeps, log })
+  counts.failure = new Error('down')
+  for (let n = 0; n < 150; n++) await expect(follow({}, undefined, observed)).rejects.toThrow('down')
+  counts.failure = undefined
+  expect(idsOf(await (await follow({}, undefined, observed)).take(1))).toEqual(['ready'])
 })

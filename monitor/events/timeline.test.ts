@@ -4,7 +4,8 @@ import type { Outgoing } from '@posta/common/messages/message.ts'
 import { link, START } from '../audit/chain.ts'
 import { at, deliver, failed, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { EventFilter, StoredEvent } from './events.ts'
-import { show, toEvent } from './record.ts'
+import { toEvent } from './record.ts'
+import { show } from './show.ts'
 import { createTimeline, stepsOf } from './timeline.ts'
 
 const deadLettered = (deadLetter: string, ms: number, user?: string) =>

@@ -1,7 +1,7 @@
 import type { messages } from '@posta/common/messages/events.ts'
 import * as v from 'valibot'
 import type { Events } from './events.ts'
-import { type ShownEvent, show } from './record.ts'
+import { type ShownEvent, show } from './show.ts'
 
 const Step = v.object({
   id: v.string(),
@@ -14,7 +14,7 @@ const Step = v.object({
   clockSkew: v.optional(
     v.pipe(
       v.literal(true),
-      v.metadata({ description: 'The step before has a later time: two machines have different clocks.' }),
+      v.metadata({ description: 'The step before has a later time: the clocks of two machines differ.' }),
     ),
   ),
 })
@@ -27,22 +27,25 @@ export const Timeline = v.object({
 })
 export type Timeline = v.InferOutput<typeof Timeline>
 
-/** An operation has a handful of events; each redrive adds a few. */
+/** Far more than an operation has: a handful of events, and a few for each redrive. */
 const MAX_STEPS = 200
 
-/** The timeline of an operation, or undefined where there is none, or none for this user. `user` undefined: anyone's. */
+/**
+ * The timeline of a user's operation, or of anyone's where `user` is undefined. Undefined where there is none, or it is
+ * another user's.
+ */
 export function createTimeline(events: Pick<Events, 'list'>) {
   return async (operation: string, user: string | undefined): Promise<Timeline | undefined> => {
     const found = await events.list({ operation }, { limit: MAX_STEPS })
     const users = new Set(found.flatMap((event) => event.user ?? []))
-    // Events of an operation without a user (what could not be read has none) belong to whoever the others name.
+    // An event without a user (of a message that could not be read) belongs to the user that the other events name.
     if (found.length === 0 || (user !== undefined && !(users.size === 1 && users.has(user)))) return undefined
     const [owner] = users
     return { operation, ...(owner !== undefined && { user: owner }), ...stepsOf(found.map(show)) }
   }
 }
 
-/** In causal order, whatever the clocks of the machines said. */
+/** The steps in causal order, even where the clocks of the machines differ. */
 export function stepsOf(events: readonly ShownEvent[]): Pick<Timeline, 'totalMs' | 'items'> {
   const ordered = inCausalOrder(events)
   const items = ordered.map(({ id, type, time, topic, partition, offset }, index) => {
@@ -56,19 +59,20 @@ export function stepsOf(events: readonly ShownEvent[]): Pick<Timeline, 'totalMs'
 }
 
 /**
- * An operation goes through rounds: the first begins with its request, each further one with a redrive. In a round the
- * message is set aside or not, and then there is a result. What a redrive caused names it; a dead letter is set aside in
- * the round before it is redriven; where nothing tells, the time does.
+ * An operation goes through rounds: the first begins with its request, each later one with a redrive. Within a round the
+ * order is that of `RANKS`. The round of an event is
+ * - that of the redrive which caused it, where it names one;
+ * - for a dead letter, the round before it was redriven; if it was not, the round of its time;
+ * - otherwise the first.
  */
 function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
   const redrives = events.filter(({ type }) => type === REDRIVEN).toSorted(byTime)
   const roundOf = (event: ShownEvent): number => {
-    const own = redrives.findIndex(({ id }) => id === event.id || id === event.redrive)
-    if (own !== -1) return own + 1
+    const cause = redrives.findIndex(({ id }) => id === event.id || id === event.redrive)
+    if (cause !== -1) return cause + 1
     if (event.type !== DEAD_LETTERED) return 0
-    const deadLetter = deadLetterOf(event)
-    const redriven = redrives.findIndex((redrive) => deadLetterOf(redrive) === deadLetter)
-    return redriven === -1 ? redrives.filter((redrive) => byTime(redrive, event) < 0).length : redriven
+    const redrive = redrives.findIndex((each) => deadLetterOf(each) === deadLetterOf(event))
+    return redrive === -1 ? redrives.filter((each) => byTime(each, event) < 0).length : redrive
   }
   return events
     .map((event) => ({ event, round: roundOf(event), rank: RANKS.indexOf(event.type) }))
