@@ -1,4 +1,4 @@
-// The page of monitor. Everything from outside is set as text, never as HTML; tokens are in this script's memory alone.
+// The dashboard. Everything from outside is set as text, never as HTML. Tokens are kept in this script's memory only.
 
 const { gateway, monitor } = document.body.dataset
 const SHOWN = 100
@@ -9,10 +9,10 @@ const byId = (id) => document.getElementById(id)
 const form = byId('sign-in')
 const list = byId('list')
 
-/** What is held of the session that is signed in; undefined outside of one. */
+/** Of the user who is signed in; undefined while nobody is. */
 let session
 
-/** A problem that the services answered with, in their words. */
+/** A problem that a service answered with, in its words. */
 class Refused extends Error {
   constructor(status, message) {
     super(message)
@@ -35,7 +35,7 @@ async function post(path, body) {
   return answered(response)
 }
 
-/** Asks as the one who is signed in, with a new access token where the old one has expired. */
+/** Sends a request with the user's access token; where that has expired, again with a new one. */
 async function ask(url, { signal, headers = {} }) {
   const asked = session
   const send = () => fetch(url, { signal, headers: { ...headers, Authorization: `Bearer ${asked.accessToken}` } })
@@ -52,7 +52,7 @@ async function ask(url, { signal, headers = {} }) {
   return answered(await send())
 }
 
-/** Latest events: by the stream for operators, otherwise by asking again and again. */
+/** Shows the latest events: operators follow the stream, others ask for the list every few seconds. */
 async function follow(signal) {
   let lastEventId
   let live
@@ -65,7 +65,7 @@ async function follow(signal) {
       if (live) {
         const headers = lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId }
         const stream = await ask('/events/stream', { signal, headers })
-        // The stream has begun before the list is asked for: what happens in between is in both.
+        // Only now, while the stream is open: so no event falls between the two.
         if (lastEventId === undefined) await load(signal)
         say('Live')
         pauseMs = 1000
@@ -82,7 +82,7 @@ async function follow(signal) {
     } catch (error) {
       if (signal.aborted) return
       if (error instanceof Refused && error.status === 403) {
-        // No operator any more.
+        // The user is not an operator any more.
         live = false
         pauseMs = 0
       } else if (error instanceof Refused && error.status === 401) {
@@ -100,7 +100,7 @@ async function load(signal) {
   show(items)
 }
 
-/** The messages of a body of server-sent events. EventSource itself cannot send a token. */
+/** The messages in a body of server-sent events. EventSource cannot send a token, so it is of no use here. */
 async function* messagesIn(body) {
   let text = ''
   for await (const chunk of chunksOf(body.pipeThrough(new TextDecoderStream()))) {
@@ -120,7 +120,7 @@ async function* messagesIn(body) {
   }
 }
 
-/** Not every browser goes through a stream with `for await`. */
+/** The same as `for await` over the stream, which not every browser can do. */
 async function* chunksOf(stream) {
   const reader = stream.getReader()
   try {
@@ -144,7 +144,7 @@ function pause(ms, signal) {
   })
 }
 
-/** Adds the events that are not there yet, the newest first; held back while paused. */
+/** Adds the events that are not in the list yet, the newest first. While paused it only keeps them. */
 function show(events) {
   for (const event of events) session.seen.set(event.id, event)
   for (const id of session.seen.keys()) {

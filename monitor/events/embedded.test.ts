@@ -21,7 +21,7 @@ function planOf(sql: string): string {
   return steps.map(({ detail }) => detail).join('\n')
 }
 
-test('every query goes by an index: none reads the whole table or sorts', () => {
+test('every query uses an index: none reads the whole table or sorts', () => {
   const { list, insert, ...fixed } = statements
   const lists = Array.from({ length: 2 ** 4 }, (_, bits) =>
     list({
@@ -43,7 +43,7 @@ test('counts and durations are answered by an index alone', () => {
     expect(planOf(sql)).toMatch(/SEARCH events USING COVERING INDEX events_type/)
 })
 
-test('processes that open a new file at once all work, and chain each event once', async () => {
+test('processes that open a new file at the same time all work, and store each event once', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'posta-events-'))
   const path = join(folder, 'new', 'monitor.db')
   const events = Array.from({ length: 50 }, (_, n) => toEvent(deliver(loggedIn(`e-${n}`)), NOON_MS))

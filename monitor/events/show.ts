@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { StoredEvent } from './events.ts'
 import { dataOf, header, readText } from './record.ts'
 
@@ -18,12 +19,7 @@ export const ShownEvent = v.object({
   redrive: v.optional(v.string()),
   chain: v.object({ name: v.string(), seq: v.number(), hash: v.string() }),
   altered: v.optional(
-    v.pipe(
-      v.literal(true),
-      v.metadata({
-        description: 'Someone changed its text so that it cannot be read: `GET /audit/verify` says where and how.',
-      }),
-    ),
+    described(v.literal(true), 'Its text was changed and cannot be read: `GET /audit/verify` says where and how.'),
   ),
 })
 export type ShownEvent = v.InferOutput<typeof ShownEvent>

@@ -1,6 +1,7 @@
 import type { messages } from '@posta/common/messages/events.ts'
 import type { Clock } from '@posta/common/service/clock.ts'
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { Events, MinuteCount, Minutes } from './events.ts'
 import { minuteOf } from './record.ts'
 
@@ -9,17 +10,17 @@ const Counts = v.record(v.string(), v.number())
 export const Stats = v.object({
   from: v.string(),
   until: v.string(),
-  types: v.pipe(Counts, v.metadata({ description: 'Events by type.' })),
+  types: described(Counts, 'Events by type.'),
   logins: v.number(),
   failedLogins: v.number(),
   failedOperations: v.number(),
-  latency: v.pipe(
+  latency: described(
     v.object({ operations: v.number(), averageMs: v.number(), maxMs: v.number() }),
-    v.metadata({ description: 'From the acceptance of an operation to its outcome.' }),
+    'From the acceptance of an operation to its outcome.',
   ),
-  minutes: v.pipe(
+  minutes: described(
     v.array(v.object({ minute: v.string(), types: Counts })),
-    v.metadata({ description: 'Events by type in each minute that has any, newest first.' }),
+    'Events by type in each minute that has any, newest first.',
   ),
 })
 export type Stats = v.InferOutput<typeof Stats>

@@ -75,7 +75,7 @@ const InChain = v.object({ chain: v.object({ name: v.string(), seq: v.number() }
 const idsOf = (taken: readonly ServerSentEvent[]) =>
   taken.map(({ event, data }) => (event === 'event' ? (data as { id: string }).id : event))
 
-test('what is stored from now on comes at once, and what was there before does not', async () => {
+test('a client gets the events that are stored from now on, at once, and none that were stored before', async () => {
   await append('before')
   const client = await follow()
   expect(idsOf(await client.take(1))).toEqual(['ready'])
@@ -88,7 +88,7 @@ test('what is stored from now on comes at once, and what was there before does n
   expect(event).toMatchObject({ event: 'event', data: { id: 'c', type: 'posta.user.logged-in', user: 'ana' } })
 })
 
-test('what another replica stored comes too, without a wake', async () => {
+test('a client gets what another replica stored, without a wake', async () => {
   const client = await follow()
   await client.take(1)
   const other = openEmbedded(join(folder, 'monitor.db'))
@@ -97,7 +97,7 @@ test('what another replica stored comes too, without a wake', async () => {
   expect(idsOf(await client.take(1))).toEqual(['elsewhere'])
 })
 
-test('each client gets what its filter lets through', async () => {
+test('each client gets only the events that fit its filter', async () => {
   const [logins, bobs] = [await follow({ type: 'posta.user.logged-in' }), await follow({ user: 'bob' })]
   const operation = await follow({ operation: 'op-1' })
   await createAppend(store.events)([
@@ -127,7 +127,7 @@ test('a client that comes back gets what it missed, each event once and in the o
   ).toEqual(['a', 'b', 'c', 'd', 'e', 'f'])
 })
 
-test('a restart of monitor, or another replica, goes on from the same id', async () => {
+test('another replica, or monitor after a restart, continues from the same id', async () => {
   const client = await follow()
   await append('a', 'b')
   const [, a] = await client.take(2)
@@ -135,7 +135,7 @@ test('a restart of monitor, or another replica, goes on from the same id', async
   expect(idsOf(await (await follow({}, a?.id, restarted)).take(2))).toEqual(['ready', 'b'])
 })
 
-test('a client that was away for too long is told how much it missed', async () => {
+test('a client that was away for too long is told how many events it missed', async () => {
   const client = await follow()
   const [ready] = await client.take(1)
   client.leave()
@@ -224,7 +224,7 @@ test('an id that the stream did not give is refused', async () => {
   expect(idsOf(await client.take(2))).toEqual(['ready', 'a'])
 })
 
-test('beyond a hundred clients the next is refused, until one leaves', async () => {
+test('a client beyond the hundredth is refused until another leaves', async () => {
   const clients = await Promise.all(Array.from({ length: 100 }, () => follow()))
   await expect(follow()).rejects.toMatchObject({ code: 'overloaded', retryAfterS: 5 })
   const first = clients[0]
@@ -235,7 +235,7 @@ test('beyond a hundred clients the next is refused, until one leaves', async () 
   expect(idsOf(await (await follow()).take(1))).toEqual(['ready'])
 })
 
-test('the store is read only while someone follows, and a failure of it passes', async () => {
+test('the store is read only while a client follows, and again after a failure', async () => {
   const { events, counts } = counted()
   const observed = createStream({ events, deps: systemDeps, log })
   const client = await follow({}, undefined, observed)
@@ -260,7 +260,7 @@ test('the store is read only while someone follows, and a failure of it passes',
   expect(counts.reads).toBe(reads)
 })
 
-test('a client is refused while the store is down, and takes no room', async () => {
+test("a client is refused while the store is down, and takes no other client's place", async () => {
   const { events, counts } = counted()
   const observed = createStream({ events, deps: systemDeps, log })
   counts.failure = new Error('down')

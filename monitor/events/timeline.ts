@@ -1,5 +1,6 @@
 import type { messages } from '@posta/common/messages/events.ts'
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { Events } from './events.ts'
 import { type ShownEvent, show } from './show.ts'
 
@@ -10,19 +11,16 @@ const Step = v.object({
   topic: v.string(),
   partition: v.number(),
   offset: v.number(),
-  sincePreviousMs: v.pipe(v.number(), v.metadata({ description: 'From the time of the step before, never negative.' })),
+  sincePreviousMs: described(v.number(), 'From the time of the step before, never negative.'),
   clockSkew: v.optional(
-    v.pipe(
-      v.literal(true),
-      v.metadata({ description: 'The step before has a later time: the clocks of two machines differ.' }),
-    ),
+    described(v.literal(true), 'The step before has a later time: the clocks of two machines differ.'),
   ),
 })
 
 export const Timeline = v.object({
   operation: v.string(),
   user: v.optional(v.string()),
-  totalMs: v.pipe(v.number(), v.metadata({ description: 'From the first step to the last, never negative.' })),
+  totalMs: described(v.number(), 'From the first step to the last, never negative.'),
   items: v.array(Step),
 })
 export type Timeline = v.InferOutput<typeof Timeline>
@@ -62,7 +60,7 @@ export function stepsOf(events: readonly ShownEvent[]): Pick<Timeline, 'totalMs'
  * An operation goes through rounds: the first begins with its request, each later one with a redrive. Within a round the
  * order is that of `RANKS`. The round of an event is
  * - that of the redrive which caused it, where it names one;
- * - for a dead letter, the round before it was redriven; if it was not, the round of its time;
+ * - where it tells of a dead letter, the round before that was redriven; if it was not, the round of the event's time;
  * - otherwise the first.
  */
 function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
@@ -70,8 +68,9 @@ function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
   const roundOf = (event: ShownEvent): number => {
     const cause = redrives.findIndex(({ id }) => id === event.id || id === event.redrive)
     if (cause !== -1) return cause + 1
-    if (event.type !== DEAD_LETTERED) return 0
-    const redrive = redrives.findIndex((each) => deadLetterOf(each) === deadLetterOf(event))
+    const deadLetter = deadLetterOf(event)
+    if (deadLetter === undefined) return 0
+    const redrive = redrives.findIndex((each) => deadLetterOf(each) === deadLetter)
     return redrive === -1 ? redrives.filter((each) => byTime(each, event) < 0).length : redrive
   }
   return events
@@ -81,11 +80,10 @@ function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
 }
 
 const REDRIVEN = 'posta.dead-letter.redriven' satisfies keyof typeof messages
-const DEAD_LETTERED = 'posta.message.dead-lettered' satisfies keyof typeof messages
 const RANKS: readonly string[] = [
   'posta.operation.requested',
   REDRIVEN,
-  DEAD_LETTERED,
+  'posta.message.dead-lettered',
   'posta.operation.failed',
   'posta.operation.succeeded',
   'posta.dead-letter.discarded',
