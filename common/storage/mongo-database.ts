@@ -107,17 +107,11 @@ export async function insertInOrder<Document extends { readonly _id: string }>(
 }
 
 /** The document of an item: its id is `_id`. */
-export function toDocument<Item extends { readonly id: string }>({
-  id,
-  ...rest
-}: Item): Omit<Item, 'id'> & { readonly _id: string } {
+export function toDocument<Item extends { readonly id: string }>({ id, ...rest }: Item) {
   return { _id: id, ...rest }
 }
 
 /** The item of a document. */
-export function withId<Document extends { readonly _id: string }>({
-  _id,
-  ...rest
-}: Document): Omit<Document, '_id'> & { readonly id: string } {
+export function withId<Document extends { readonly _id: string }>({ _id, ...rest }: Document) {
   return { ...rest, id: _id }
 }

@@ -6,6 +6,7 @@ const POLL_MS = 3000
 const MAX_PAUSE_MS = 10_000
 
 const byId = (id) => document.getElementById(id)
+const rowId = ({ id }) => `event-${id}`
 const form = byId('sign-in')
 const list = byId('list')
 
@@ -102,32 +103,21 @@ async function load(signal) {
 
 /** The messages in a body of server-sent events. EventSource cannot send a token, so it is of no use here. */
 async function* messagesIn(body) {
+  // Not every browser can go through a stream with `for await`.
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader()
   let text = ''
-  for await (const chunk of chunksOf(body.pipeThrough(new TextDecoderStream()))) {
-    text += chunk
-    for (let end = text.indexOf('\n\n'); end !== -1; end = text.indexOf('\n\n')) {
-      const fields = Object.fromEntries(
-        text
-          .slice(0, end)
-          .split('\n')
-          .map((line) => line.match(/^(event|id|data): ?(.*)$/))
-          .filter(Boolean)
-          .map(([, name, value]) => [name, value]),
-      )
-      text = text.slice(end + 2)
-      if (fields.data !== undefined) yield { ...fields, data: JSON.parse(fields.data) }
-    }
-  }
-}
-
-/** The same as `for await` over the stream, which not every browser can do. */
-async function* chunksOf(stream) {
-  const reader = stream.getReader()
   try {
     for (;;) {
       const { done, value } = await reader.read()
       if (done) return
-      yield value
+      const messages = (text + value).split('\n\n')
+      text = messages.pop()
+      for (const message of messages) {
+        const fields = Object.fromEntries(
+          [...message.matchAll(/^(event|id|data): ?(.*)$/gm)].map((line) => line.slice(1)),
+        )
+        if (fields.data !== undefined) yield { ...fields, data: JSON.parse(fields.data) }
+      }
     }
   } finally {
     reader.cancel().catch(() => {})
@@ -152,11 +142,8 @@ function show(events) {
     session.seen.delete(id)
   }
   if (session.paused) return
-  for (const event of session.seen.values()) if (!session.rows.has(event.id)) addRow(event)
-  while (list.children.length > SHOWN) {
-    session.rows.delete(list.lastElementChild.dataset.id)
-    list.lastElementChild.remove()
-  }
+  for (const event of session.seen.values()) if (!byId(rowId(event))) addRow(event)
+  while (list.children.length > SHOWN) list.lastElementChild.remove()
   session.seen.clear()
   byId('none').hidden = list.children.length > 0
 }
@@ -164,7 +151,7 @@ function show(events) {
 function addRow(event) {
   const row = byId('event').content.firstElementChild.cloneNode(true)
   const at = new Date(event.time)
-  row.dataset.id = event.id
+  row.id = rowId(event)
   row.dataset.ms = String(at.getTime())
   const time = row.querySelector('time')
   time.dateTime = event.time
@@ -190,7 +177,6 @@ function addRow(event) {
   row.querySelector('pre').textContent = JSON.stringify(event.data, null, 2)
   const older = [...list.children].find((other) => Number(other.dataset.ms) <= at.getTime())
   list.insertBefore(row, older ?? null)
-  session.rows.add(event.id)
 }
 
 function say(text) {
@@ -198,7 +184,7 @@ function say(text) {
 }
 
 function enter(tokens, email) {
-  session = { ...tokens, closing: new AbortController(), seen: new Map(), rows: new Set(), paused: false }
+  session = { ...tokens, closing: new AbortController(), seen: new Map(), paused: false }
   byId('name').textContent = email
   for (const id of ['who', 'events']) byId(id).hidden = false
   byId('entrance').hidden = true

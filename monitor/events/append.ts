@@ -22,7 +22,7 @@ export function createAppend(events: Pick<Events, 'insert' | 'existing' | 'tail'
   async function appendTo(chain: string, given: readonly NewEvent[], signal?: AbortSignal): Promise<void> {
     let pending = given
     for (let conflicts = 0; pending.length > 0; conflicts++) {
-      if (conflicts > MAX_CONFLICTS) throw new Error(`Too many others append to ${chain}.`)
+      if (conflicts > MAX_CONFLICTS) throw new Error(`Too many conflicts with others that append to ${chain}.`)
       signal?.throwIfAborted()
       const linked = link(tails.get(chain) ?? (await events.tail(chain)) ?? START, pending)
       // An insert that fails may have stored some of them: then the tail must be read again.

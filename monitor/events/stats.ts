@@ -49,13 +49,13 @@ export function createStats(events: Pick<Events, 'countByMinute' | 'durations'>,
 
   /** All calls in one minute share the counts. A failure is not kept: the next call counts again. */
   function countEarlier(minutes: Minutes): Promise<Counted> {
-    if (earlier?.first === minutes.first) return earlier.counted
-    const counted = count(minutes)
-    earlier = { first: minutes.first, counted }
-    counted.catch(() => {
-      if (earlier?.counted === counted) earlier = undefined
-    })
-    return counted
+    if (earlier?.first !== minutes.first) {
+      earlier = { first: minutes.first, counted: count(minutes) }
+      earlier.counted.catch(() => {
+        earlier = undefined
+      })
+    }
+    return earlier.counted
   }
 
   return async (): Promise<Stats> => {

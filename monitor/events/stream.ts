@@ -7,28 +7,29 @@ import { CHAINS } from '../audit/chain.ts'
 import type { EventFilter, Events, StoredEvent } from './events.ts'
 import { type ShownEvent, show } from './show.ts'
 
-export type StreamFilter = Pick<EventFilter, 'type' | 'user' | 'operation'>
+const filterNames = ['type', 'user', 'operation'] as const
+export type StreamFilter = Pick<EventFilter, (typeof filterNames)[number]>
 
 export interface EventStream {
   /**
    * The events that are stored from now on, by whichever replica, or all after `lastEventId`: each once, in the order of
    * its chain, with an id to go on from. A client takes them at its own pace; none is left out, however slow it is.
-   * `ready` comes first, or `skipped` where too many were stored since `lastEventId`; those are not sent. `end` comes
-   * last, once `signal` aborts or an access token has expired.
+   * `ready` comes first, or `skipped` where more than 10,000 were stored since `lastEventId`; those are not sent. `end`
+   * comes last, once `signal` aborts or 15 minutes have passed.
    * @throws Problem `overloaded` with too many clients, `malformed-request` where the id is not one of this stream
    */
   follow(
     filter: StreamFilter,
     lastEventId?: string,
   ): Promise<(signal: AbortSignal) => AsyncGenerator<ServerSentEvent, void>>
-  /** Tells those who wait that events were stored. */
+  /** Called after events were stored: clients that wait look for them at once. */
   wake(): void
 }
 
 /** How far a client has read: the `seq` of its last event in each chain. */
 type Position = ReadonlyMap<string, number>
 
-/** What one read found, and how far whoever takes it has read. */
+/** The events that one read found, and the position after them. */
 interface Page {
   readonly events: readonly { readonly event: 'event'; readonly id: string; readonly data: ShownEvent }[]
   readonly end: Position
@@ -45,9 +46,9 @@ const PAGE_EVENTS = 100
 const PAGE_CHARACTERS = 1_000_000
 
 /**
- * Each client reads the store, a page when it has taken the one before. Where there is nothing more it waits for `wake`, or
- * for the next poll, since other replicas store events too. All clients share one poll, and those at the same position one
- * page: while a hundred of them wait at the end, the store is read as often as for one.
+ * Each client reads the store, page by page, as fast as it takes the events. At the end it waits for `wake`, or for a poll,
+ * since other replicas store events too. All who wait share the poll, and clients at the same position share a page: a
+ * hundred clients that keep up cost the store what one costs.
  */
 export function createStream(options: {
   events: Pick<Events, 'after' | 'tail'>
@@ -159,12 +160,8 @@ function toPage(found: readonly StoredEvent[], from: Position): Page {
   return { events, end }
 }
 
-function fits(event: ShownEvent, { type, user, operation }: StreamFilter): boolean {
-  return (
-    (type === undefined || event.type === type) &&
-    (user === undefined || event.user === user) &&
-    (operation === undefined || event.operation === operation)
-  )
+function fits(event: ShownEvent, filter: StreamFilter): boolean {
+  return filterNames.every((name) => filter[name] === undefined || filter[name] === event[name])
 }
 
 function count(position: Position): number {
