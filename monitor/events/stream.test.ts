@@ -1,8 +1,7 @@
-import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { afterEach, beforeEach, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
 import * as v from 'valibot'
@@ -10,7 +9,6 @@ import { openEmbedded } from '../store/embedded.ts'
 import type { Store } from '../store/store.ts'
 import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
-import type { Events } from './events.ts'
 import { toEvent } from './record.ts'
 import { createStream, type EventStream, type StreamFilter } from './stream.ts'
 
@@ -19,12 +17,15 @@ let folder: string
 let store: Store
 let stream: EventStream
 let append: (...ids: string[]) => Promise<void>
+/** What the stream has read. A test may say how long a read seems to take, that reads fail, and what happens meanwhile. */
+let read: { times: number; events: number; tookMs: number; failure?: Error | undefined; meanwhile: () => Promise<void> }
 const left: AbortController[] = []
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'posta-stream-'))
   store = openEmbedded(join(folder, 'monitor.db'))
-  stream = createStream({ events: store.events, deps: systemDeps, log })
+  read = { times: 0, events: 0, tookMs: 0, meanwhile: async () => {} }
+  stream = openStream()
   const add = createAppend(store.events)
   append = (...ids) => add(ids.map((id, n) => toEvent(deliver(loggedIn(id), n, ids.length % 6), NOON_MS)))
 })
@@ -34,6 +35,30 @@ afterEach(async () => {
   await store.close()
   rmSync(folder, { recursive: true, force: true })
 })
+
+/** As each replica has one. */
+function openStream(): EventStream {
+  let nowMs = 0
+  return createStream({
+    events: {
+      async tail(chain) {
+        if (read.failure) throw read.failure
+        return store.events.tail(chain)
+      },
+      async after(seqs, limit) {
+        read.times++
+        nowMs += read.tookMs
+        if (read.failure) throw read.failure
+        const found = await store.events.after(seqs, limit)
+        read.events += found.length
+        await read.meanwhile()
+        return found
+      },
+    },
+    deps: { monotonicMs: () => nowMs },
+    log,
+  })
+}
 
 /** A client of the stream that takes what it is asked to take. */
 async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stream) {
@@ -50,25 +75,6 @@ async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stre
     return taken
   }
   return { take, leave: () => leaving.abort() }
-}
-
-/** The store's events, how often and how many of them were read, and a failure while there is one. */
-function counted() {
-  const counts: { reads: number; events: number; failure?: Error | undefined } = { reads: 0, events: 0 }
-  const events: Pick<Events, 'after' | 'tail'> = {
-    async tail(chain) {
-      if (counts.failure) throw counts.failure
-      return store.events.tail(chain)
-    },
-    async after(seqs, limit) {
-      counts.reads++
-      if (counts.failure) throw counts.failure
-      const found = await store.events.after(seqs, limit)
-      counts.events += found.length
-      return found
-    },
-  }
-  return { events, counts }
 }
 
 const InChain = v.object({ chain: v.object({ name: v.string(), seq: v.number() }) })
@@ -88,13 +94,50 @@ test('a client gets the events that are stored from now on, at once, and none th
   expect(event).toMatchObject({ event: 'event', data: { id: 'c', type: 'posta.user.logged-in', user: 'ana' } })
 })
 
-test('a client gets what another replica stored, without a wake', async () => {
+test('a client that waits gets what another replica stored, without a wake', async () => {
+  const client = await follow()
+  const taken = client.take(2)
+  while (read.times === 0) await Bun.sleep(1)
+  await append('elsewhere')
+  expect(idsOf(await taken)).toEqual(['ready', 'elsewhere'])
+})
+
+test('an event that is stored while the store is read comes at once, and not with the next poll', async () => {
+  read.tookMs = 3_600_000
   const client = await follow()
   await client.take(1)
-  const other = openEmbedded(join(folder, 'monitor.db'))
-  await createAppend(other.events)([toEvent(deliver(loggedIn('elsewhere')), NOON_MS)])
-  await other.close()
-  expect(idsOf(await client.take(1))).toEqual(['elsewhere'])
+  read.meanwhile = async () => {
+    read.meanwhile = async () => {}
+    await append('a')
+    stream.wake()
+  }
+  expect(idsOf(await client.take(1))).toEqual(['a'])
+})
+
+test('a client that leaves gets no more events, whether it waits or not', async () => {
+  read.tookMs = 3_600_000
+  const [client, waiting] = [await follow(), await follow()]
+  await append('a', 'b', 'c')
+  expect(idsOf(await client.take(2))).toEqual(['ready', 'a'])
+  client.leave()
+  expect(idsOf(await client.take(2))).toEqual(['end'])
+  expect(idsOf(await waiting.take(4))).toEqual(['ready', 'a', 'b', 'c'])
+  const taken = waiting.take(2)
+  while (read.times < 3) await Bun.sleep(1)
+  waiting.leave()
+  expect(idsOf(await taken)).toEqual(['end'])
+})
+
+test('a stream ends after 15 minutes, when an access token has expired too', async () => {
+  const expired = new AbortController()
+  const timeout = spyOn(AbortSignal, 'timeout').mockReturnValue(expired.signal)
+  const client = await follow()
+  await client.take(1)
+  const taken = client.take(2)
+  expired.abort()
+  expect(idsOf(await taken)).toEqual(['end'])
+  expect(timeout.mock.calls).toEqual([[15 * 60_000]])
+  timeout.mockRestore()
 })
 
 test('each client gets only the events that fit its filter', async () => {
@@ -131,7 +174,7 @@ test('another replica, or monitor after a restart, continues from the same id', 
   const client = await follow()
   await append('a', 'b')
   const [, a] = await client.take(2)
-  const restarted = createStream({ events: store.events, deps: systemDeps, log })
+  const restarted = openStream()
   expect(idsOf(await (await follow({}, a?.id, restarted)).take(2))).toEqual(['ready', 'b'])
 })
 
@@ -144,21 +187,21 @@ test('a client that was away for too long is told how many events it missed', as
   await append(...many)
   const back = await follow({}, ready?.id)
   expect(await back.take(1)).toMatchObject([{ event: 'skipped', data: { events: 10_002 } }])
+  await append('new')
+  expect(idsOf(await back.take(1))).toEqual(['new'])
 })
 
 test('a client that reads slowly gets every event once and in order, and at most one page is held for it', async () => {
-  const { events, counts } = counted()
-  const observed = createStream({ events, deps: systemDeps, log })
-  const slow = await follow({}, undefined, observed)
+  const slow = await follow()
   await slow.take(1)
   const add = createAppend(store.events)
   const taken: ServerSentEvent[] = []
   for (let round = 0; round < 3; round++) {
     await add(Array.from({ length: 400 }, (_, n) => toEvent(deliver(loggedIn(`e-${round}-${n}`), n, n % 6), NOON_MS)))
-    observed.wake()
+    stream.wake()
     for (let n = 0; n < 400; n++) {
       taken.push(...(await slow.take(1)))
-      expect(counts.events - taken.length).toBeLessThan(100)
+      expect(read.events - taken.length).toBeLessThan(100)
     }
   }
   expect(new Set(idsOf(taken)).size).toBe(1200)
@@ -168,24 +211,21 @@ test('a client that reads slowly gets every event once and in order, and at most
 })
 
 test('nothing is read for a client that takes nothing, and the others go on', async () => {
-  const { events, counts } = counted()
-  const observed = createStream({ events, deps: systemDeps, log })
-  const [stalled, quick] = [await follow({}, undefined, observed), await follow({}, undefined, observed)]
+  const [stalled, quick] = [await follow(), await follow()]
   await stalled.take(1)
   await quick.take(1)
   for (let round = 0; round < 3; round++) {
     const ids = Array.from({ length: 300 }, (_, n) => `e-${round}-${n}`)
     await append(...ids)
-    observed.wake()
+    stream.wake()
     expect(idsOf(await quick.take(300))).toEqual(ids)
   }
-  expect(counts.events).toBe(900)
+  expect(read.events).toBe(900)
   expect(idsOf(await stalled.take(900))).toHaveLength(900)
 })
 
 test('a page of large events is cut short, and every event arrives in order', async () => {
-  const { events, counts } = counted()
-  const client = await follow({}, undefined, createStream({ events, deps: systemDeps, log }))
+  const client = await follow()
   await client.take(1)
   const ids = Array.from({ length: 25 }, (_, n) => `e-${n}`)
   const large = Buffer.from('x'.repeat(200_000))
@@ -197,22 +237,20 @@ test('a page of large events is cut short, and every event arrives in order', as
   )
   expect(idsOf(await client.take(25))).toEqual(ids)
   // Four at a time fit.
-  expect(counts.reads).toBeGreaterThanOrEqual(7)
+  expect(read.times).toBeGreaterThanOrEqual(7)
 })
 
 test('a hundred clients that wait at the end cost the store as much as one', async () => {
-  const { events, counts } = counted()
-  const observed = createStream({ events, deps: systemDeps, log })
-  const clients = await Promise.all(Array.from({ length: 100 }, () => follow({}, undefined, observed)))
+  const clients = await Promise.all(Array.from({ length: 100 }, () => follow()))
   for (const client of clients) await client.take(1)
   const taking = clients.map((client) => client.take(2))
   await append('a')
-  observed.wake()
+  stream.wake()
   await append('b')
-  observed.wake()
+  stream.wake()
   for (const taken of await Promise.all(taking)) expect(idsOf(taken)).toEqual(['a', 'b'])
-  expect(counts.reads).toBeLessThan(50)
-  expect(counts.events).toBeLessThan(50)
+  expect(read.times).toBeLessThan(50)
+  expect(read.events).toBeLessThan(50)
 })
 
 test('an id that the stream did not give is refused', async () => {
@@ -236,35 +274,31 @@ test('a client beyond the hundredth is refused until another leaves', async () =
 })
 
 test('the store is read only while a client follows, and again after a failure', async () => {
-  const { events, counts } = counted()
-  const observed = createStream({ events, deps: systemDeps, log })
-  const client = await follow({}, undefined, observed)
+  const client = await follow()
   await client.take(1)
-  counts.failure = new Error('down')
+  read.failure = new Error('down')
   const taken = client.take(1)
-  while (counts.reads < 2) {
+  while (read.times < 2) {
     await Bun.sleep(1)
-    observed.wake()
+    stream.wake()
   }
   await append('a')
-  counts.failure = undefined
-  observed.wake()
+  read.failure = undefined
+  stream.wake()
   expect(idsOf(await taken)).toEqual(['a'])
   const end = client.take(2)
   client.leave()
   expect(idsOf(await end)).toEqual(['end'])
-  const { reads } = counts
+  const { times } = read
   await append('b')
-  observed.wake()
+  stream.wake()
   await Bun.sleep(300)
-  expect(counts.reads).toBe(reads)
+  expect(read.times).toBe(times)
 })
 
 test("a client is refused while the store is down, and takes no other client's place", async () => {
-  const { events, counts } = counted()
-  const observed = createStream({ events, deps: systemDeps, log })
-  counts.failure = new Error('down')
-  for (let n = 0; n < 150; n++) await expect(follow({}, undefined, observed)).rejects.toThrow('down')
-  counts.failure = undefined
-  expect(idsOf(await (await follow({}, undefined, observed)).take(1))).toEqual(['ready'])
+  read.failure = new Error('down')
+  for (let n = 0; n < 150; n++) await expect(follow()).rejects.toThrow('down')
+  read.failure = undefined
+  expect(idsOf(await (await follow()).take(1))).toEqual(['ready'])
 })
