@@ -1,4 +1,4 @@
-import type { StoreFile } from '../dead-letters/embedded.ts'
+import type { SqliteFile } from '@posta/common/storage/sqlite-file.ts'
 import { type Checkpoints, dayOf, type KeptCheckpoint } from './checkpoints.ts'
 
 export const schema = `
@@ -15,7 +15,7 @@ export const statements = {
   prune: 'DELETE FROM checkpoints WHERE at_ms < ?',
 }
 
-export function embeddedCheckpoints({ all }: Pick<StoreFile, 'all'>): Checkpoints {
+export function embeddedCheckpoints({ all }: SqliteFile): Checkpoints {
   return {
     async keep({ atMs, jwt }) {
       await all(statements.keep, dayOf(atMs), atMs, jwt)

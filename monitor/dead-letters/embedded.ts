@@ -50,7 +50,7 @@ const AFTER = '(received_at_ms, id) > ($receivedAtMs, $id)'
 
 /** Every statement there is; a test asks SQLite whether each uses an index. */
 export const statements = {
-  add: 'INSERT INTO dead_letters (id, summary, original) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING',
+  add: 'INSERT INTO dead_letters (id, summary, original) VALUES ($id, $summary, $original) ON CONFLICT (id) DO NOTHING',
   find: 'SELECT summary, original FROM dead_letters WHERE id IN (SELECT value FROM json_each(?))',
   list: (filter: DeadLetterFilter) => `
     SELECT summary FROM dead_letters WHERE ${matching(filter, BEFORE)}
@@ -79,35 +79,28 @@ export const statements = {
 
 type Value = string | number
 
-/** What the SQLite file of monitor's store offers: see events/embedded.ts. */
-export interface StoreFile {
-  readonly file: Pick<SqliteFile, 'run'>
-  all<Row>(sql: string, ...values: Value[]): Promise<Row[]>
-  allNamed<Row>(sql: string, values: Record<string, Value>): Promise<Row[]>
-}
-
 /** Dead letters in a SQLite file. A dead letter and the decision about it are one row, so each change is one statement. */
-export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLetters {
+export function embeddedDeadLetters({ all, writeEach }: SqliteFile): DeadLetters {
   async function find(ids: readonly string[]): Promise<ReadonlyMap<string, StoredDeadLetter>> {
     const found = (await all<StoredRow>(statements.find, JSON.stringify(ids))).map(toStored)
     return new Map(found.map((deadLetter) => [deadLetter.id, deadLetter]))
   }
 
   async function page(sql: string, filter: DeadLetterFilter, position: DeadLetterPosition, limit: number) {
-    return (await allNamed<SummaryRow>(sql, valuesOf(filter, position, limit))).map(toSummary)
+    return (await all<SummaryRow>(sql, valuesOf(filter, position, limit))).map(toSummary)
   }
 
   return {
-    async add(deadLetters) {
-      await file.run((db) => {
-        const add = db.query(statements.add)
-        // Originals are large: a statement each is ten times as fast as one over json_each.
-        db.transaction(() => {
-          for (const { original, ...summary } of deadLetters)
-            add.run(summary.id, JSON.stringify(summary), JSON.stringify(original))
-        }).immediate()
-      })
-    },
+    // Originals are large: a statement each is ten times as fast as one over json_each.
+    add: (deadLetters) =>
+      writeEach(
+        statements.add,
+        deadLetters.map(({ original, ...summary }) => ({
+          id: summary.id,
+          summary: JSON.stringify(summary),
+          original: JSON.stringify(original),
+        })),
+      ),
 
     get: async (id) => (await find([id])).get(id),
 
@@ -118,7 +111,7 @@ export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLet
     oldest: (filter, { limit, after = FIRST }) => page(statements.oldest(filter), filter, after, limit),
 
     async count(filter, { atMost, after = FIRST }) {
-      const [row] = await allNamed<{ count: number }>(statements.count(filter), valuesOf(filter, after, atMost))
+      const [row] = await all<{ count: number }>(statements.count(filter), valuesOf(filter, after, atMost))
       return row?.count ?? 0
     },
 
