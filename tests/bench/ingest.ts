@@ -8,14 +8,15 @@ import type { RateTable } from '../../common/operations/rates.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
+import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { type Append, createAppend } from '../../monitor/events/append.ts'
 import { receiveEvents } from '../../monitor/events/receive.ts'
 import { openStore } from '../../monitor/store/open.ts'
-import { type Figure, inTurn, temporaryFolder, timeMs } from './measure.ts'
+import { compare, type Figure, perSecond, timeMs } from './measure.ts'
 
 const EVENTS = 100_000
 const ROUNDS = 9
-/** One round more, since the first does not count. */
+/** There is one more round, which does not count. */
 const EVENTS_PER_ROUND = EVENTS / (ROUNDS + 1)
 const EVENTS_PER_TRANSACTION = 500
 
@@ -24,11 +25,11 @@ const EVENTS_PER_TRANSACTION = 500
  * rows alone into the same table with the same indexes. Both tables grow to 100,000 rows.
  */
 export async function measureIngest(): Promise<readonly Figure[]> {
-  const folder = temporaryFolder()
+  const folder = temporaryFolder().path
   const [ingestedPath, rawPath] = [join(folder, 'ingested.db'), join(folder, 'raw.db')]
   const broker = openEmbedded({ path: join(folder, 'broker.db') })
   const [store, sameTables] = [openStore(`file:${ingestedPath}`), openStore(`file:${rawPath}`)]
-  // A store makes its tables when it is first asked something.
+  // A store makes its tables at its first call.
   await Promise.all([store.ping(), sameTables.ping()])
   await sameTables.close()
   const ingested = new Database(ingestedPath, { readonly: true })
@@ -41,28 +42,24 @@ export async function measureIngest(): Promise<readonly Figure[]> {
   })
 
   try {
-    const { ratio, ours, theirs } = await inTurn(
-      ROUNDS,
-      async () => {
-        await publish(broker)
-        return (EVENTS_PER_ROUND / (await timeMs(() => ingest(broker, store)))) * 1000
-      },
-      async () => {
-        const given = rows.values(EVENTS_PER_ROUND).toReversed()
-        const elapsedMs = await timeMs(() => {
-          for (let start = 0; start < given.length; start += EVENTS_PER_TRANSACTION)
-            insertAll.immediate(given.slice(start, start + EVENTS_PER_TRANSACTION))
-        })
-        return (EVENTS_PER_ROUND / elapsedMs) * 1000
-      },
-    )
+    const ingestedPerS = async () => {
+      await publish(broker)
+      return perSecond(EVENTS_PER_ROUND, await timeMs(() => ingest(broker, store)))
+    }
+    const insertedPerS = async () => {
+      const given = rows.values(EVENTS_PER_ROUND).toReversed()
+      const elapsedMs = await timeMs(() => {
+        for (let start = 0; start < given.length; start += EVENTS_PER_TRANSACTION)
+          insertAll.immediate(given.slice(start, start + EVENTS_PER_TRANSACTION))
+      })
+      return perSecond(EVENTS_PER_ROUND, elapsedMs)
+    }
+    const figure = { name: "monitor's ingest / the same rows inserted alone", aim: { atLeast: 0.5 } }
     return [
-      {
-        name: "monitor's ingest / the same rows inserted alone",
-        ratio,
-        aim: { atLeast: 0.5 },
-        of: { ingestedPerS: ours, insertedPerS: theirs },
-      },
+      await compare(figure, ROUNDS, [
+        ['ingestedPerS', ingestedPerS],
+        ['insertedPerS', insertedPerS],
+      ]),
     ]
   } finally {
     await broker.close()
@@ -72,7 +69,7 @@ export async function measureIngest(): Promise<readonly Figure[]> {
   }
 }
 
-/** Takes in what the broker holds. */
+/** Resolves when monitor has stored every message of this round. */
 async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Promise<void> {
   const append = createAppend(store.events)
   const complete = Promise.withResolvers<void>()
@@ -95,7 +92,7 @@ async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Prom
   await subscription.close()
 }
 
-/** What a system at work publishes: of each operation its request and its result, and now and then a login. */
+/** Publishes what a busy system does: logins, requests and results, one of each at a time. */
 async function publish(broker: Broker): Promise<void> {
   for (let published = 0; published < EVENTS_PER_ROUND; published += EVENTS_PER_TRANSACTION) {
     const messages: Outgoing[] = []
