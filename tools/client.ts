@@ -3,7 +3,7 @@ import * as v from 'valibot'
 export interface Answer {
   readonly status: number
   readonly headers: Headers
-  /** The JSON of the answer; its text where it is none. */
+  /** The value of a JSON answer; the text of any other. */
   readonly body: unknown
 }
 
@@ -47,7 +47,7 @@ export const Tokens = v.object({
   refreshToken: v.string(),
 })
 
-/** The body of an answer. @throws Error that shows the answer, where its status or its body is another. */
+/** The body of an answer. @throws Error that shows the answer, where its status or body is not as expected. */
 export function expectBody<Schema extends v.GenericSchema>(
   answer: Answer,
   status: number,
@@ -59,7 +59,7 @@ export function expectBody<Schema extends v.GenericSchema>(
 }
 
 /**
- * Asks every 20 ms until `done` accepts the answer, which it resolves to.
+ * Asks every 20 ms until `done` accepts the answer. Resolves to that answer.
  * @throws Error that shows the last answer, after `withinMs`
  * @example
  * await askUntil(() => call('GET', `${url}/health/ready`), ({ status }) => status === 200)

@@ -6,7 +6,7 @@ import { gateway } from '../gateway/gateway.ts'
 import { monitor } from '../monitor/monitor.ts'
 import { processor } from '../processor/processor.ts'
 
-/** They close in this order: each before those that read what it sends. */
+/** In the order in which they start and close: gateway stops sending before the others stop receiving. */
 const definitions = [gateway, processor, monitor]
 
 /** All services, in this process. */

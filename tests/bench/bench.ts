@@ -1,5 +1,5 @@
-// `bun run bench [--only NAME] [--json]`: how fast the system is. Each figure is the ratio of two things that are measured
-// in turn, on the same machine in the same minute, so that it tells of the system more than of the machine.
+// `bun run bench [--only NAME] [--json]`: how fast the system is. Each figure is the ratio of two things that are
+// measured in turn, on the same machine in the same minute, so that it tells of the system more than of the machine.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -28,7 +28,7 @@ async function measure(name: MeasurementName): Promise<Outcome> {
   }
 }
 
-/** In a process and a temporary folder of its own: it starts with an empty heap, has a time limit and leaves nothing. */
+/** Runs it in a process and a temporary folder of its own, with an empty heap and a time limit, and leaves nothing. */
 async function runOne(name: MeasurementName, environment: Record<string, string> = {}): Promise<Outcome> {
   const folder = mkdtempSync(join(tmpdir(), 'posta-bench-'))
   let figures: unknown
@@ -59,7 +59,8 @@ function row({ name, ratio, aim, of }: Figure): string {
   const [words, bound] = 'atLeast' in aim ? ['at least', aim.atLeast] : ['at most', aim.atMost]
   const met = 'atLeast' in aim ? ratio >= bound : ratio <= bound
   const parts = Object.entries(of).map(([part, value]) => `${part} ${Number(value.toPrecision(3))}`)
-  return `${name.padEnd(52)} ${ratio.toFixed(3).padStart(7)}  ${met ? 'met   ' : 'MISSED'}  ${words} ${bound}  (${parts.join(', ')})`
+  const figure = `${name.padEnd(52)} ${ratio.toFixed(3).padStart(7)}  ${met ? 'met   ' : 'MISSED'}`
+  return `${figure}  ${words} ${bound}  (${parts.join(', ')})`
 }
 
 const { values } = parseArgs({ options: { only: { type: 'string' }, json: { type: 'boolean', default: false } } })

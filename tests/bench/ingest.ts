@@ -2,9 +2,7 @@ import { Database } from 'bun:sqlite'
 import { join } from 'node:path'
 import type { Broker } from '../../common/broker/broker.ts'
 import { openEmbedded } from '../../common/broker/embedded/embedded.ts'
-import { encode } from '../../common/messages/envelope.ts'
 import type { Outgoing } from '../../common/messages/message.ts'
-import type { RateTable } from '../../common/operations/rates.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
@@ -12,6 +10,7 @@ import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { type Append, createAppend } from '../../monitor/events/append.ts'
 import { receiveEvents } from '../../monitor/events/receive.ts'
 import { openStore } from '../../monitor/store/open.ts'
+import { loggedIn, NOON_MS, requested, succeeded } from '../../monitor/testing/messages.ts'
 import { compare, type Figure, perSecond, timeMs } from './measure.ts'
 
 const EVENTS = 100_000
@@ -92,55 +91,15 @@ async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Prom
   await subscription.close()
 }
 
-/** Publishes what a busy system does: logins, requests and results, one of each at a time. */
+/** Publishes what a busy system does: logins, requests and results, one of each in turn. */
 async function publish(broker: Broker): Promise<void> {
   for (let published = 0; published < EVENTS_PER_ROUND; published += EVENTS_PER_TRANSACTION) {
     const messages: Outgoing[] = []
-    while (messages.length < EVENTS_PER_TRANSACTION) messages.push(...messagesOf(`user-${messages.length % 100}`))
+    while (messages.length < EVENTS_PER_TRANSACTION) {
+      const [id, user] = [systemDeps.newId(), `user-${messages.length % 100}`]
+      const ms = Date.now() - NOON_MS
+      messages.push(loggedIn(id, user, ms), requested(id, user, ms), succeeded(id, user, ms))
+    }
     await broker.publish(messages.slice(0, EVENTS_PER_TRANSACTION))
   }
-}
-
-function messagesOf(user: string): Outgoing[] {
-  const operation = systemDeps.newId()
-  const createdAt = new Date().toISOString()
-  const common = { time: createdAt, subject: operation, traceparent: TRACEPARENT }
-  const of = { user, operation, operationType: 'convert', createdAt } as const
-  const { date, source } = RATES
-  return [
-    encode({
-      id: systemDeps.newId(),
-      type: 'posta.user.logged-in',
-      time: createdAt,
-      traceparent: TRACEPARENT,
-      data: { user, session: systemDeps.newId() },
-    }),
-    encode({
-      ...common,
-      id: operation,
-      type: 'posta.operation.requested',
-      data: { ...of, input: { from: 'USD', to: 'ARS', amount: '100.50' }, rates: RATES },
-    }),
-    encode({
-      ...common,
-      id: `${operation}.result`,
-      type: 'posta.operation.succeeded',
-      data: {
-        ...of,
-        output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date, source },
-        completedAt: createdAt,
-      },
-    }),
-  ]
-}
-
-const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
-const RATES: RateTable = {
-  base: 'USD',
-  date: '2026-11-23',
-  source: 'live',
-  rates: [
-    { code: 'ARS', rate: '1472.5' },
-    { code: 'USD', rate: '1' },
-  ],
 }

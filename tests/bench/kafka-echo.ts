@@ -13,7 +13,7 @@ export interface Echo {
 /** About as large as a request. */
 const PAYLOAD = 'x'.repeat(600)
 
-/** The least that a reply over Kafka with a stored result needs: kafkajs and the mongodb driver, and nothing of ours. */
+/** The least that a reply over Kafka with a stored result needs: kafkajs and the mongodb driver, no more. */
 export async function openEcho({ environment }: Pick<Parts, 'environment'>): Promise<Echo> {
   const kafka = kafkaClient(environment.BROKER_URL ?? '')
   const name = `bench-${Bun.randomUUIDv7()}`

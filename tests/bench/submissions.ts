@@ -15,9 +15,9 @@ const SUBMISSIONS = CONNECTIONS * MAX_PENDING_PER_USER
 const SYNCED_ALONE = 2000
 
 /**
- * Gateway alone under 64 clients: submissions that it accepts (over HTTP, authenticated, checked, durable, and on their way
- * to the broker), over the same rows written one synced transaction each, by the same client library into the same kind of
- * file.
+ * Gateway alone under 64 clients: submissions that it accepts (over HTTP, authenticated, checked, durable, and on their
+ * way to the broker), over the same rows written one synced transaction each, by the same client library into the same
+ * kind of file.
  */
 export async function measureSubmissions(): Promise<readonly Figure[]> {
   const gateway = await startGateway()

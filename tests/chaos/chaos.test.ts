@@ -91,7 +91,7 @@ function descendantsOf(pid: number): number[] {
   return children.flatMap((each) => [each, ...descendantsOf(each)])
 }
 
-/** What the kernel says of a process; empty where there is none. */
+/** What the kernel says of a process; empty where the process has ended. */
 function read(pid: number, what: 'cmdline' | 'environ' | 'status'): string {
   try {
     return readFileSync(`/proc/${pid}/${what}`, 'utf8')

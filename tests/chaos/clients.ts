@@ -17,7 +17,7 @@ export interface Clients {
   acknowledged(): number
 }
 
-/** A person submits no more while so many of their operations are pending, so that a slow system gets no long backlog. */
+/** A person waits while so many of their operations are pending, so that a slow system gets no long backlog. */
 const MAX_PENDING = 8
 /** After so many operations another person takes over, since a user's daily limit is soon reached. */
 const OPERATIONS_PER_USER = 40
@@ -117,7 +117,7 @@ export function startClients(options: {
     }
   }
 
-  /** Submits one operation and waits for it beside what the person does next. Some submissions are wrong or repeated. */
+  /** Submits one operation, and waits for it while the person goes on. Some submissions are wrong or repeated. */
   async function order(person: Person, name: string): Promise<void> {
     const submission = { key: `${isCalm ? 'calm' : 'order'}-${name}`, ...anyOperation() }
     if (random.chance(0.05)) await submit(person, { key: `wrong-${name}`, type: 'convert', input: wrongInput() })

@@ -8,7 +8,7 @@ import type { Random } from './random.ts'
 import type { Safeguard } from './safeguards.ts'
 
 const REMEMBERED = 200
-/** How late something happens that a safeguard, which is taken out, would have made happen first. */
+/** Without its safeguard, a step that should be done first is done so much later. */
 const LATE_MS = 400
 
 /** What each service publishes on an operation's way. */
@@ -20,7 +20,7 @@ const published: Readonly<Record<ServiceName, string | undefined>> = {
 
 /**
  * Wraps the broker of a service. It does what the port allows: duplicates, redeliveries, another order between keys. It
- * kills the process between two steps. `without` a safeguard, it breaks that promise of the service.
+ * kills the process between two steps. Where a safeguard is taken out, it breaks the promise that the safeguard keeps.
  */
 export function makeFaulty(
   broker: Broker,
@@ -53,7 +53,7 @@ export function makeFaulty(
     if (messages.some(({ topic }) => topic === topics.deadLetters)) dieAt('before-dead-letter')
     const sent = without === 'idempotency' ? messages.map(withOwnId) : messages
     if (without === 'outbox' && service === 'gateway') {
-      // As without an outbox: it says that the broker holds messages that are not sent yet.
+      // As if there were no outbox: it answers that the broker holds messages that are not sent yet.
       doLater(() => broker.publish(sent), 'after-publish')
       return sent.map(({ topic }) => ({ topic, partition: 0, offset: 0 }))
     }
@@ -87,7 +87,7 @@ export function makeFaulty(
 
   function dieAt(point: Point): void {
     if (trouble.killAt !== point) return
-    // Killed by another process, this one goes on for a moment with what it does.
+    // When another process kills it, this one goes on with its work for a moment.
     if (point === 'handling') Bun.spawn(['kill', '-9', String(process.pid)], { stdio: ['ignore', 'ignore', 'ignore'] })
     else process.kill(process.pid, 'SIGKILL')
   }
@@ -124,7 +124,7 @@ export function makeFaulty(
   }
 }
 
-/** Its value is damaged when it is read first, as by bad memory, and whole when it is read again. */
+/** The message with a value that is damaged when it is first read, as by bad memory, and whole afterwards. */
 function misread(message: Delivered): Delivered {
   const damaged = Buffer.from(JSON.stringify({ ...dataOf(message), input: { amount: 'damaged' } }))
   let reads = 0
@@ -159,7 +159,7 @@ function withOperation<Message extends Outgoing | Delivered>(message: Message, o
   return { ...message, value: Buffer.from(JSON.stringify({ ...dataOf(message), operation })) }
 }
 
-/** Puts back the id that clients know, in the place of one that `look` made. */
+/** Replaces an id that `look` made by the one that clients know. */
 function withOwnId(message: Outgoing): Outgoing {
   const { operation } = dataOf(message)
   if (typeof operation !== 'string' || !operation.includes('~')) return message

@@ -53,7 +53,7 @@ export interface Armed {
 
 export interface Fleet {
   members(service?: ServiceName): readonly Member[]
-  member(target: Target): Member
+  member(service: ServiceName, index?: number): Member
   /** Adds a process of the service, without starting it. */
   add(service: ServiceName): Promise<Member>
   readonly ownEnds: readonly OwnEnd[]
@@ -100,7 +100,7 @@ export async function createFleet(options: {
   for (const service of serviceNames) for (let made = 0; made < REPLICAS; made++) await add(service)
   return {
     members: (service) => members.filter((member) => !service || member.service === service),
-    member({ service, index }) {
+    member(service, index = 0) {
       const found = members.find((member) => member.service === service && member.index === index)
       if (!found) throw new Error(`There is no ${service} ${index}.`)
       return found
@@ -128,7 +128,7 @@ function createMember(options: {
   const program = [join(import.meta.dir, 'service.child.ts'), service]
   let wanted = false
   let running: Spawned | undefined
-  /** Processes that the run ends, or has armed: what is armed may kill itself just before it is disarmed. */
+  /** Processes that the run ended or armed. An armed one may kill itself just before it is disarmed. */
   const asked = new WeakMap<Bun.Subprocess, 'ended' | 'armed'>()
   let maxRssBytes = 0
   const sampling = setInterval(() => {

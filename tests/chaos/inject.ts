@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Victims } from './faults.ts'
 import type { Plan } from './plan.ts'
 
-/** By kind: how often a fault was injected, and how often it did not come about. */
+/** By kind: how often a fault was injected, and how often it could not be. */
 export type Injected = Map<string, { injected: number; missed: number }>
 
 /** Injects what the plan says, lane by lane. Resolves when the last fault is over. */

@@ -10,7 +10,7 @@ import type { Snapshot } from './snapshot.ts'
 export interface Operator {
   /** Redrives most of the dead letters of misread requests, each several times, by every monitor. */
   redrive(): Promise<void>
-  /** Redrives again the dead letters of these operations, which failed because a deleted topic took a message with it. */
+  /** Redrives the dead letters of these operations again: a message of the first redrive was lost with its topic. */
   redriveAgain(operations: ReadonlySet<string>): Promise<void>
   /** What processor and monitor show once monitor has caught up, with the timelines of some of the operations. */
   look(operations: readonly string[]): Promise<Snapshot['shown']>
@@ -32,7 +32,7 @@ export async function createOperator(dataDir: string, fleet: Fleet, random: Rand
     fleet.members(service).flatMap(({ url, extra }) => (extra ? [] : [url]))
   let token = ''
 
-  /** The body of an answer with a status below 400. Undefined where none comes in so many tries, or a refusal. */
+  /** Resolves to the body of an answer below 400; to undefined after a refusal or so many tries without an answer. */
   async function ask(method: 'GET' | 'POST', url: string, tries: number): Promise<unknown> {
     for (let attempt = 0; attempt < tries; attempt++) {
       const answer = await tryCall(method, url, { token, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) })
@@ -78,7 +78,7 @@ export async function createOperator(dataDir: string, fleet: Fleet, random: Rand
     await Promise.all(asked)
   }
 
-  /** What each monitor says of the chains, once no more events come in. */
+  /** Resolves to what each monitor says of the chains, once no more events come in. */
   async function audits(): Promise<Snapshot['shown']['audits']> {
     const audits = new Map<string, v.InferOutput<typeof Audit>>()
     const untilMs = Date.now() + CATCH_UP_WITHIN_MS
@@ -105,13 +105,13 @@ export async function createOperator(dataDir: string, fleet: Fleet, random: Rand
       await redriveAll((await listLetters('redriven')).filter(({ operation = '' }) => operations.has(operation)))
     },
     async look(operations) {
-      const { url: processorUrl } = fleet.member({ service: 'processor', index: 0 })
+      const { url: processorUrl } = fleet.member('processor')
       const results = new Map(
         (await list(Result, `${processorUrl}/results?limit=100`, 30)).map((each) => [each.id, each]),
       )
       const monitors = await audits()
       const timelines = new Map<string, string[]>()
-      const { url: monitorUrl } = fleet.member({ service: 'monitor', index: 0 })
+      const { url: monitorUrl } = fleet.member('monitor')
       for (const id of operations.filter((_, index) => index % Math.ceil(operations.length / TIMELINES) === 0)) {
         const timeline = v.safeParse(Timeline, await ask('GET', `${monitorUrl}/operations/${id}/timeline`, 30))
         timelines.set(id, timeline.success ? timeline.output.items.map(({ type }) => type) : [])

@@ -1,8 +1,8 @@
 import * as v from 'valibot'
 
 /**
- * Where a process kills itself. `before-publish`: what is to be sent is stored, and has not been sent. `after-publish`: the
- * broker holds it, and the process has not noted that. `handling`: while a batch is handled. `before-offset`: the batch is
+ * Where a process kills itself. `before-publish`: messages are stored and not sent yet. `after-publish`: the broker
+ * holds them, and the process has not noted that. `handling`: a batch is being handled. `before-offset`: the batch is
  * done, and the group's offset has not moved. `before-dead-letter`: a message is about to be dead-lettered.
  */
 export type Point = 'before-publish' | 'after-publish' | 'handling' | 'before-offset' | 'before-dead-letter'

@@ -5,7 +5,7 @@ import type { Message, Snapshot } from './snapshot.ts'
 
 export type PartsKind = Snapshot['parts']
 
-/** The connections that lead through a proxy: from whom to whom. */
+/** The connections that lead through a proxy, each from a service to what it calls. */
 export const links = [
   'gateway-broker',
   'processor-broker',
@@ -19,7 +19,7 @@ export type Link = (typeof links)[number]
 
 export type LinkFault = 'latency' | 'resets' | 'half-open' | 'partition'
 
-/** The broker and the stores of a run, and what can be done to them. The promise of a fault resolves when it is over. */
+/** The broker and the stores of a run, and the faults that can be done to them. A fault resolves when it is over. */
 export interface ChaosParts {
   readonly storeUrls: Readonly<Record<'processor' | 'monitor', string>>
   environmentOf(service: ServiceName): Environment
@@ -33,7 +33,7 @@ export interface ChaosParts {
   recreateTopic(topic: Topic): Promise<void>
   /** When that happened. */
   readonly recreated: Snapshot['recreated']
-  /** With which another program reaches the broker, past every proxy. */
+  /** The environment with which another program reaches the broker, without a proxy. */
   readonly foreign: Environment
   /** Reads every message of every topic, and those of topics that were deleted. */
   readTopics(): Promise<readonly Message[]>

@@ -18,8 +18,8 @@ export interface Plan {
 }
 
 /**
- * All that a run will do, which follows from its seed alone. Each lane goes round and round: every kind of fault once in
- * each round, in random order. `only`: no other kinds than these.
+ * All that a run will do, which follows from its seed alone. Each lane goes round and round, with every kind of fault
+ * once in each round, in random order. `only`: no other kinds than these.
  */
 export function createPlan(options: {
   parts: PartsKind
@@ -33,7 +33,7 @@ export function createPlan(options: {
   for (const [lane, makers] of Object.entries(faultLanes(parts, lengthMs, random.fork('faults')))) {
     const laneRandom = random.fork(lane)
     const kinds = Object.entries<() => Fault>(makers).filter(([kind]) => !only || only.some((each) => each === kind))
-    // Everything depends on parts and connections: they get some time between two faults, or nothing would get done.
+    // Everything depends on parts and connections: without longer pauses between their faults nothing would get done.
     const longestPauseMs = lane === 'parts' || lane === 'connections' ? 4000 : 1500
     let atMs = laneRandom.integer(500, 1500)
     let round: typeof kinds = []

@@ -5,7 +5,7 @@ import { type Foreign, publishForeign } from '../testing/foreign-client.ts'
 import type { Random } from './random.ts'
 import type { Poison } from './snapshot.ts'
 
-/** Publishes on every topic a message that no service can read. Each must become one dead letter and hold up nothing. */
+/** Publishes on every topic a message that no service can read. It must become one dead letter and hold up nothing. */
 export async function publishPoison(foreign: Environment, known: Poison[], random: Random): Promise<void> {
   const marked = Object.values(topics).map((topic) => {
     const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
@@ -31,7 +31,7 @@ export async function publishPoison(foreign: Environment, known: Poison[], rando
   }
 }
 
-/** The headers of a message whose value would be another. */
+/** The headers of a good message, which do not fit the value. */
 function headersFor(topic: string): Header[] {
   const type = { [topics.requests]: 'posta.operation.requested', [topics.results]: 'posta.operation.succeeded' }[topic]
   return Object.entries({

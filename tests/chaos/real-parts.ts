@@ -23,10 +23,7 @@ export function missingForRealParts(): string[] {
   return [...new Set([...missingTools(), ...missingForToxiproxy()])]
 }
 
-/**
- * Kafka and a MongoDB-wire server for each store, as processes of their own, with a proxy in each connection to them and
- * to gateway.
- */
+/** Starts Kafka and a MongoDB-wire server for each store, with a proxy in each connection to them and to gateway. */
 export async function realParts(dataDir: string, gatewayUrl: string): Promise<ChaosParts> {
   await using starting = new AsyncDisposableStack()
   const keep = <Server extends { stop(): Promise<void> }>(server: Server): Server => {

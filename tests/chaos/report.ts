@@ -13,11 +13,11 @@ export function describeRun(plan: Plan, run: Run, violations: readonly Violation
   return [
     '',
     ...rows.map(
-      ([kind, { injected, missed }]) =>
-        `${kind.padEnd(width)}  ${injected}${missed > 0 ? `  (${missed} did not come about)` : ''}`,
+      ([kind, { injected, missed }]) => `${kind.padEnd(width)}  ${injected}${missed > 0 ? `  (${missed} missed)` : ''}`,
     ),
     '',
-    `${submissions} submissions, ${operations.length} operations, ${results.length} results, ${messages.length} messages, ${events.length} events, ${deadLetters.length} dead letters`,
+    `${submissions} submissions, ${operations.length} operations, ${results.length} results, ` +
+      `${messages.length} messages, ${events.length} events, ${deadLetters.length} dead letters`,
     `${ownEnds.length} processes ended by themselves${ends && `: ${ends}`}`,
     ...[...Map.groupBy(violations, ({ rule }) => rule)].map(
       ([rule, found]) =>

@@ -5,13 +5,13 @@ import { SETTLE_MS } from './check/outcomes.ts'
 import { startClients } from './clients.ts'
 import { embeddedParts } from './embedded-parts.ts'
 import { expectedRates } from './expected-rates.ts'
-import { sendAgain } from './faults.ts'
 import { createFleet, type OwnEnd } from './fleet.ts'
 import { openHistory, readHistory } from './history.ts'
 import { type Injected, injectAll } from './inject.ts'
 import { createOperator } from './operator.ts'
 import type { ChaosParts } from './parts.ts'
 import type { Plan } from './plan.ts'
+import { sendAgain } from './process-faults.ts'
 import { createRandom } from './random.ts'
 import { readEvents, readGateway, readResults } from './read-stores.ts'
 import { realParts } from './real-parts.ts'
@@ -20,12 +20,12 @@ import type { OperationRow, Poison, Snapshot } from './snapshot.ts'
 
 const LIMIT_USD = 300
 const PEOPLE = 8
-/** Between two submissions of one person, on average. FerretDB scans a whole collection at each query, so it gets more time. */
+/** Between two submissions of one person, on average. FerretDB scans a collection at each query: it gets more time. */
 const PAUSE_MS = { embedded: 300, real: 1000 }
 const CALM_MS = 4000
 /** Longer than the longest pause before a request is sent again. */
 const LATER_MS = 60 * 60 * 1000
-/** An operation that has been pending for so long without a fault is not simply on its way. */
+/** An operation that has been pending for so long without a fault has lost a message. */
 const OLD_MS = 10_000
 const SENT_AGAIN_WITHIN_MS = 120_000
 
@@ -69,7 +69,7 @@ export async function runPlan(
     }),
   })
   cleanups.defer(fleet.dispose)
-  const gatewayUrl = fleet.member({ service: 'gateway', index: 0 }).url
+  const gatewayUrl = fleet.member('gateway').url
   const parts: ChaosParts = plan.parts === 'real' ? await realParts(dataDir, gatewayUrl) : embeddedParts(dataDir)
   cleanups.defer(parts.dispose)
 
@@ -100,7 +100,7 @@ export async function runPlan(
   clients.calm()
   await Bun.sleep(CALM_MS)
   await clients.stop()
-  // A look at all operations takes its time: after this wait, one is enough.
+  // To look at all operations takes long. After this wait once is enough.
   await untilNothingIsPending(databasePath, 0, faultsEndedAtMs + settleMs)
   while ((await clients.lookAgain()) > 0 && Date.now() < faultsEndedAtMs + settleMs) await Bun.sleep(500)
   const shown = await operator.look(readGateway(databasePath).operations.map(({ id }) => id))
@@ -131,7 +131,7 @@ export async function runPlan(
   return { snapshot, injected, ownEnds: fleet.ownEnds }
 }
 
-/** Waits until nothing that is older than that is pending, or it is too late. */
+/** Resolves when no operation older than `olderMs` is pending, or at `untilMs`. */
 async function untilNothingIsPending(path: string, olderMs: number, untilMs: number): Promise<void> {
   const isPending = ({ status, createdAtMs }: OperationRow) =>
     status === 'pending' && createdAtMs <= Date.now() - olderMs

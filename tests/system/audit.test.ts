@@ -178,7 +178,7 @@ function describeAudit(makeParts: MakeParts, attackerOf: (parts: Parts) => Attac
       expect(whole).toMatchObject({ error: '', code: 0, out: expect.stringMatching(/\nEvery chain is whole\.\n$/) })
     }, 60_000)
 
-    test('an old copy of the whole store passes by itself, but not by a newer checkpoint, and gateway reports it', async () => {
+    test('an old copy of a store passes by itself, but not by a later checkpoint, and gateway reports it', async () => {
       await stop()
       const replay = await attacker.copy()
       await start()
@@ -203,7 +203,7 @@ function describeAudit(makeParts: MakeParts, attackerOf: (parts: Parts) => Attac
       await verified({ ok: true })
     }, 60_000)
 
-    test('chains whose end was deleted pass by themselves, but not by a checkpoint, and gateway reports it', async () => {
+    test('chains without their end pass by themselves, but not by a checkpoint, and gateway reports it', async () => {
       await makeEvents()
       const kept = await keepCheckpoint()
       await stop()

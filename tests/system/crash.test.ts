@@ -30,7 +30,7 @@ describeOnParts(describeLong, (makeParts, kind) => {
       } finally {
         const ends = await Promise.all(Object.values(services).map((service) => service.stop('SIGTERM')))
         await parts.dispose()
-        // Each drained and ended in order.
+        // Each drained.
         expect(ends).toEqual([0, 0, 0])
       }
     },
@@ -38,7 +38,7 @@ describeOnParts(describeLong, (makeParts, kind) => {
   )
 })
 
-/** Kills a service while operations are in flight, starts it again, and checks what became of the acknowledged ones. */
+/** Kills a service while operations are in flight, starts it again, and checks every acknowledged operation. */
 async function killWhileInFlight(
   victim: ServiceName,
   parts: Parts,

@@ -88,7 +88,7 @@ function describeDeadLetters(makeParts: MakeParts): void {
       expect(waited).toMatchObject({ status: 200, body: { id: anas[0]?.id, error: { code: 'dead-lettered' } } })
     }, 30_000)
 
-    test('a dry run changes nothing; a redrive by filter that two operators ask for has each effect once; every new stream shows it', async () => {
+    test('a dry run changes nothing; a redrive by two operators has each effect once, and new streams show it', async () => {
       const filter = { user: userOf(ana).id, topic: topics.requests }
       const before = await lettersOf(ana)
       expect(await many(0, 'redrive', { filter })).toMatchObject({
@@ -133,7 +133,7 @@ function describeDeadLetters(makeParts: MakeParts): void {
         expect(letter).toMatchObject({ status: 'redriven', redrive: { by: operatorId } })
     }, 90_000)
 
-    test('a discard is an event with who and why; the operation stays failed and can no longer be redriven', async () => {
+    test('a discard is an event with who and why; its operation stays failed and cannot be redriven', async () => {
       const [letter] = await lettersOf(bob)
       const filter = { operation: letter?.operation }
       expect(await many(1, 'discard', { filter, reason: 'Bob asked us to.', dryRun: false })).toMatchObject({
@@ -155,7 +155,7 @@ function describeDeadLetters(makeParts: MakeParts): void {
       await expectDeadLettered(bob, letter?.operation)
     }, 30_000)
 
-    test('monitor carries out a redrive that was recorded before a crash; another dead letter of an operation that succeeded changes nothing', async () => {
+    test('monitor carries out a redrive recorded before a crash; one after the success changes nothing', async () => {
       const { gatewayUrl, monitorUrl, environment } = urlsOf(0)
       const { id: user, token } = userOf(carl)
       const [letter] = await lettersOf(carl)

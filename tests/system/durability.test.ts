@@ -10,7 +10,7 @@ import { describeLong, embeddedParts } from '../testing/parts.ts'
 import { serviceProcesses } from '../testing/service-processes.ts'
 import { newUser } from '../testing/users.ts'
 
-// A killed process loses nothing that is in the kernel's page cache: only its system calls show what was synced, and when.
+// A killed process loses nothing that is in the kernel's page cache. Only its system calls show what was synced.
 const strace = Bun.which('strace')
 
 /** A system call of a service, at a time that can be compared over all of them. */

@@ -61,7 +61,7 @@ async function startWithApi() {
 }
 
 describeLong('a conversion', () => {
-  test.concurrent('uses the rate of the external API and, while that is down, the cached one, each with its date', async () => {
+  test.concurrent('uses the rate of the API or, while that is down, the cached one, each with its date', async () => {
     await using system = await startWithApi()
     expect(await system.convert('USD')).toEqual({ source: 'live', date: today, rate: `${fakeRates.ars}` })
     system.api.behave('down')
@@ -71,7 +71,7 @@ describeLong('a conversion', () => {
   }, 30_000)
 
   test.concurrent.each<Behaviour>(['slow', 'stalled', 'down', 'busy'])(
-    'succeeds in time with a rate of the snapshot while the external API is %s, and the next one does not wait for the API',
+    'succeeds in time with a rate of the snapshot while the API is %s, and the next one does not wait for the API',
     async (behaviour) => {
       await using system = await startWithApi()
       system.api.behave(behaviour)
@@ -118,7 +118,7 @@ describeLong('a conversion', () => {
     expect(await system.convert('NOK')).toMatchObject({ source: 'live', rate: `${fakeRates.ars}` })
   }, 30_000)
 
-  test('is 503 with Retry-After when neither the external API nor any fallback has a rate, and uses no key up', async () => {
+  test('is 503 with Retry-After when neither the API nor a fallback has a rate, and uses no key up', async () => {
     await using system = await startWithApi()
     system.api.behave('busy', 'ok')
     // The snapshot is a package's files. The one of gold cannot be read for now.

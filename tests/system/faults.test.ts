@@ -84,7 +84,7 @@ function describeFaults(makeParts: MakeParts): void {
       for (const url of [gatewayUrl, system.processorUrl, monitorUrl]) await untilFailing(url, [])
     }, 60_000)
 
-    test('a redrive turns an operation that failed by dead letter into a success, once, however often it is asked for', async () => {
+    test('an operation that failed by dead letter succeeds by redrive, once, however many are asked for', async () => {
       const { gatewayUrl, processorUrl, monitorUrl } = system
       const user = await newUser(gatewayUrl)
       const operatorId = expectBody(
@@ -253,7 +253,7 @@ describe('while another process keeps files locked for a second', () => {
     })
   }
 
-  test('those of processor and monitor: operations are accepted, stay pending, and all succeed afterwards', async () => {
+  test('those of processor and monitor: operations are accepted, stay pending, and succeed afterwards', async () => {
     const { token } = await newUser(system.gatewayUrl)
     const ids: string[] = []
     await whileLocked(['processor.db', 'monitor.db'], async () => {

@@ -264,7 +264,7 @@ function describeFlow(makeParts: MakeParts, replicas: number): void {
       ])
     }, 30_000)
 
-    test('an operator sees every user’s results and events, every chain is whole, and the stats count the operation', async () => {
+    test('an operator sees every user’s results and events, every chain is whole, and the stats count', async () => {
       const operator = await newOperator(parts.environment, urls.gatewayUrl)
       const stats = () => call('GET', `${urls.monitorUrl}/stats`, { token: operator })
       const countsOf = (answer: Answer) => expectBody(answer, 200, v.object({ types: Counts })).types

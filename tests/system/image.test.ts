@@ -44,7 +44,7 @@ beforeAll(() => {
   for (const workspace of workspaces) linkDependencies(join(workspace, 'node_modules'))
 })
 
-/** Instead of `bun install --production`: links to what is installed here, but to the image's own copy of a workspace. */
+/** Instead of an install: links to what is installed here, and for a workspace to its copy in the image. */
 function linkDependencies(folder: string): void {
   mkdirSync(join(image.path, folder), { recursive: true })
   for (const name of readdirSync(join(REPOSITORY_ROOT, folder))) {

@@ -12,8 +12,8 @@ import { openResults } from '../../processor/results/open.ts'
 import type { System } from '../../tools/in-process.ts'
 
 /**
- * Puts in place of the system's processor one whose `convert` always throws, and which hardly pauses between its attempts.
- * The function that it resolves to starts a working processor again.
+ * Replaces the system's processor by one whose `convert` always throws, and whose attempts follow each other quickly.
+ * Resolves to a function that starts a working processor again.
  */
 export async function breakConvert({ services, environment }: System): Promise<() => Promise<Service>> {
   await services.find(({ name }) => name === 'processor')?.close()

@@ -14,7 +14,7 @@ export const DeadLetter = v.object({
 })
 export type DeadLetter = v.InferOutput<typeof DeadLetter>
 
-/** What an operator sees of all dead letters, once there are at least so many. */
+/** Resolves to all dead letters as an operator sees them, once there are at least so many. */
 export async function deadLettersOf(monitorUrl: string, operator: string, atLeast: number): Promise<DeadLetter[]> {
   const itemsOf = (answer: Answer) => expectBody(answer, 200, v.object({ items: v.array(DeadLetter) })).items
   const answer = await askUntil(

@@ -7,7 +7,7 @@ import { type Topic, topicSettings } from '../../common/messages/topics.ts'
 import type { Environment } from '../../common/service/config.ts'
 import { within } from '../../common/service/deadline.ts'
 
-/** A message that no service of ours wrote. */
+/** A message of a program that is none of the services. */
 export interface Foreign {
   readonly topic: Topic
   readonly key: string | null
@@ -62,13 +62,13 @@ async function publishToFile(path: string, messages: readonly Foreign[]): Promis
 
 const READ_WITHIN_MS = 60_000
 
-/** Reads topics of a Kafka from their beginning to where they end now. Each topic's messages are in order of partition and offset. */
+/** Reads topics from their beginning to their present end. Messages are in the order of partition and offset. */
 export async function readTopics(
   client: Kafka,
   topics: readonly Topic[],
   groupId = `foreign-${Bun.randomUUIDv7()}`,
 ): Promise<Delivered[]> {
-  /** Where each partition ends that is not read to its end yet. */
+  /** The ends of the partitions that are not read to their end yet. */
   const ends = new Map<string, number>()
   const admin = client.admin()
   await admin.connect()

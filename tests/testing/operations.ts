@@ -13,7 +13,7 @@ export type Operation = v.InferOutput<typeof Operation>
 
 export const usdToArs = (amount: string) => ({ type: 'convert', input: { from: 'USD', to: 'ARS', amount } })
 
-/** Submits conversions one after the other, each of which must be accepted. Resolves to their ids, before any outcome. */
+/** Submits conversions one after the other, and expects that each is accepted. Resolves to their ids. */
 export async function submitConversions(gatewayUrl: string, token: string, count: number): Promise<string[]> {
   const ids: string[] = []
   for (let index = 0; index < count; index++) {
@@ -23,7 +23,7 @@ export async function submitConversions(gatewayUrl: string, token: string, count
   return ids
 }
 
-/** The operation once it is terminal. Until then every GET must find it. */
+/** Resolves to the operation once it is terminal. Expects that every GET until then finds it. */
 export async function outcomeOf(gatewayUrl: string, token: string, id: string, withinMs = 15_000): Promise<Operation> {
   const answer = await askUntil(
     () => call('GET', `${gatewayUrl}/operations/${id}`, { token }),
@@ -52,7 +52,7 @@ export async function expectAllSucceed(
 
 const Timeline = v.object({ items: v.array(v.object({ type: v.string() })) })
 
-/** The types of an operation's events, once monitor has at least so many of them. */
+/** Resolves to the types of an operation's events, once monitor has at least so many of them. */
 export async function timelineOf(
   monitorUrl: string,
   token: string,
@@ -74,7 +74,7 @@ const Readiness = v.object({
   parts: v.record(v.string(), v.object({ status: v.picklist(['ok', 'failing']) })),
 })
 
-/** Waits until exactly these components of a service are failing. Until then it must never answer 503. */
+/** Resolves when exactly these components of a service fail. Expects that the service never answers 503 until then. */
 export async function untilFailing(url: string, components: readonly string[], withinMs = 15_000): Promise<void> {
   const failing = (answer: Answer) => {
     const { status, parts } = expectBody(answer, 200, Readiness)

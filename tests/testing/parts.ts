@@ -84,7 +84,7 @@ export const describeLong = describe.skipIf(process.env.TEST_ALL !== '1')
 
 export type MakeParts = () => Promise<Parts>
 
-/** Defines the tests on embedded parts, by `describeLong` where that takes long, and on the real ones where there are some. */
+/** Defines tests on embedded parts, and on the real ones where there are some. */
 export function describeOnParts(
   describeEmbedded: (name: string, define: () => void) => void,
   define: (makeParts: MakeParts, kind: 'embedded' | 'real') => void,

@@ -31,7 +31,7 @@ export async function logIn(
   return expectBody(await call('POST', `${gatewayUrl}/auth/login`, { body: { email, password } }), 200, Tokens)
 }
 
-/** Adds an operator by the command, with the password on its standard input, as people do. Resolves to the email. */
+/** Adds an operator by the command, which reads the password from its standard input. Resolves to the email. */
 export async function addOperator(environment: Environment): Promise<string> {
   const email = `operator-${Bun.randomUUIDv7()}@example.com`
   const words = ['gateway/tools/users.ts', 'add', email, '--role', 'operator']

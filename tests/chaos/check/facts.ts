@@ -35,11 +35,11 @@ export interface Facts extends Snapshot {
   /** Whether a message of that time may have been deleted with its topic before everyone had read it. */
   mayBeDeleted(topic: string, atMs: number): boolean
   /**
-   * Whether a reader may have skipped the message: its topic was deleted after it, or was created again, and it now has an
-   * offset that the reader had passed on the old topic.
+   * Whether a reader may have skipped the message: its topic was deleted after it, or was created again, and it now has
+   * an offset that the reader had passed on the old topic.
    */
   mayBeSkipped(message: Message): boolean
-  /** Whether a topic was deleted while the operation was under way: then it is sent and performed after its turn. */
+  /** Whether a topic was deleted while the operation was under way, so that it may be performed after later ones. */
   isDelayed(id: string): boolean
 }
 
@@ -93,7 +93,7 @@ export function factsOf(snapshot: Snapshot): Facts {
   }
 }
 
-/** See `mayBeSkipped`. */
+/** Makes `mayBeSkipped`. */
 function skippable(messages: readonly Message[]): Facts['mayBeSkipped'] {
   const newest = new Map<string, number>()
   for (const { topic, generation } of messages) newest.set(topic, Math.max(generation, newest.get(topic) ?? 0))

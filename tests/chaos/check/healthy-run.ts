@@ -145,7 +145,7 @@ export function healthyRun(): Snapshot {
   }
 }
 
-/** The event as it follows another one, with the right hash. */
+/** The event with the number and the hash that follow from the event before it. */
 export function linkEvent(
   event: Pick<EventRow, 'id' | 'type' | 'operation' | 'chain' | 'text'>,
   before: Pick<EventRow, 'seq' | 'hash'> = { seq: 0, hash: '0'.repeat(64) },

@@ -13,7 +13,7 @@ export function* checkOrder(facts: Facts): Generator<Violation> {
       .flatMap(({ id }) => {
         const isFirst = ({ redrive }: Message) => redrive === undefined
         const request = facts.requests.get(id)?.find(isFirst)
-        // The reply to a misread request says when that was dead-lettered, not when the request was read.
+        // A misread request is answered when it is dead-lettered, out of the order of performing.
         const reply = facts.misread.includes(id) ? undefined : facts.replies.get(id)?.find(isFirst)
         return request && !facts.isDelayed(id) ? [{ id, request, reply }] : []
       })

@@ -91,7 +91,7 @@ function* checkReplies(
     const outcome = outcomeOfReply(reply)
     if (!isSame(outcome, final) && !(redrive && isDeadLetter(outcome)))
       yield violation('outcomes differ', id, `a reply says ${show(outcome)}, processor ${show(final)}`)
-    // Replies come from the stored result, so two replies to the same request are the same to the letter, times too.
+    // Replies come from the stored result, so two replies to the same request are equal to the letter.
     const name = `${reply.redrive} ${outcome.status}`
     const before = earlier.get(name)
     if (before && before.value !== reply.value)
@@ -114,7 +114,7 @@ function* checkSeen(facts: Facts, id: string, final: Outcome): Generator<Violati
   let firstTerminalMs: number | undefined
   let wasFinal = false
   for (const { atMs, operation } of shown) {
-    // An answer that is older than that may still have been under way.
+    // Within GET_MS an older answer may still have been under way.
     const isLater = firstTerminalMs !== undefined && atMs > firstTerminalMs + GET_MS
     if (operation.status === 'pending') {
       if (!isLater) continue

@@ -1,4 +1,4 @@
-/** What the checker can find, and what it says of the operation, event, user, process or file. */
+/** What the checker can find: each says what is wrong with the operation, event, user, process or file. */
 export const rules = {
   lost: 'was acknowledged and is not in gateway’s database',
   'two operations': 'is one idempotency key for two operations',
