@@ -1,19 +1,24 @@
 import * as v from 'valibot'
 
-/** What a service answered, with its JSON, if any. */
 export interface Answer {
   readonly status: number
   readonly headers: Headers
+  /** The value of a JSON answer; the text of any other. */
   readonly body: unknown
 }
 
-/** Sends a request as a client would: JSON in, JSON out. */
+/** Sends a request as a client does: JSON in, JSON out. */
 export async function call(
   method: 'GET' | 'POST',
   url: string,
-  options: { token?: string; body?: unknown; headers?: Record<string, string>; signal?: AbortSignal } = {},
+  options: {
+    token?: string | undefined
+    body?: unknown
+    headers?: Record<string, string>
+    signal?: AbortSignal | undefined
+  } = {},
 ): Promise<Answer> {
-  const { token, body, headers, signal } = options
+  const { token, body, headers, signal = null } = options
   const response = await fetch(url, {
     method,
     headers: {
@@ -21,24 +26,20 @@ export async function call(
       ...(body !== undefined && { 'content-type': 'application/json' }),
       ...headers,
     },
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-    ...(signal && { signal }),
+    body: body === undefined ? null : JSON.stringify(body),
+    signal,
   })
   const text = await response.text()
   const isJson = /\bjson\b/.test(response.headers.get('content-type') ?? '')
   return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
 }
 
-/** A GraphQL request; its `data` and `errors`. */
-export async function graphql(
-  gatewayUrl: string,
-  query: string,
-  variables: Record<string, unknown> = {},
-  token?: string,
-): Promise<Answer> {
-  return call('POST', `${gatewayUrl}/graphql`, { body: { query, variables }, ...(token !== undefined && { token }) })
+/** Sends a GraphQL request. The body of the answer has its `data` and `errors`. */
+export function graphql(gatewayUrl: string, query: string, variables: object = {}, token?: string): Promise<Answer> {
+  return call('POST', `${gatewayUrl}/graphql`, { body: { query, variables }, token })
 }
 
+/** What a login answers. */
 export const Tokens = v.object({
   accessToken: v.string(),
   tokenType: v.literal('Bearer'),
@@ -46,20 +47,24 @@ export const Tokens = v.object({
   refreshToken: v.string(),
 })
 
-/** The body of an answer that must have this status. @throws Error that says what came instead. */
+/** The body of an answer. @throws Error that shows the answer, where its status or body is not as expected. */
 export function expectBody<Schema extends v.GenericSchema>(
   answer: Answer,
   status: number,
   schema: Schema,
 ): v.InferOutput<Schema> {
   const checked = v.safeParse(schema, answer.body)
-  if (answer.status !== status || !checked.success)
-    throw new Error(`Expected ${status} and another body, but got ${answer.status} ${JSON.stringify(answer.body)}`)
-  return checked.output
+  if (answer.status === status && checked.success) return checked.output
+  throw new Error(`Expected ${status} and another body, but got ${answer.status} ${JSON.stringify(answer.body)}`)
 }
 
-/** Asks again until `done` accepts the answer. @throws Error with the last answer after `withinMs`. */
-export async function eventually(
+/**
+ * Asks every 20 ms until `done` accepts the answer. Resolves to that answer.
+ * @throws Error that shows the last answer, after `withinMs`
+ * @example
+ * await askUntil(() => call('GET', `${url}/health/ready`), ({ status }) => status === 200)
+ */
+export async function askUntil(
   ask: () => Promise<Answer>,
   done: (answer: Answer) => boolean,
   withinMs = 15_000,

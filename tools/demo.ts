@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
-import { call, eventually, expectBody, graphql, Tokens } from './client.ts'
+import { askUntil, call, expectBody, graphql, Tokens } from './client.ts'
 import { type System, startInProcess } from './in-process.ts'
 
 const User = v.object({ id: v.string(), email: v.string() })
@@ -81,7 +81,7 @@ async function demonstrate({ gatewayUrl, monitorUrl }: System): Promise<void> {
   const store = 'mutation { storeRates(input: { base: "USD" }) { id status } }'
   const { id } = expectBody(await graphql(gatewayUrl, store, {}, graphqlToken), 200, Stored).data.storeRates
   const query = 'query ($id: ID!) { operation(id: $id) { status storeRates { base date currencies source } } }'
-  const answered = await eventually(
+  const answered = await askUntil(
     () => graphql(gatewayUrl, query, { id }, graphqlToken),
     ({ body }) => v.is(Answered, body),
   )
@@ -90,7 +90,7 @@ async function demonstrate({ gatewayUrl, monitorUrl }: System): Promise<void> {
   const refused = await call('POST', `${gatewayUrl}/operations`, { token, body: convert('9999.99'), headers: wait })
   say('Beyond the daily limit the answer is a refusal', expectBody(refused, 200, Refused).error)
 
-  const timeline = await eventually(
+  const timeline = await askUntil(
     () => call('GET', `${monitorUrl}/operations/${operation.id}/timeline`, { token }),
     ({ body }) => v.is(v.object({ ...Timeline.entries, items: v.pipe(Timeline.entries.items, v.length(2)) }), body),
   )

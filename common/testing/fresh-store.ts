@@ -1,15 +1,12 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MongoClient } from 'mongodb'
+import { temporaryFolder } from './temporary-folder.ts'
 
-// For the suites of stores.
-
-/** A store with nothing in it yet. */
+/** For the suites of stores: a store with nothing in it yet. */
 export interface Fresh<Store> {
-  /** As each process opens it that shares it. */
+  /** Opens it once more, as each process does that shares it. */
   open(): Store
-  /** Closes every opening, and removes it. */
+  /** Closes every opening and removes the store. */
   dispose(): Promise<void>
 }
 
@@ -17,16 +14,13 @@ interface Closable {
   close(): Promise<void>
 }
 
-/** In a file of a folder of its own. */
+/** A store in a file of its own folder. */
 export function freshFile<Store extends Closable>(open: (path: string) => Store): Fresh<Store> {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-store-'))
-  return fresh(
-    () => open(join(folder, 'store.db')),
-    async () => rmSync(folder, { recursive: true, force: true }),
-  )
+  const folder = temporaryFolder()
+  return fresh(() => open(join(folder.path, 'store.db')), folder.remove)
 }
 
-/** A database of its own on the server. */
+/** A store in a new database on the server. */
 export function freshDatabase<Store extends Closable>(serverUrl: string, open: (url: string) => Store): Fresh<Store> {
   const url = databaseUrl(serverUrl)
   return fresh(
@@ -35,7 +29,7 @@ export function freshDatabase<Store extends Closable>(serverUrl: string, open: (
   )
 }
 
-function fresh<Store extends Closable>(open: () => Store, remove: () => Promise<void>): Fresh<Store> {
+function fresh<Store extends Closable>(open: () => Store, remove: () => Promise<void> | void): Fresh<Store> {
   const opened: Store[] = []
   return {
     open() {
@@ -50,6 +44,7 @@ function fresh<Store extends Closable>(open: () => Store, remove: () => Promise<
   }
 }
 
+/** The URL of a database that no other test uses. */
 export function databaseUrl(serverUrl: string): string {
   const url = new URL(serverUrl)
   url.pathname = `/posta-test-${Bun.randomUUIDv7()}`

@@ -2,20 +2,20 @@ import { Database } from 'bun:sqlite'
 import { join } from 'node:path'
 import type { Broker } from '../../common/broker/broker.ts'
 import { openEmbedded } from '../../common/broker/embedded/embedded.ts'
-import { encode } from '../../common/messages/envelope.ts'
 import type { Outgoing } from '../../common/messages/message.ts'
-import type { RateTable } from '../../common/operations/rates.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
+import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { type Append, createAppend } from '../../monitor/events/append.ts'
 import { receiveEvents } from '../../monitor/events/receive.ts'
 import { openStore } from '../../monitor/store/store.ts'
-import { type Figure, inTurn, temporaryFolder, timeMs } from './measure.ts'
+import { loggedIn, NOON_MS, requested, succeeded } from '../../monitor/testing/messages.ts'
+import { compare, type Figure, perSecond, timeMs } from './measure.ts'
 
 const EVENTS = 100_000
 const ROUNDS = 9
-/** One round more, since the first does not count. */
+/** There is one more round, which does not count. */
 const EVENTS_PER_ROUND = EVENTS / (ROUNDS + 1)
 const EVENTS_PER_TRANSACTION = 500
 
@@ -24,11 +24,11 @@ const EVENTS_PER_TRANSACTION = 500
  * rows alone into the same table with the same indexes. Both tables grow to 100,000 rows.
  */
 export async function measureIngest(): Promise<readonly Figure[]> {
-  const folder = temporaryFolder()
+  const folder = temporaryFolder().path
   const [ingestedPath, rawPath] = [join(folder, 'ingested.db'), join(folder, 'raw.db')]
   const broker = openEmbedded({ path: join(folder, 'broker.db') })
   const [store, sameTables] = [openStore(`file:${ingestedPath}`), openStore(`file:${rawPath}`)]
-  // A store makes its tables when it is first asked something.
+  // A store makes its tables at its first call.
   await Promise.all([store.ping(), sameTables.ping()])
   await sameTables.close()
   const ingested = new Database(ingestedPath, { readonly: true })
@@ -41,28 +41,24 @@ export async function measureIngest(): Promise<readonly Figure[]> {
   })
 
   try {
-    const { ratio, ours, theirs } = await inTurn(
-      ROUNDS,
-      async () => {
-        await publish(broker)
-        return (EVENTS_PER_ROUND / (await timeMs(() => ingest(broker, store)))) * 1000
-      },
-      async () => {
-        const given = rows.values(EVENTS_PER_ROUND).toReversed()
-        const elapsedMs = await timeMs(() => {
-          for (let start = 0; start < given.length; start += EVENTS_PER_TRANSACTION)
-            insertAll.immediate(given.slice(start, start + EVENTS_PER_TRANSACTION))
-        })
-        return (EVENTS_PER_ROUND / elapsedMs) * 1000
-      },
-    )
+    const ingestedPerS = async () => {
+      await publish(broker)
+      return perSecond(EVENTS_PER_ROUND, await timeMs(() => ingest(broker, store)))
+    }
+    const insertedPerS = async () => {
+      const given = rows.values(EVENTS_PER_ROUND).toReversed()
+      const elapsedMs = await timeMs(() => {
+        for (let start = 0; start < given.length; start += EVENTS_PER_TRANSACTION)
+          insertAll.immediate(given.slice(start, start + EVENTS_PER_TRANSACTION))
+      })
+      return perSecond(EVENTS_PER_ROUND, elapsedMs)
+    }
+    const figure = { name: "monitor's ingest / the same rows inserted alone", aim: { atLeast: 0.5 } }
     return [
-      {
-        name: "monitor's ingest / the same rows inserted alone",
-        ratio,
-        aim: { atLeast: 0.5 },
-        of: { ingestedPerS: ours, insertedPerS: theirs },
-      },
+      await compare(figure, ROUNDS, [
+        ['ingestedPerS', ingestedPerS],
+        ['insertedPerS', insertedPerS],
+      ]),
     ]
   } finally {
     await broker.close()
@@ -72,7 +68,7 @@ export async function measureIngest(): Promise<readonly Figure[]> {
   }
 }
 
-/** Takes in what the broker holds. */
+/** Resolves when monitor has stored every message of this round. */
 async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Promise<void> {
   const append = createAppend(store.events)
   const complete = Promise.withResolvers<void>()
@@ -96,55 +92,15 @@ async function ingest(broker: Broker, store: ReturnType<typeof openStore>): Prom
   await consumer.close()
 }
 
-/** What a system at work publishes: of each operation its request and its result, and now and then a login. */
+/** Publishes what a busy system does: logins, requests and results, one of each in turn. */
 async function publish(broker: Broker): Promise<void> {
   for (let published = 0; published < EVENTS_PER_ROUND; published += EVENTS_PER_TRANSACTION) {
     const messages: Outgoing[] = []
-    while (messages.length < EVENTS_PER_TRANSACTION) messages.push(...messagesOf(`user-${messages.length % 100}`))
+    while (messages.length < EVENTS_PER_TRANSACTION) {
+      const [id, user] = [systemDeps.newId(), `user-${messages.length % 100}`]
+      const ms = Date.now() - NOON_MS
+      messages.push(loggedIn(id, user, ms), requested(id, user, ms), succeeded(id, user, ms))
+    }
     await broker.publish(messages.slice(0, EVENTS_PER_TRANSACTION))
   }
-}
-
-function messagesOf(user: string): Outgoing[] {
-  const operation = systemDeps.newId()
-  const createdAt = new Date().toISOString()
-  const common = { time: createdAt, subject: operation, traceparent: TRACEPARENT }
-  const of = { user, operation, operationType: 'convert', createdAt } as const
-  const { date, source } = RATES
-  return [
-    encode({
-      id: systemDeps.newId(),
-      type: 'posta.user.logged-in',
-      time: createdAt,
-      traceparent: TRACEPARENT,
-      data: { user, session: systemDeps.newId() },
-    }),
-    encode({
-      ...common,
-      id: operation,
-      type: 'posta.operation.requested',
-      data: { ...of, input: { from: 'USD', to: 'ARS', amount: '100.50' }, facts: RATES },
-    }),
-    encode({
-      ...common,
-      id: `${operation}.result`,
-      type: 'posta.operation.succeeded',
-      data: {
-        ...of,
-        output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date, source },
-        completedAt: createdAt,
-      },
-    }),
-  ]
-}
-
-const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
-const RATES: RateTable = {
-  base: 'USD',
-  date: '2026-11-23',
-  source: 'live',
-  rates: [
-    { code: 'ARS', rate: '1472.5' },
-    { code: 'USD', rate: '1' },
-  ],
 }

@@ -1,10 +1,11 @@
-import { Kafka, logLevel, type Producer } from 'kafkajs'
+import type { Kafka, Producer } from 'kafkajs'
 import { MongoClient } from 'mongodb'
-import { answering } from '../../tools/infra/server.ts'
-import type { Parts } from '../system/system.ts'
+import { eventually } from '../../common/testing/eventually.ts'
+import { kafkaClient } from '../testing/foreign-client.ts'
+import type { Parts } from '../testing/parts.ts'
 
 export interface Echo {
-  /** Resolves when a message has gone over one topic, and one like it over another back, and a document is inserted. */
+  /** Resolves when a message went over one topic, another one came back over a second, and a document is inserted. */
   thereAndBack(): Promise<void>
   close(): Promise<void>
 }
@@ -12,10 +13,9 @@ export interface Echo {
 /** About as large as a request. */
 const PAYLOAD = 'x'.repeat(600)
 
-/** The least that a reply over Kafka with a stored result can be: kafkajs, the mongodb driver, and nothing between. */
+/** The least that a reply over Kafka with a stored result needs: kafkajs and the mongodb driver, no more. */
 export async function openEcho({ environment }: Pick<Parts, 'environment'>): Promise<Echo> {
-  const brokers = (environment.BROKER_URL ?? '').replace(/^kafka:\/\/|\?.*/g, '').split(',')
-  const kafka = new Kafka({ clientId: 'bench', brokers, logLevel: logLevel.NOTHING })
+  const kafka = kafkaClient(environment.BROKER_URL ?? '')
   const name = `bench-${Bun.randomUUIDv7()}`
   const [there, back] = [`${name}-there`, `${name}-back`]
   const mongo = await new MongoClient(environment.PROCESSOR_STORE_URL ?? '').connect()
@@ -24,8 +24,13 @@ export async function openEcho({ environment }: Pick<Parts, 'environment'>): Pro
   const admin = kafka.admin()
   await admin.connect()
   await admin.createTopics({ topics: [{ topic: there }, { topic: back }], waitForLeaders: false })
-  // A topic that is new is not known at once, and whoever asks too early is refused.
-  await answering('Kafka', brokers.join(), async () => void (await admin.fetchTopicMetadata({ topics: [there, back] })))
+  // Kafka refuses to tell of a topic for a moment after it is created.
+  await eventually(() =>
+    admin.fetchTopicMetadata({ topics: [there, back] }).then(
+      () => true,
+      () => false,
+    ),
+  )
   const producer = kafka.producer({ allowAutoTopicCreation: false })
   await producer.connect()
   let arrived: (() => void) | undefined
@@ -36,11 +41,10 @@ export async function openEcho({ environment }: Pick<Parts, 'environment'>): Pro
 
   return {
     async thereAndBack() {
-      const came = new Promise<void>((resolve) => {
-        arrived = resolve
-      })
+      const came = Promise.withResolvers<void>()
+      arrived = came.resolve
       await send(producer, there)
-      await came
+      await came.promise
       await documents.insertOne({ payload: PAYLOAD })
     },
     async close() {
@@ -57,7 +61,7 @@ async function send(producer: Producer, topic: string): Promise<void> {
   await producer.send({ topic, acks: -1, messages: [{ value: PAYLOAD }] })
 }
 
-/** A consumer of the topic, in a group of the same name. Resolves when it has its partitions. */
+/** A consumer of the topic, in a group of the same name. Resolves when it has joined. */
 async function consume(kafka: Kafka, topic: string, onMessage: () => Promise<void>) {
   const consumer = kafka.consumer({ groupId: topic })
   const joined = new Promise((resolve) => consumer.on('consumer.group_join', resolve))

@@ -1,18 +1,18 @@
 import { availableParallelism } from 'node:os'
 import { createClient } from '@libsql/client'
 import * as v from 'valibot'
-import { startGateway } from './gateway.ts'
-import { startLoadGenerator } from './load.ts'
-import { type Figure, inTurn, timeMs } from './measure.ts'
+import { PASSWORD } from '../testing/users.ts'
+import { startLoadGenerator } from './load-generator.ts'
+import { compare, type Figure, perSecond, timeMs } from './measure.ts'
+import { startGateway } from './start-gateway.ts'
 
 /** Enough that a hash always waits for a core, and few enough that none is refused. */
 const USERS = 16
 const LOGINS_PER_USER = 6
 const LOGINS = USERS * LOGINS_PER_USER
 const ROUNDS = 4
-const PASSWORD = 'a long sentence that only I know'
 
-/** Logins over HTTP, each with its right password, over verifications of the same hash and nothing else. */
+/** Logins over HTTP, each with the right password, over verifications of the same hash alone. */
 export async function measureLogins(): Promise<readonly Figure[]> {
   const gateway = await startGateway()
   const load = startLoadGenerator()
@@ -20,29 +20,17 @@ export async function measureLogins(): Promise<readonly Figure[]> {
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ email: `user-${index}@example.com`, password: PASSWORD }),
   }))
+  const send = (path: string, expectedStatus: number, requestsPerConnection: number) =>
+    load.send({ url: `${gateway.url}/auth/${path}`, expectedStatus, requestsPerConnection, connections })
   try {
-    await load.send({ url: `${gateway.url}/auth/register`, expectedStatus: 201, requestsPerConnection: 1, connections })
+    await send('register', 201, 1)
     const hash = await storedHash(gateway.databaseUrl)
-    const { ratio, ours, theirs } = await inTurn(
-      ROUNDS,
-      async () => {
-        const elapsedMs = await load.send({
-          url: `${gateway.url}/auth/login`,
-          expectedStatus: 200,
-          requestsPerConnection: LOGINS_PER_USER,
-          connections,
-        })
-        return (LOGINS / elapsedMs) * 1000
-      },
-      async () => (LOGINS / (await timeMs(() => verify(hash, LOGINS)))) * 1000,
-    )
+    const figure = { name: 'logins / argon2id verifications alone', aim: { atLeast: 0.9 } }
     return [
-      {
-        name: 'logins / argon2id verifications alone',
-        ratio,
-        aim: { atLeast: 0.9 },
-        of: { loginsPerS: ours, verificationsPerS: theirs },
-      },
+      await compare(figure, ROUNDS, [
+        ['loginsPerS', async () => perSecond(LOGINS, await send('login', 200, LOGINS_PER_USER))],
+        ['verificationsPerS', async () => perSecond(LOGINS, await timeMs(() => verify(hash, LOGINS)))],
+      ]),
     ]
   } finally {
     await load.stop()
@@ -50,7 +38,7 @@ export async function measureLogins(): Promise<readonly Figure[]> {
   }
 }
 
-/** Of gateway's own parameters. */
+/** A hash with gateway's own parameters. */
 async function storedHash(databaseUrl: string): Promise<string> {
   const client = createClient({ url: databaseUrl })
   const { rows } = await client.execute('SELECT password_hash FROM users LIMIT 1')
@@ -58,7 +46,7 @@ async function storedHash(databaseUrl: string): Promise<string> {
   return v.parse(v.string(), rows[0]?.password_hash)
 }
 
-/** As many at once as gateway has. */
+/** As many at once as gateway does. */
 async function verify(hash: string, count: number): Promise<void> {
   let left = count
   const worker = async () => {

@@ -1,9 +1,8 @@
-import { fdatasyncSync, mkdtempSync, openSync, writeSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
 
-/** What was measured over what it is compared with, both in the same run. */
+/** A ratio of two things that were measured in the same run. */
 export const Figure = v.object({
   name: v.string(),
   ratio: v.number(),
@@ -13,35 +12,35 @@ export const Figure = v.object({
 })
 export type Figure = v.InferOutput<typeof Figure>
 
-/** The ratio of two measurements, and the median of each. */
-export interface Compared {
-  readonly ratio: number
-  readonly ours: number
-  readonly theirs: number
-}
+export type Measure = () => number | Promise<number>
 
 /**
- * Measures in turn, after one turn that does not count, and compares each with its neighbour: what else the machine does
- * changes from second to second, and so meets both.
+ * Measures two things in turn, after one round that does not count. The ratio is the median of each round's ratio: what
+ * else the machine does changes from second to second, and so affects both alike.
+ * @param of the two measurements, first over second, by names that end in their unit
  */
-export async function inTurn(
+export async function compare(
+  figure: Pick<Figure, 'name' | 'aim'>,
   rounds: number,
-  ours: () => number | Promise<number>,
-  theirs: () => number | Promise<number>,
-): Promise<Compared> {
+  of: readonly [ours: readonly [string, Measure], theirs: readonly [string, Measure]],
+): Promise<Figure> {
+  const [[oursName, ours], [theirsName, theirs]] = of
   const pairs: { ours: number; theirs: number }[] = []
   for (let round = 0; round <= rounds; round++) {
     const pair = { ours: await ours(), theirs: await theirs() }
     if (round > 0) pairs.push(pair)
   }
   return {
+    ...figure,
     ratio: median(pairs.map((pair) => pair.ours / pair.theirs)),
-    ours: median(pairs.map((pair) => pair.ours)),
-    theirs: median(pairs.map((pair) => pair.theirs)),
+    of: {
+      [oursName]: median(pairs.map((pair) => pair.ours)),
+      [theirsName]: median(pairs.map((pair) => pair.theirs)),
+    },
   }
 }
 
-/** NaN of nothing. */
+/** NaN where there are no numbers. */
 export function median(numbers: readonly number[]): number {
   const sorted = numbers.toSorted((a, b) => a - b)
   const upper = sorted[sorted.length >> 1] ?? Number.NaN
@@ -56,14 +55,13 @@ export async function timeMs(work: () => unknown): Promise<number> {
   return performance.now() - startedMs
 }
 
-/** Within the folder that `bun run bench` removes. */
-export function temporaryFolder(): string {
-  return mkdtempSync(join(tmpdir(), 'measured-'))
+export function perSecond(count: number, elapsedMs: number): number {
+  return (count / elapsedMs) * 1000
 }
 
 const PAGE = Buffer.alloc(4096, 1)
 
-/** Makes the function that adds a page to a file in the folder and measures how long its fdatasync takes, in ms. */
+/** Returns a function that adds a page to a file in the folder and measures how long its fdatasync takes, in ms. */
 export function fdatasyncMeter(folder: string): () => number {
   const file = openSync(join(folder, 'synced'), 'w')
   return () => {

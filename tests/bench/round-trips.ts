@@ -1,34 +1,29 @@
 import * as v from 'valibot'
 import { call, expectBody } from '../../tools/client.ts'
 import { startInProcess } from '../../tools/in-process.ts'
-import { embeddedParts, newUser, type Parts, realParts } from '../system/system.ts'
+import { usdToArs } from '../testing/operations.ts'
+import { embeddedParts, type Parts, realParts } from '../testing/parts.ts'
+import { newUser } from '../testing/users.ts'
 import { openEcho } from './kafka-echo.ts'
-import { type Compared, type Figure, fdatasyncMeter, inTurn, median, timeMs } from './measure.ts'
+import { compare, type Figure, fdatasyncMeter, type Measure, median, timeMs } from './measure.ts'
 
 const ROUNDS = 15
 const TRIPS_PER_ROUND = 20
 
 /**
  * What must be on the disk, one after the other, before a client has the result: gateway's operation, the broker's
- * request, processor's result, the broker's reply, gateway's operation again. What is synced beside these (the outbox's
- * row that goes, offsets, monitor's events) nobody waits for.
+ * request, processor's result, the broker's reply, gateway's operation again. Nobody waits for the other syncs (the
+ * outbox, offsets, monitor's events).
  */
 const SYNCS_ON_THE_WAY = 5
 
 /** From submission to result for one client, over what the syncs on the way take alone. */
 export async function measureEmbeddedRoundTrips(): Promise<readonly Figure[]> {
   const parts = await embeddedParts()
+  const syncMs = fdatasyncMeter(parts.dataDir)
+  const figure = { name: `submit to result, embedded / ${SYNCS_ON_THE_WAY} fdatasync`, aim: { atMost: 3 } }
   try {
-    const syncMs = fdatasyncMeter(parts.dataDir)
-    const { ratio, ours, theirs } = await compareTrips(parts, () => SYNCS_ON_THE_WAY * syncMs())
-    return [
-      {
-        name: `submit to result, embedded / ${SYNCS_ON_THE_WAY} fdatasync`,
-        ratio,
-        aim: { atMost: 3 },
-        of: { submitToResultP50Ms: ours, syncsP50Ms: theirs },
-      },
-    ]
+    return [await compareTrips(parts, figure, ['syncsP50Ms', () => SYNCS_ON_THE_WAY * syncMs()])]
   } finally {
     await parts.dispose()
   }
@@ -36,21 +31,14 @@ export async function measureEmbeddedRoundTrips(): Promise<readonly Figure[]> {
 
 /**
  * The same on Kafka and a MongoDB-wire server, over a message there and back by kafkajs alone, and one insert. FerretDB
- * looks through all that is stored where MongoDB has an index: there the figure grows with each round.
+ * scans a collection where MongoDB has an index, so there the figure grows with each round.
  */
 export async function measureRealRoundTrips(): Promise<readonly Figure[]> {
   const parts = await realParts()
   const echo = await openEcho(parts)
+  const figure = { name: 'submit to result, real parts / Kafka echo + insert', aim: { atMost: 1.5 } }
   try {
-    const { ratio, ours, theirs } = await compareTrips(parts, () => timeMs(echo.thereAndBack))
-    return [
-      {
-        name: 'submit to result, real parts / Kafka echo + insert',
-        ratio,
-        aim: { atMost: 1.5 },
-        of: { submitToResultP50Ms: ours, echoAndInsertP50Ms: theirs },
-      },
-    ]
+    return [await compareTrips(parts, figure, ['echoAndInsertP50Ms', () => timeMs(echo.thereAndBack)])]
   } finally {
     await echo.close()
     await parts.dispose()
@@ -59,26 +47,28 @@ export async function measureRealRoundTrips(): Promise<readonly Figure[]> {
 
 const Succeeded = v.object({ status: v.literal('succeeded') })
 
-async function compareTrips(parts: Parts, theirs: () => number | Promise<number>): Promise<Compared> {
+async function compareTrips(
+  parts: Parts,
+  figure: Pick<Figure, 'name' | 'aim'>,
+  [name, theirs]: readonly [string, Measure],
+): Promise<Figure> {
   const system = await startInProcess(parts.environment)
   try {
     const { token } = await newUser(system.gatewayUrl)
-    const body = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }
     const trip = async () => {
-      const options = { token, body, headers: { Prefer: 'wait=10' } }
+      const options = { token, body: usdToArs('1'), headers: { Prefer: 'wait=10' } }
       expectBody(await call('POST', `${system.gatewayUrl}/operations`, options), 200, Succeeded)
     }
-    return await inTurn(
-      ROUNDS,
-      () => p50(() => timeMs(trip)),
-      () => p50(theirs),
-    )
+    return await compare(figure, ROUNDS, [
+      ['submitToResultP50Ms', () => p50(() => timeMs(trip))],
+      [name, () => p50(theirs)],
+    ])
   } finally {
     await system.close()
   }
 }
 
-async function p50(measure: () => number | Promise<number>): Promise<number> {
+async function p50(measure: Measure): Promise<number> {
   const times: number[] = []
   while (times.length < TRIPS_PER_ROUND) times.push(await measure())
   return median(times)

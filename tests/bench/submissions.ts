@@ -1,33 +1,35 @@
 import { join } from 'node:path'
 import { createClient, type InValue } from '@libsql/client'
+import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { openDatabase } from '../../gateway/database/open.ts'
 import { MAX_PENDING_PER_USER } from '../../gateway/operations/submit.ts'
-import { startGateway } from './gateway.ts'
-import { startLoadGenerator } from './load.ts'
-import { type Figure, inTurn, temporaryFolder, timeMs } from './measure.ts'
+import { usdToArs } from '../testing/operations.ts'
+import { startLoadGenerator } from './load-generator.ts'
+import { compare, type Figure, perSecond, timeMs } from './measure.ts'
+import { startGateway } from './start-gateway.ts'
 
 const CONNECTIONS = 64
 const ROUNDS = 7
-/** Each user submits as many as may be pending: nobody processes them. */
+/** Each user submits as many operations as may be pending, since no processor runs. */
 const SUBMISSIONS = CONNECTIONS * MAX_PENDING_PER_USER
 const SYNCED_ALONE = 2000
 
 /**
  * Gateway alone under 64 clients: submissions that it accepts (over HTTP, authenticated, checked, durable, and on their
- * way to the broker), over the same rows written in the plainest way, one synced transaction each, by the same client
- * library into the same kind of file.
+ * way to the broker), over the same rows written one synced transaction each, by the same client library into the same
+ * kind of file.
  */
 export async function measureSubmissions(): Promise<readonly Figure[]> {
   const gateway = await startGateway()
   const load = startLoadGenerator()
-  const url = `file:${join(temporaryFolder(), 'gateway.db')}`
+  const url = `file:${join(temporaryFolder().path, 'gateway.db')}`
   await (await openDatabase({ url })).close()
   const [stored, alone] = [createClient({ url: gateway.databaseUrl }), createClient({ url, concurrency: 1 })]
   let commits = 0
   let accepted = 0
 
   async function acceptedPerS(): Promise<number> {
-    const connections = await Promise.all(Array.from({ length: CONNECTIONS }, newUser))
+    const connections = await Promise.all(Array.from({ length: CONNECTIONS }, newConnection))
     const before = await gateway.commits()
     const elapsedMs = await load.send({
       url: `${gateway.url}/operations`,
@@ -37,15 +39,16 @@ export async function measureSubmissions(): Promise<readonly Figure[]> {
     })
     commits += (await gateway.commits()) - before
     accepted += SUBMISSIONS
-    return (SUBMISSIONS / elapsedMs) * 1000
+    return perSecond(SUBMISSIONS, elapsedMs)
   }
 
-  async function newUser() {
+  /** Each has a user of its own. */
+  async function newConnection() {
     const headers = { authorization: `Bearer ${await gateway.token()}`, 'content-type': 'application/json' }
-    return { headers, body: JSON.stringify({ type: 'convert', input: { from: 'USD', to: 'ARS', amount: '100.50' } }) }
+    return { headers, body: JSON.stringify(usdToArs('100.50')) }
   }
 
-  /** The rows that gateway stored last. */
+  /** Writes the rows that gateway stored last. */
   async function syncedAlonePerS(): Promise<number> {
     const { columns, rows } = await stored.execute(`SELECT * FROM operations ORDER BY id DESC LIMIT ${SYNCED_ALONE}`)
     const insert = `INSERT INTO operations VALUES (${columns.map(() => '?').join(', ')})`
@@ -59,18 +62,16 @@ export async function measureSubmissions(): Promise<readonly Figure[]> {
           'write',
         )
     })
-    return (rows.length / elapsedMs) * 1000
+    return perSecond(rows.length, elapsedMs)
   }
 
   try {
-    const { ratio, ours, theirs } = await inTurn(ROUNDS, acceptedPerS, syncedAlonePerS)
+    const figure = { name: 'submissions accepted / synced one by one', aim: { atLeast: 2 } }
     return [
-      {
-        name: 'submissions accepted / synced one by one',
-        ratio,
-        aim: { atLeast: 2 },
-        of: { acceptedPerS: ours, syncedAlonePerS: theirs },
-      },
+      await compare(figure, ROUNDS, [
+        ['acceptedPerS', acceptedPerS],
+        ['syncedAlonePerS', syncedAlonePerS],
+      ]),
       {
         name: 'commits / submission accepted',
         ratio: commits / accepted,

@@ -1,10 +1,12 @@
 import { expect, test } from 'bun:test'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
-import { describeLong } from '../system/system.ts'
+import { eventually } from '../../common/testing/eventually.ts'
+import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
+import { describeLong } from '../testing/parts.ts'
+import { runProgram } from '../testing/run-program.ts'
 import { missingForRealParts } from './real-parts.ts'
 import { missing, safeguards } from './safeguards.ts'
 
@@ -14,48 +16,46 @@ const Report = v.object({
   violations: v.array(v.object({ rule: v.string(), subject: v.string(), detail: v.string() })),
 })
 
-/** What `bun run chaos` found, as it says to programs. */
-async function chaos(...flags: readonly string[]): Promise<{ code: number; report: v.InferOutput<typeof Report> }> {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-test-'))
-  try {
-    const json = join(folder, 'report.json')
-    const child = Bun.spawn([process.execPath, 'tests/chaos/chaos.ts', ...flags, '--json', json], {
-      cwd: REPOSITORY_ROOT,
-      stdio: ['ignore', 'ignore', 'inherit'],
-    })
-    const code = await child.exited
-    return { code, report: v.parse(Report, await Bun.file(json).json()) }
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+/** Runs `bun run chaos`. Resolves to its exit code and what it reports. */
+async function chaos(...flags: readonly string[]) {
+  using folder = temporaryFolder()
+  const json = join(folder.path, 'report.json')
+  const { code, error } = await runProgram(['tests/chaos/chaos.ts', ...flags, '--json', json], {
+    environment: process.env,
+  })
+  if (!existsSync(json)) throw new Error(`The run gave no report: ${error}`)
+  const { injected, counts, violations } = v.parse(Report, await Bun.file(json).json())
+  return { code, counts, violations, kinds: Object.values(injected).filter((count) => count.injected > 0).length }
 }
 
 describeLong('a fault run', () => {
   test('on embedded parts breaks no promise', async () => {
-    const { code, report } = await chaos('--parts', 'embedded', '--minutes', '1', '--seed', '7')
-    expect(report.violations).toEqual([])
+    const { code, counts, violations, kinds } = await chaos('--parts', 'embedded', '--minutes', '1', '--seed', '7')
+    expect(violations).toEqual([])
     expect(code).toBe(0)
-    expect(report.counts.operations).toBeGreaterThan(50)
-    expect(kindsInjected(report)).toBeGreaterThan(18)
+    expect(counts.operations).toBeGreaterThan(50)
+    expect(kinds).toBeGreaterThan(18)
   }, 240_000)
 
-  test.skipIf(missingForRealParts().length > 0)(
-    'on Kafka and FerretDB, through broken connections, breaks no promise',
+  const lacking = missingForRealParts()
+  const skipped = lacking.length > 0 ? ` (skipped: it needs ${lacking.join(' and ')})` : ''
+  test.skipIf(skipped !== '')(
+    `on Kafka and FerretDB, through broken connections, breaks no promise${skipped}`,
     async () => {
-      const { code, report } = await chaos('--parts', 'real', '--minutes', '2', '--seed', '7')
-      expect(report.violations).toEqual([])
+      const { code, counts, violations, kinds } = await chaos('--parts', 'real', '--minutes', '2', '--seed', '7')
+      expect(violations).toEqual([])
       expect(code).toBe(0)
-      expect(report.counts.operations).toBeGreaterThan(50)
-      expect(kindsInjected(report)).toBeGreaterThan(22)
+      expect(counts.operations).toBeGreaterThan(50)
+      expect(kinds).toBeGreaterThan(22)
     },
     400_000,
   )
 
   test.each(safeguards.map((name) => ({ name, ...missing[name] })))(
-    'finds it where $what: without $name',
+    'without $name finds that $what',
     async ({ name, rule }) => {
-      const { code, report } = await chaos('--parts', 'embedded', '--minutes', '0.12', '--seed', '7', '--without', name)
-      expect(new Set(report.violations.map((violation) => violation.rule))).toContain(rule)
+      const { code, violations } = await chaos('--minutes', '0.12', '--seed', '7', '--without', name)
+      expect(violations.map((violation) => violation.rule)).toContain(rule)
       expect(code).toBe(1)
     },
     120_000,
@@ -68,46 +68,33 @@ describeLong('a fault run', () => {
         cwd: REPOSITORY_ROOT,
         stdio: ['ignore', 'ignore', 'inherit'],
       })
-      const services = () => descendantsOf(child.pid).filter((pid) => commandOf(pid).includes('chaos/service.ts'))
-      while (services().length < 6) await Bun.sleep(50)
+      const services = () => descendantsOf(child.pid).filter((pid) => read(pid, 'cmdline').includes('service.child.ts'))
+      await eventually(() => services().length === 6, 30_000)
       const left = descendantsOf(child.pid)
       const [service = 0] = services()
-      const folder = /DATA_DIR=([^\0]+)/.exec(readFileSync(`/proc/${service}/environ`, 'utf8'))?.[1] ?? ''
-      const database = join(folder, 'gateway.db')
-      while (!existsSync(database)) await Bun.sleep(50)
-      // One that is stopped must go, too.
+      const folder = /DATA_DIR=([^\0]+)/.exec(read(service, 'environ'))?.[1] ?? ''
+      await eventually(() => existsSync(join(folder, 'gateway.db')), 30_000)
+      // A stopped process must end, too.
       process.kill(service, 'SIGSTOP')
       child.kill('SIGKILL')
-      while (left.some((pid) => commandOf(pid) !== '')) await Bun.sleep(50)
-      while (existsSync(folder)) await Bun.sleep(50)
+      await eventually(() => left.every((pid) => read(pid, 'cmdline') === ''), 30_000)
+      await eventually(() => !existsSync(folder), 30_000)
     },
     60_000,
   )
 })
 
-function kindsInjected({ injected }: v.InferOutput<typeof Report>): number {
-  return Object.values(injected).filter((count) => count.injected > 0).length
-}
-
 function descendantsOf(pid: number): number[] {
-  const children = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && parentOf(Number(name)) === pid)
-  return children.flatMap((name) => [Number(name), ...descendantsOf(Number(name))])
+  const children = readdirSync('/proc')
+    .map(Number)
+    .filter((each) => read(each, 'status').includes(`\nPPid:\t${pid}\n`))
+  return children.flatMap((each) => [each, ...descendantsOf(each)])
 }
 
-function parentOf(pid: number): number | undefined {
-  const status = readOrNothing(`/proc/${pid}/status`)
-  const parent = /^PPid:\s+(\d+)$/m.exec(status)?.[1]
-  return parent === undefined ? undefined : Number(parent)
-}
-
-/** Empty where there is no such process any more. */
-function commandOf(pid: number): string {
-  return readOrNothing(`/proc/${pid}/cmdline`)
-}
-
-function readOrNothing(path: string): string {
+/** What the kernel says of a process; empty where the process has ended. */
+function read(pid: number, what: 'cmdline' | 'environ' | 'status'): string {
   try {
-    return readFileSync(path, 'utf8')
+    return readFileSync(`/proc/${pid}/${what}`, 'utf8')
   } catch {
     return ''
   }

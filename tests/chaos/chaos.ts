@@ -1,4 +1,4 @@
-// `bun run chaos`: hurts every process and connection while clients submit, and then looks whether a promise was broken.
+// `bun run chaos`: injects faults into every process and connection while clients submit, and checks every promise.
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,13 +8,13 @@ import { check } from './check/check.ts'
 import { createPlan, describePlan } from './plan.ts'
 import { missingForRealParts } from './real-parts.ts'
 import { describeRun, toJson } from './report.ts'
-import { runPlan } from './run.ts'
+import { runPlan } from './run-plan.ts'
 import { missing, safeguards } from './safeguards.ts'
 
 const usage = `bun run chaos [--minutes N] [--seed S] [--parts embedded|real] [--json FILE] [--keep] [--plan]
-  --without idempotency|offset-order|outbox|lease   take a safeguard out, to see that its absence is found
-  --plan   print what the seed gives, and do nothing
-  --keep   leave the run's folder: histories, logs, databases`
+  --without ${safeguards.join('|')}   takes a safeguard out, to see that the checker finds it
+  --plan   prints the faults that follow from the seed, and injects none
+  --keep   keeps the run's folder: histories, logs, databases`
 
 const { values } = parseArgs({
   options: {
@@ -40,7 +40,7 @@ console.log(describePlan(plan))
 if (values.plan) process.exit(0)
 const lacking = parts === 'real' ? missingForRealParts() : []
 if (lacking.length > 0) {
-  console.error(`To run on real parts, install ${lacking.join(' and ')}.`)
+  console.error(`The real parts need ${lacking.join(' and ')}: install that first.`)
   process.exit(1)
 }
 
@@ -51,10 +51,8 @@ const violations = check(run.snapshot)
 console.log(describeRun(plan, run, violations))
 if (values.json !== undefined) await Bun.write(values.json, toJson(plan, run, violations))
 if (values.keep) {
-  await Bun.write(
-    join(dir, 'snapshot.json'),
-    JSON.stringify(run.snapshot, (_, each) => (each instanceof Map ? [...each] : each)),
-  )
+  const text = JSON.stringify(run.snapshot, (_, each) => (each instanceof Map ? [...each] : each))
+  await Bun.write(join(dir, 'snapshot.json'), text)
   console.log(`Everything is in ${dir}.`)
 }
 process.exit(violations.length === 0 ? 0 : 1)

@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync } from 'node:fs'
 import * as v from 'valibot'
 
-/** An operation as gateway shows it. Read here anew, as everything is that the checker rests on. */
+/** An operation as gateway shows it. The checker relies on no schema of the services, so it is written here again. */
 export const SeenOperation = v.object({
   id: v.string(),
   type: v.string(),
@@ -18,17 +18,12 @@ const common = { atMs: v.number(), user: v.string() }
 const attempt = { ...common, key: v.string(), attempt: v.number() }
 
 /**
- * What a client did and what it was answered, in its own words. `atMs` is the wall clock of the client's process, which no
- * fault touches. `unknown`: the connection broke, or no answer came in time: the operation may exist or not.
+ * What a client did, or what it was answered. `atMs` is the wall clock of the clients' process, which no fault touches.
+ * `unknown`: the connection broke, or no answer came in time, so that the operation may exist or not.
  */
 export const Entry = v.variant('kind', [
   v.object({ kind: v.literal('user'), ...common }),
-  v.object({
-    kind: v.literal('submit'),
-    ...attempt,
-    type: v.string(),
-    input: v.record(v.string(), v.string()),
-  }),
+  v.object({ kind: v.literal('submit'), ...attempt, type: v.string(), input: v.record(v.string(), v.string()) }),
   v.object({
     kind: v.literal('answer'),
     ...attempt,
@@ -48,18 +43,17 @@ export const Entry = v.variant('kind', [
 ])
 export type Entry = v.InferOutput<typeof Entry>
 
-/** JSON lines in a file, one per entry, written as they happen. */
-export interface History {
-  add(entry: Entry): void
-}
+type WithoutTime<Each> = Each extends unknown ? Omit<Each, 'atMs'> : never
 
-export function openHistory(path: string): History {
-  return { add: (entry) => appendFileSync(path, `${JSON.stringify(entry)}\n`) }
+/** Notes an entry with the present time. */
+export type Note = (entry: WithoutTime<Entry>) => void
+
+/** Notes entries in a file of JSON lines, each as soon as it happens. */
+export function openHistory(path: string): Note {
+  return (entry) => appendFileSync(path, `${JSON.stringify({ ...entry, atMs: Date.now() })}\n`)
 }
 
 export function readHistory(path: string): Entry[] {
-  return readFileSync(path, 'utf8')
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => v.parse(Entry, JSON.parse(line)))
+  const lines = readFileSync(path, 'utf8').split('\n').filter(Boolean)
+  return lines.map((line) => v.parse(Entry, JSON.parse(line)))
 }

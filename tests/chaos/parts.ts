@@ -1,32 +1,41 @@
-import type { Outgoing } from '../../common/messages/message.ts'
 import type { Topic } from '../../common/messages/topics.ts'
 import type { ServiceName } from '../../common/name.ts'
 import type { Environment } from '../../common/service/config.ts'
-import type { Link, PartsKind } from './plan.ts'
 import type { Message, Snapshot } from './snapshot.ts'
 
-/** What the services of a run stand on, and what can be done to it. A fault's promise resolves when it is over. */
+export type PartsKind = Snapshot['parts']
+
+/** The connections that lead through a proxy, each from a service to what it calls. */
+export const links = [
+  'gateway-broker',
+  'processor-broker',
+  'monitor-broker',
+  'processor-store',
+  'monitor-store',
+  'processor-gateway',
+  'monitor-gateway',
+] as const
+export type Link = (typeof links)[number]
+
+export type LinkFault = 'latency' | 'resets' | 'half-open' | 'partition'
+
+/** The broker and the stores of a run, and the faults that can be done to them. A fault resolves when it is over. */
 export interface ChaosParts {
-  readonly kind: PartsKind
-  /** Where the services keep their files. */
-  readonly dataDir: string
   readonly storeUrls: Readonly<Record<'processor' | 'monitor', string>>
   environmentOf(service: ServiceName): Environment
-  /** Told where the first gateway listens, before any service starts. */
-  setGateway(url: string): Promise<void>
   freezeBroker(ms: number): Promise<void>
   killBroker(ms: number): Promise<void>
   restartBroker(): Promise<void>
-  takeStoreAway(service: 'processor' | 'monitor', ms: number): Promise<void>
+  stopStore(service: 'processor' | 'monitor', ms: number): Promise<void>
   lockDatabase(ms: number): Promise<void>
-  hurt(link: Link, how: 'latency' | 'resets' | 'half-open' | 'partition', ms: number): Promise<void>
-  /** Deletes the topic and makes it again. */
-  remakeTopic(topic: Topic): Promise<void>
+  disturb(link: Link, how: LinkFault, ms: number): Promise<void>
+  /** Deletes the topic and creates it again. */
+  recreateTopic(topic: Topic): Promise<void>
   /** When that happened. */
-  readonly remade: Snapshot['remade']
-  /** As a program that knows nothing of the services. */
-  publishForeign(messages: readonly Outgoing[]): Promise<void>
-  /** Every message of every topic, those of topics that were deleted too. */
+  readonly recreated: Snapshot['recreated']
+  /** The environment with which another program reaches the broker, without a proxy. */
+  readonly foreign: Environment
+  /** Reads every message of every topic, and those of topics that were deleted. */
   readTopics(): Promise<readonly Message[]>
   dispose(): Promise<void>
 }

@@ -1,35 +1,38 @@
-import type { Header, Outgoing } from '../../common/messages/message.ts'
+import type { Header } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
-import type { ChaosParts } from './parts.ts'
+import type { Environment } from '../../common/service/config.ts'
+import { type Foreign, publishForeign } from '../testing/foreign-client.ts'
 import type { Random } from './random.ts'
 import type { Poison } from './snapshot.ts'
 
-/** Puts on every topic what nobody there can read. Each must become one dead letter, and hold up nothing. */
-export async function poisonAll(parts: ChaosParts, known: Poison[], random: Random): Promise<void> {
-  const messages: Outgoing[] = []
-  const put: Omit<Poison, 'acknowledged'>[] = []
-  for (const topic of Object.values(topics)) {
+/** Publishes on every topic a message that no service can read. It must become one dead letter and hold up nothing. */
+export async function publishPoison(foreign: Environment, known: Poison[], random: Random): Promise<void> {
+  const marked = Object.values(topics).map((topic) => {
     const mark = `poison-${Math.floor(random.next() * 1e12).toString(36)}`
-    messages.push({ topic, key: mark, value: Buffer.from(textOf(mark, random)), headers: headersFor(topic, random) })
-    put.push({ mark, topic, atMs: Date.now() })
-  }
+    const texts = [mark, `{"mark": "${mark}"`, JSON.stringify({ mark }), JSON.stringify([mark])]
+    const message: Foreign = {
+      topic,
+      key: mark,
+      value: Buffer.from(random.pick(texts)),
+      headers: random.chance(0.5) ? [] : headersFor(topic),
+    }
+    return { mark, topic, atMs: Date.now(), message }
+  })
   let acknowledged = false
   try {
-    await parts.publishForeign(messages)
+    await publishForeign(
+      foreign,
+      marked.map(({ message }) => message),
+    )
     acknowledged = true
   } finally {
-    // Where that failed some of it may be there all the same.
-    known.push(...put.map((each) => ({ ...each, acknowledged })))
+    // After a failure some of the messages may be on their topics all the same.
+    known.push(...marked.map(({ mark, topic, atMs }) => ({ mark, topic, atMs, acknowledged })))
   }
 }
 
-function textOf(mark: string, random: Random): string {
-  return random.pick([mark, `{"mark": "${mark}"`, JSON.stringify({ mark }), JSON.stringify([mark])])
-}
-
-/** None at all, or those of a message whose value does not fit them. */
-function headersFor(topic: string, random: Random): Header[] {
-  if (random.chance(0.5)) return []
+/** The headers of a good message, which do not fit the value. */
+function headersFor(topic: string): Header[] {
   const type = { [topics.requests]: 'posta.operation.requested', [topics.results]: 'posta.operation.succeeded' }[topic]
   return Object.entries({
     ce_specversion: '1.0',

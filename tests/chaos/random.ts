@@ -1,14 +1,14 @@
-/** Numbers that look random and follow from the seed alone: the same seed, the same run. */
+/** Numbers that look random and follow from the seed alone, so that the same seed gives the same run. */
 export interface Random {
-  /** From 0 up to 1, without it. */
+  /** At least 0 and less than 1. */
   next(): number
   /** A whole number, both ends included. */
   integer(from: number, to: number): number
-  /** @throws RangeError where there is nothing to pick from. */
+  /** @throws RangeError where there are no items. */
   pick<Item>(items: readonly Item[]): Item
   chance(probability: number): boolean
   shuffle<Item>(items: readonly Item[]): Item[]
-  /** Another sequence, that follows from this one's seed and the name: who uses it does not disturb the others. */
+  /** Another sequence, which follows from this seed and the name. Using it does not change this one. */
   fork(name: string): Random
 }
 

@@ -1,67 +1,55 @@
 import { Database } from 'bun:sqlite'
 import { MongoClient } from 'mongodb'
 import * as v from 'valibot'
+import { filePath } from '../../common/service/file-url.ts'
 import { DeadLetterRow, EventRow, OperationRow, ResultRow } from './snapshot.ts'
 
-/** Gateway's database, by SQL. */
+/** Reads gateway's database. */
 export function readGateway(path: string): { operations: OperationRow[]; outbox: number } {
-  return withDatabase(path, (db) => {
-    const rows = db
-      .query<{ input: string; output: string | null }, []>(
-        `SELECT id, user_id AS user, type, status, input, output, error_code AS errorCode, idempotency_key AS key,
-          created_at AS createdAtMs FROM operations`,
-      )
-      .all()
-    const operations = rows.map(({ input, output, ...row }) => ({
-      ...row,
-      input: JSON.parse(input),
-      output: output === null ? null : JSON.parse(output),
-    }))
-    const outbox = db.query<{ count: number }, []>('SELECT count(*) AS count FROM outbox').get()?.count ?? 0
-    return { operations: v.parse(v.array(OperationRow), operations), outbox }
-  })
+  using db = new Database(path, { readonly: true })
+  const rows = db
+    .query<{ input: string; output: string }, []>(
+      `SELECT id, user_id AS user, type, status, input, coalesce(output, 'null') AS output, error_code AS errorCode,
+        idempotency_key AS key, created_at AS createdAtMs FROM operations`,
+    )
+    .all()
+  const operations = rows.map(({ input, output, ...row }) => ({
+    ...row,
+    input: JSON.parse(input),
+    output: JSON.parse(output),
+  }))
+  const outbox = db.query<{ count: number }, []>('SELECT count(*) AS count FROM outbox').get()?.count ?? 0
+  return { operations: v.parse(v.array(OperationRow), operations), outbox }
 }
 
-/** Processor's results, from the file or the database that the URL names. */
+/** Reads processor's results, from the file or the database that the URL names. */
 export async function readResults(url: string): Promise<ResultRow[]> {
-  const found = url.startsWith('file:')
-    ? withDatabase(url.slice('file:'.length), (db) =>
-        db
-          .query<{ body: string; rates: string }, []>('SELECT body, rates FROM results')
-          .all()
-          .map(({ body, rates }) => ({ ...JSON.parse(body), rates: JSON.parse(rates) })),
+  const rows = url.startsWith('file:')
+    ? readRows<{ body: string; facts: string | null }>(url, 'SELECT body, facts FROM results').map(
+        ({ body, facts }) => ({
+          ...JSON.parse(body),
+          facts: JSON.parse(facts ?? 'null'),
+        }),
       )
     : await readCollection(url, 'results')
-  return v.parse(v.array(ResultRow), found)
+  return v.parse(v.array(ResultRow), rows)
 }
 
+/** Reads what monitor stored, from the file or the database that the URL names. */
 export async function readEvents(url: string): Promise<{ events: EventRow[]; deadLetters: DeadLetterRow[] }> {
-  const found = url.startsWith('file:')
-    ? withDatabase(url.slice('file:'.length), (db) => ({
-        events: db
-          .query(
-            'SELECT id, type, operation, chain, seq, previous_hash AS previousHash, hash, text FROM events ORDER BY chain, seq',
-          )
-          .all(),
-        deadLetters: db
-          .query<{ summary: string }, []>('SELECT summary FROM dead_letters')
-          .all()
-          .map(({ summary }) => JSON.parse(summary)),
-      }))
-    : { events: await readCollection(url, 'events'), deadLetters: await readCollection(url, 'deadLetters') }
-  return {
-    events: v.parse(v.array(EventRow), found.events),
-    deadLetters: v.parse(v.array(DeadLetterRow), found.deadLetters),
-  }
+  const isFile = url.startsWith('file:')
+  const events = isFile
+    ? readRows(url, 'SELECT *, previous_hash AS previousHash FROM events ORDER BY chain, seq')
+    : await readCollection(url, 'events')
+  const deadLetters = isFile
+    ? readRows<{ summary: string }>(url, 'SELECT summary FROM dead_letters').map(({ summary }) => JSON.parse(summary))
+    : await readCollection(url, 'deadLetters')
+  return { events: v.parse(v.array(EventRow), events), deadLetters: v.parse(v.array(DeadLetterRow), deadLetters) }
 }
 
-function withDatabase<Result>(path: string, read: (db: Database) => Result): Result {
-  const db = new Database(path, { readonly: true })
-  try {
-    return read(db)
-  } finally {
-    db.close()
-  }
+function readRows<Row>(url: string, sql: string): Row[] {
+  using db = new Database(filePath(url), { readonly: true })
+  return db.query<Row, []>(sql).all()
 }
 
 async function readCollection(url: string, name: string): Promise<object[]> {

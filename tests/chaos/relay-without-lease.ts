@@ -5,7 +5,7 @@ import { holdLease } from '../../gateway/database/lease.ts'
 import { openDatabase } from '../../gateway/database/open.ts'
 import { startRelay } from '../../gateway/operations/relay.ts'
 
-/** A second relay in this gateway, under a lease that nobody else knows: as without one. It ends with the process. */
+/** Starts another relay in this gateway, under a lease of its own, as if there were none. It ends with the process. */
 export async function relayWithoutLease(config: GatewayConfig, deps: ServiceDeps): Promise<void> {
   const log = createLog('gateway', config.logLevel)
   const { database, writer } = await openDatabase(config.database)

@@ -1,16 +1,16 @@
 import type { Rule } from './check/violation.ts'
-import type { FaultKind } from './plan.ts'
+import type { FaultKind } from './faults.ts'
 
-/** What the system does to keep its promises, and can be taken out of it, to see that the checker notices. */
+/** What the services do to keep their promises, and what a run can take out, to see that the checker notices. */
 export const safeguards = ['idempotency', 'offset-order', 'outbox', 'lease'] as const
 export type Safeguard = (typeof safeguards)[number]
 
-/** The faults that each safeguard is there for, and what must be found where it is missing. */
+/** For each safeguard: what happens without it, the faults that show it, and the rule that must find it. */
 export const missing: Readonly<
   Record<Safeguard, { readonly what: string; readonly faults: readonly FaultKind[]; readonly rule: Rule }>
 > = {
   idempotency: {
-    what: 'processor performs again what is delivered again',
+    what: 'processor performs a redelivered request again',
     faults: ['duplicates', 'kill gateway after-publish'],
     rule: 'outcomes differ',
   },
@@ -24,5 +24,5 @@ export const missing: Readonly<
     faults: ['kill gateway after-publish'],
     rule: 'not terminal',
   },
-  lease: { what: 'every gateway sends, whoever holds the lease', faults: [], rule: 'sent twice in calm' },
+  lease: { what: 'every gateway sends, not the holder of the lease alone', faults: [], rule: 'sent twice in calm' },
 }

@@ -1,6 +1,5 @@
 import * as v from 'valibot'
 import type { Entry } from './history.ts'
-import type { PartsKind } from './plan.ts'
 
 const Members = v.record(v.string(), v.unknown())
 const Text = v.nullish(v.string())
@@ -36,10 +35,11 @@ export const ResultRow = v.object({
   input: v.nullish(v.record(v.string(), v.string())),
   output: v.nullish(Members),
   error: v.nullish(v.object({ code: v.string() })),
-  day: v.string(),
-  countedUsdE8: v.number(),
+  createdAt: v.string(),
+  counts: v.nullish(v.object({ limit: v.string(), period: v.string(), amount: v.number() })),
   redrive: Text,
-  rates: RateTable,
+  /** Absent if it was dead-lettered. */
+  facts: v.nullish(RateTable),
 })
 export type ResultRow = v.InferOutput<typeof ResultRow>
 
@@ -66,10 +66,10 @@ export const DeadLetterRow = v.object({
 })
 export type DeadLetterRow = v.InferOutput<typeof DeadLetterRow>
 
-/** A message as it lies on a topic. What cannot be read of it is undefined: a foreign client may have written it. */
+/** A message of a topic. What it lacks is undefined: a foreign client may have written it. */
 export interface Message {
   readonly topic: string
-  /** 0 for the first topic of the name; one more for each time that it was made anew. */
+  /** How often the topic had been recreated before. */
   readonly generation: number
   readonly partition: number
   readonly offset: number
@@ -81,16 +81,17 @@ export interface Message {
   readonly value: string
 }
 
-/** A message of the foreign client, which nobody can read, by a mark in it. */
+/** A message that no service can read, published by another program. */
 export interface Poison {
+  /** A text that no other message has in it. */
   readonly mark: string
   readonly topic: string
   readonly atMs: number
-  /** Whether the broker said that it has it. */
+  /** Whether the broker acknowledged it. */
   readonly acknowledged: boolean
 }
 
-/** A process that the run started, over all its lives. */
+/** What a process of the run took, over all its restarts. */
 export interface ProcessUse {
   readonly name: string
   readonly maxRssBytes: number
@@ -98,11 +99,11 @@ export interface ProcessUse {
   readonly endedBy: number | string | null
 }
 
-/** Everything that the checker looks at, from wherever it came. */
+/** Everything that the checker looks at. */
 export interface Snapshot {
-  readonly parts: PartsKind
+  readonly parts: 'embedded' | 'real'
   readonly limitUsdE8: number
-  /** By the clients' clock: when faults ended, and since when there had been none for long enough to be calm. */
+  /** By the clients' clock. */
   readonly faultsEndedAtMs: number
   readonly history: readonly Entry[]
   readonly operations: readonly OperationRow[]
@@ -113,20 +114,20 @@ export interface Snapshot {
   readonly deadLetters: readonly DeadLetterRow[]
   /** Of every topic, in the order of generation, partition and offset. */
   readonly messages: readonly Message[]
-  /** When topics were made anew: what was on them and unread is lost. */
-  readonly remade: readonly { readonly topic: string; readonly atMs: number }[]
+  /** When topics were deleted and created again. What no reader had read of them is lost. */
+  readonly recreated: readonly { readonly topic: string; readonly atMs: number }[]
   readonly poison: readonly Poison[]
-  /** Operations whose requests processor once read wrongly. */
+  /** The operations whose requests a processor read wrongly. */
   readonly misread: readonly string[]
-  /** What the rates must have been. By source (`live`, `bundled`), base and code. */
+  /** The rates of each source, by base and code. */
   readonly rates: { readonly live: RatesByBase; readonly bundled: RatesByBase }
-  /** What the services themselves say at the end. */
+  /** What the services show at the end. */
   readonly shown: {
-    /** Every result that processor lists, by id. */
+    /** Every result that processor lists, by the operation's id. */
     readonly results: ReadonlyMap<string, { readonly status: string }>
-    /** Of some operations: the types of monitor's timeline. */
+    /** For some operations: the types of the events on monitor's timeline. */
     readonly timelines: ReadonlyMap<string, readonly string[]>
-    /** What `GET /audit/verify` of each monitor said. */
+    /** What `GET /audit/verify` of each monitor answered. */
     readonly audits: readonly { readonly ok: boolean; readonly events: number }[]
   }
   readonly processes: readonly ProcessUse[]

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { serviceNames } from '../../common/name.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
-import { describeLong } from './system.ts'
+import { describeLong } from '../testing/parts.ts'
 
 /** The files of README's "Add an operation", by their path, which is the first line of each. */
 async function filesOfReadme(): Promise<ReadonlyMap<string, string>> {

@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { call, eventually, expectBody, graphql } from '../../tools/client.ts'
+import { askUntil, call, expectBody, graphql } from '../../tools/client.ts'
 import { startInProcess } from '../../tools/in-process.ts'
-import { newUser } from './system.ts'
+import { newUser } from '../testing/users.ts'
 
 const dataDir = mkdtempSync(join(tmpdir(), 'posta-added-'))
 const ports = { GATEWAY_PORT: '0', PROCESSOR_PORT: '0', MONITOR_PORT: '0' }
@@ -23,13 +23,13 @@ try {
   const Submitted = v.object({ data: v.object({ split: v.object({ id: v.string() }) }) })
   const { id } = expectBody(await graphql(gatewayUrl, mutation, {}, token), 200, Submitted).data.split
   const Answered = v.object({ data: v.object({ operation: v.object({ split: Output }) }) })
-  const answered = await eventually(
+  const answered = await askUntil(
     () => graphql(gatewayUrl, 'query ($id: ID!) { operation(id: $id) { split { each last } } }', { id }, token),
     (answer) => v.is(Answered, answer.body),
   )
 
   const Timeline = v.object({ items: v.array(v.object({ type: v.string() })) })
-  const timeline = await eventually(
+  const timeline = await askUntil(
     () => call('GET', `${monitorUrl}/operations/${operation.id}/timeline`, { token }),
     (answer) => v.is(Timeline, answer.body) && answer.body.items.length === 2,
   )

@@ -4,14 +4,15 @@ import { copyFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Db, type Document, MongoClient } from 'mongodb'
 import * as v from 'valibot'
-import { REPOSITORY_ROOT } from '../../common/service/config.ts'
-import { type Answer, call, eventually, expectBody } from '../../tools/client.ts'
+import { type Answer, askUntil, call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
-import { addOperator, describeLong, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
+import { describeLong, describeOnParts, type MakeParts, type Parts } from '../testing/parts.ts'
+import { runProgram } from '../testing/run-program.ts'
+import { newOperator, newUser } from '../testing/users.ts'
 
-/** Someone who can do what they like with monitor's store, and with nothing else. It is attacked while nothing runs. */
+/** Someone who can change everything in monitor's store, and nothing else. They do it while no service runs. */
 interface Attacker {
-  /** Takes a copy of all of it. Resolves with what brings that back. */
+  /** Copies the store. Resolves to a function that restores the copy. */
   copy(): Promise<() => Promise<void>>
   /** Deletes the last event of each chain, and every checkpoint. */
   cutOff(): Promise<void>
@@ -76,28 +77,21 @@ const ChainHead = v.object({ chain: v.string(), seq: v.number(), hash: v.string(
 const Heads = v.object({ heads: v.array(ChainHead) })
 const Latest = v.object({ time: v.string(), checkpoint: v.string() })
 
-describeLong('on this machine alone', () => {
-  describeAudit('embedded parts, one of each service', embeddedParts, embeddedAttacker, 1)
-})
-describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
-  describeAudit('real parts, two of each service', realParts, mongoAttacker, 2)
+describeOnParts(describeLong, (makeParts, kind) => {
+  if (kind === 'embedded') describeAudit(makeParts, embeddedAttacker, 1)
+  else describeAudit(makeParts, mongoAttacker, 2)
 })
 
 /** What an operator sees of attacks on the audit chains. Each test goes on where the one before it ended. */
-function describeAudit(
-  name: string,
-  makeParts: () => Promise<Parts>,
-  attackerOf: (parts: Parts) => Attacker,
-  replicas: number,
-): void {
-  describe(`the audit on ${name}`, () => {
+function describeAudit(makeParts: MakeParts, attackerOf: (parts: Parts) => Attacker, replicas: number): void {
+  describe(`the audit, with ${replicas} of each service`, () => {
     let parts: Parts
     let attacker: Attacker
     let systems: System[] = []
     let operator: string
 
     async function start(): Promise<void> {
-      // Addresses change at each start; who issued a token must not.
+      // The addresses change at each start, and the issuer of the tokens must not.
       const environment = { ...parts.environment, TOKEN_ISSUER: 'http://gateway.test' }
       for (let replica = 0; replica < replicas; replica++) systems.push(await startInProcess(environment))
     }
@@ -111,7 +105,7 @@ function describeAudit(
       parts = await makeParts()
       attacker = attackerOf(parts)
       await start()
-      operator = await addOperator(parts, last().gatewayUrl)
+      operator = await newOperator(parts.environment, last().gatewayUrl)
     }, 60_000)
     afterAll(async () => {
       await stop()
@@ -126,7 +120,7 @@ function describeAudit(
 
     const ask = (path: string) => call('GET', `${last().monitorUrl}${path}`, { token: operator })
     const verified = (body: object) =>
-      eventually(
+      askUntil(
         () => ask('/audit/verify'),
         (answer) => {
           expect(answer.status).toBe(200)
@@ -134,23 +128,23 @@ function describeAudit(
         },
       ).then((answer) => expect(answer.body).toMatchObject(body))
 
-    /** Two events more, which monitor has. */
-    async function live(): Promise<void> {
+    /** Makes two more events. Resolves when monitor has them. */
+    async function makeEvents(): Promise<void> {
       const { id } = await newUser(last().gatewayUrl)
       const Items = v.object({ items: v.array(v.unknown()) })
       const ofUser = (answer: Answer) => expectBody(answer, 200, Items).items
-      await eventually(
+      await askUntil(
         () => ask(`/events?user=${id}`),
         (answer) => ofUser(answer).length === 2,
       )
     }
 
-    /** The file of a checkpoint that names the end of each chain, once gateway has it. A gateway that starts signs one at once. */
+    /** Writes a checkpoint of all chains as they are into a file, once gateway has it. A gateway signs one as soon as it starts. */
     async function keepCheckpoint(): Promise<string> {
       await stop()
       await start()
       const { heads } = expectBody(await ask('/audit/heads'), 200, Heads)
-      const answer = await eventually(
+      const answer = await askUntil(
         () => ask('/audit/checkpoints/latest'),
         ({ status, body }) =>
           status === 200 &&
@@ -160,7 +154,7 @@ function describeAudit(
       return write('kept.json', answer.body)
     }
 
-    /** The one that gateway shows monitor next time: it stores it after monitor has. */
+    /** The checkpoint that gateway shows monitor next time. Gateway stores it after monitor has. */
     function lastOfGateway(): unknown {
       using database = new Database(join(parts.dataDir, 'gateway.db'), { readonly: true })
       return database.query<{ jwt: string }, []>('SELECT jwt FROM checkpoints WHERE NOT forgotten').get()?.jwt
@@ -177,52 +171,43 @@ function describeAudit(
       return path
     }
 
-    async function run(tool: string, ...words: string[]): Promise<{ out: string; err: string; code: number }> {
-      const child = Bun.spawn([process.execPath, tool, ...words], {
-        cwd: REPOSITORY_ROOT,
-        env: { ...process.env, ...parts.environment },
-        stdout: 'pipe',
-        stderr: 'pipe',
-      })
-      const [out, err] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
-      return { out, err, code: await child.exited }
-    }
+    const run = (...words: string[]) => runProgram(words, parts)
     const audit = (...words: string[]) => run('monitor/tools/audit.ts', ...words)
 
-    const gatewaySays = (status: 'ok' | 'degraded') =>
-      eventually(
+    const gatewayReports = (status: 'ok' | 'degraded') =>
+      askUntil(
         () => call('GET', `${systems[0]?.gatewayUrl}/health/ready`),
         ({ body }) =>
           v.is(v.object({ status: v.literal(status) }), body) &&
           (status === 'ok' || v.is(v.object({ parts: v.object({ audit: v.object({ detail: v.string() }) }) }), body)),
       )
 
-    test('gateway signs the heads of the chains, monitor serves the checkpoint, and an export is whole by it', async () => {
-      await live()
+    test('an export is verified by the checkpoint that gateway signs and monitor serves', async () => {
+      await makeEvents()
       const kept = await keepCheckpoint()
       await verified({ ok: true })
       const keys = await write('keys.json', (await call('GET', `${last().gatewayUrl}/.well-known/jwks.json`)).body)
       const file = join(parts.dataDir, 'export.ndjson')
-      expect(await audit('export', '--out', file)).toEqual({ out: '', err: '', code: 0 })
+      expect(await audit('export', '--out', file)).toEqual({ out: '', error: '', code: 0 })
       const whole = await audit('verify', file, '--checkpoint', kept, '--keys', keys)
-      expect(whole).toMatchObject({ err: '', code: 0, out: expect.stringMatching(/\nEvery chain is whole\.\n$/) })
+      expect(whole).toMatchObject({ error: '', code: 0, out: expect.stringMatching(/\nEvery chain is whole\.\n$/) })
     }, 60_000)
 
-    test('an old copy of the whole store looks whole; a newer checkpoint shows it, and gateway fails its check', async () => {
+    test('an old copy of a store passes by itself, but not by a later checkpoint, and gateway reports it', async () => {
       await stop()
       const replay = await attacker.copy()
       await start()
-      await live()
+      await makeEvents()
       const kept = await keepCheckpoint()
       await stop()
       await replay()
-      expect(await audit('verify')).toMatchObject({ err: '', code: 0 })
+      expect(await audit('verify')).toMatchObject({ error: '', code: 0 })
       expect(await audit('verify', '--checkpoint', kept)).toMatchObject({
         code: 1,
         out: expect.stringMatching(/posta\.events\/\d .*\n {2}first bad: number \d+\. It is missing/),
       })
       await start()
-      await gatewaySays('degraded')
+      await gatewayReports('degraded')
       await verified({ ok: false })
     }, 60_000)
 
@@ -230,8 +215,8 @@ function describeAudit(
     const FORGOTTEN = /^The checkpoint of \S+Z \(\d+ events?\) is forgotten\.\n/
 
     test('after it was restored on purpose, forgetting the checkpoint lets gateway sign anew, without a restart', async () => {
-      expect(await forget()).toEqual({ out: expect.stringMatching(FORGOTTEN), err: '', code: 0 })
-      await gatewaySays('ok')
+      expect(await forget()).toEqual({ out: expect.stringMatching(FORGOTTEN), error: '', code: 0 })
+      await gatewayReports('ok')
       await keepCheckpoint()
       await verified({ ok: true })
     }, 60_000)
@@ -240,26 +225,26 @@ function describeAudit(
       await stop()
       await attacker.wipe()
       await start()
-      await gatewaySays('degraded')
+      await gatewayReports('degraded')
       await verified({ ok: false })
-      expect(await forget()).toEqual({ out: expect.stringMatching(FORGOTTEN), err: '', code: 0 })
-      await live()
-      await gatewaySays('ok')
-      await eventually(
+      expect(await forget()).toEqual({ out: expect.stringMatching(FORGOTTEN), error: '', code: 0 })
+      await makeEvents()
+      await gatewayReports('ok')
+      await askUntil(
         () => ask('/audit/verify'),
         ({ body }) => v.is(v.object({ ok: v.literal(true), checkpoint: v.string() }), body),
       )
     }, 60_000)
 
-    test('chains whose end was cut off look whole; a checkpoint shows it, and gateway fails its check', async () => {
-      await live()
+    test('chains without their end pass by themselves, but not by a checkpoint, and gateway reports it', async () => {
+      await makeEvents()
       const kept = await keepCheckpoint()
       await stop()
       await attacker.cutOff()
-      expect(await audit('verify')).toMatchObject({ err: '', code: 0 })
+      expect(await audit('verify')).toMatchObject({ error: '', code: 0 })
       expect(await audit('verify', '--checkpoint', kept)).toMatchObject({ code: 1 })
       await start()
-      await gatewaySays('degraded')
+      await gatewayReports('degraded')
       await verified({ ok: false })
     }, 60_000)
   })

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHmac, generateKeyPairSync, sign as signBytes } from 'node:crypto'
 import { type Answer, call, graphql } from '../../tools/client.ts'
-import type { System } from '../../tools/in-process.ts'
-import { embeddedParts, newUser, type Parts, startReplicas } from './system.ts'
+import { type System, startInProcess } from '../../tools/in-process.ts'
+import { embeddedParts, type Parts } from '../testing/parts.ts'
+import { newUser, PASSWORD } from '../testing/users.ts'
 
 const ours = generateKeyPairSync('ed25519')
 const theirs = generateKeyPairSync('ed25519')
@@ -16,9 +17,7 @@ let user: string
 beforeAll(async () => {
   parts = await embeddedParts()
   const keys = [{ ...ours.privateKey.export({ format: 'jwk' }), kid: KID, alg: 'EdDSA', use: 'sig' }]
-  const [system] = await startReplicas(parts, 1, { TOKEN_KEYS: JSON.stringify({ keys }) })
-  if (!system) throw new Error('No system was started.')
-  urls = system
+  urls = await startInProcess({ ...parts.environment, TOKEN_KEYS: JSON.stringify({ keys }) })
   ;({ token, id: user } = await newUser(urls.gatewayUrl))
 }, 60_000)
 afterAll(async () => {
@@ -28,7 +27,7 @@ afterAll(async () => {
 
 const operationsUrl = () => `${urls.gatewayUrl}/operations`
 
-/** A request as someone would send it by hand. */
+/** Sends exactly this body and these headers. */
 async function raw(
   body: string,
   headers: Record<string, string>,
@@ -123,7 +122,7 @@ describe('a submission that is refused changes nothing and says why', () => {
     expectProblem(await raw(JSON.stringify({ query: 'x'.repeat(70_000) }), json, '/graphql'), 413, 'payload-too-large')
   })
 
-  test.each(['x'.repeat(256), 'has space', 'ä'])('an idempotency key that is none: %s', async (key) => {
+  test.each(['x'.repeat(256), 'has space', 'ä'])('the idempotency key %s is refused', async (key) => {
     const answer = await raw(JSON.stringify(convert({})), {
       ...json,
       'idempotency-key':
@@ -132,11 +131,11 @@ describe('a submission that is refused changes nothing and says why', () => {
     expectProblem(answer, 400, 'malformed-request')
   })
 
-  test('and none of it used the key up or left an operation', async () => {
+  test('no refused submission used its key up or left an operation', async () => {
     expect(await call('GET', operationsUrl(), { token })).toMatchObject({ status: 200, body: { items: [] } })
   })
 
-  test('the same is refused over GraphQL with the same codes, and the refused value is not repeated', async () => {
+  test('GraphQL refuses the same with the same codes, and does not repeat the refused value', async () => {
     const secret = 'not to be repeated'
     const asked: [string, Record<string, unknown>, string][] = [
       ['mutation { convert(input: { from: "USD", to: "ARS", amount: "-1" }) { id } }', {}, 'invalid-input'],
@@ -193,7 +192,7 @@ describe('lists refuse', () => {
 })
 
 describe('paths', () => {
-  test('an id that is none is 404, a method that is none is 405 with Allow', async () => {
+  test('an id that does not exist is 404; a method that a path does not have is 405 with Allow', async () => {
     for (const id of ['x', '..%2f..%2fetc', "'; DROP TABLE operations; --", '%00'])
       expect((await call('GET', `${operationsUrl()}/${id}`, { token })).status).toBe(404)
     const answer = await raw('{}', json, '/operations', 'PUT')
@@ -202,7 +201,7 @@ describe('paths', () => {
   })
 })
 
-describe('a token is refused, by every service, that', () => {
+describe('tokens:', () => {
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
   const nowS = Math.floor(Date.now() / 1000)
   const header = { alg: 'EdDSA', typ: 'JWT', kid: KID }
@@ -228,7 +227,7 @@ describe('a token is refused, by every service, that', () => {
     ['has no subject', () => signed(header, without('sub'))],
     ['has a role that does not exist', () => signed(header, { ...claims(), role: 'root' })],
     ['is not signed', () => `${part({ ...header, alg: 'none' })}.${part(claims())}.`],
-    ['is not signed, and says that it is', () => `${part(header)}.${part(claims())}.`],
+    ['has no signature, but names an algorithm', () => `${part(header)}.${part(claims())}.`],
     [
       'is signed by HS256 with the public key',
       () => {
@@ -249,7 +248,7 @@ describe('a token is refused, by every service, that', () => {
     ['is signed by another key', () => signed(header, claims(), theirs.privateKey)],
     ['names a key that does not exist', () => signed({ ...header, kid: 'theirs' }, claims(), theirs.privateKey)],
     [
-      'brings its own key',
+      'contains its own key',
       () =>
         signed(
           { ...header, kid: 'theirs', jwk: theirs.publicKey.export({ format: 'jwk' }) },
@@ -262,10 +261,10 @@ describe('a token is refused, by every service, that', () => {
       'has a payload that was changed',
       () => signed(header, { ...claims(), role: 'user' }).replace(/\.[^.]+\./, `.${part(claims())}.`),
     ],
-    ['is no token', () => 'nonsense'],
-    ['is endless', () => 'x'.repeat(5000)],
+    ['is not a token', () => 'nonsense'],
+    ['has 5000 characters', () => 'x'.repeat(5000)],
   ]
-  test.each(forged)('%s', async (_name, make) => {
+  test.each(forged)('every service refuses one that %s', async (_name, make) => {
     const bad = make()
     for (const url of [
       operationsUrl(),
@@ -280,13 +279,13 @@ describe('a token is refused, by every service, that', () => {
     }
   })
 
-  test('while one that is properly made is accepted by all', async () => {
+  test('every service accepts a correct one', async () => {
     const good = signed(header, claims())
     for (const url of [operationsUrl(), `${urls.processorUrl}/results`, `${urls.monitorUrl}/stats`])
       expect((await call('GET', url, { token: good })).status).toBe(200)
   })
 
-  test('is not there, or is not a Bearer token', async () => {
+  test('gateway refuses a request without a Bearer token', async () => {
     expectProblem(await call('GET', operationsUrl()), 401, 'invalid-token')
     for (const authorization of ['', 'Basic YTpi', 'Bearer', `Token ${token}`])
       expectProblem(await call('GET', operationsUrl(), { headers: { authorization } }), 401, 'invalid-token')
@@ -295,19 +294,22 @@ describe('a token is refused, by every service, that', () => {
 
 describe('accounts', () => {
   const post = (path: string, body: unknown) => call('POST', `${urls.gatewayUrl}/auth/${path}`, { body })
-  test('registration refuses what is no email, short, common or endless passwords, and an email that is taken in any case', async () => {
-    const password = 'a long sentence that only I know'
+  test('registration refuses a bad email, a bad password, and an email that is taken in any case', async () => {
     for (const email of ['', 'nobody', 'a@', '@b', `${'a'.repeat(260)}@example.com`, 5])
-      expectProblem(await post('register', { email, password }), 422, 'invalid-input')
+      expectProblem(await post('register', { email, password: PASSWORD }), 422, 'invalid-input')
     for (const bad of ['', '14 characters!', 'x'.repeat(257), 'passwordpassword', 5])
       expectProblem(await post('register', { email: 'new@example.com', password: bad }), 422, 'invalid-input')
-    expect((await post('register', { email: 'Case@Example.com', password })).status).toBe(201)
-    expectProblem(await post('register', { email: 'cASE@example.COM', password }), 409, 'email-taken')
-    expectProblem(await post('register', { email: 'x@example.com', password, role: 'operator' }), 422, 'invalid-input')
+    expect((await post('register', { email: 'Case@Example.com', password: PASSWORD })).status).toBe(201)
+    expectProblem(await post('register', { email: 'cASE@example.COM', password: PASSWORD }), 409, 'email-taken')
+    expectProblem(
+      await post('register', { email: 'x@example.com', password: PASSWORD, role: 'operator' }),
+      422,
+      'invalid-input',
+    )
   })
 
-  test('a login answers an unknown user and a wrong password alike, and 429 after too many', async () => {
-    await post('register', { email: 'known@example.com', password: 'a long sentence that only I know' })
+  test('a login answers an unknown user and a wrong password alike, and 429 after too many attempts', async () => {
+    await post('register', { email: 'known@example.com', password: PASSWORD })
     const wrong = await post('login', { email: 'known@example.com', password: 'wrong' })
     const unknown = await post('login', { email: 'unknown@example.com', password: 'wrong' })
     expectProblem(wrong, 401, 'invalid-credentials')

@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import * as v from 'valibot'
-import { REPOSITORY_ROOT } from '../../common/service/config.ts'
 import { systemDeps } from '../../common/service/deps.ts'
-import { call, eventually, expectBody } from '../../tools/client.ts'
+import { askUntil, call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
-import { addOperator, describeLong, embeddedParts, logIn, newUser, PASSWORD, type Parts } from './system.ts'
+import { describeLong, embeddedParts, type Parts } from '../testing/parts.ts'
+import { runProgram } from '../testing/run-program.ts'
+import { logIn, newOperator, newUser, PASSWORD } from '../testing/users.ts'
+
+const NEW_PASSWORD = `${PASSWORD} of late`
 
 describeLong('commands take effect while the system runs:', () => {
   let parts: Parts
@@ -21,15 +24,11 @@ describeLong('commands take effect while the system runs:', () => {
     await parts.dispose()
   }, 30_000)
 
-  async function run(command: 'users' | 'keys', ...args: readonly string[]): Promise<string> {
-    const child = Bun.spawn([process.execPath, `gateway/tools/${command}.ts`, ...args], {
-      cwd: REPOSITORY_ROOT,
-      env: { ...process.env, ...parts.environment },
-      stdio: [new Blob([`${PASSWORD} of late\n`]), 'pipe', 'inherit'],
-    })
-    const said = await new Response(child.stdout).text()
-    expect(await child.exited).toBe(0)
-    return said
+  async function run(command: 'users' | 'keys', ...words: readonly string[]): Promise<string> {
+    const options = { environment: parts.environment, input: `${NEW_PASSWORD}\n` }
+    const { code, out, error } = await runProgram([`gateway/tools/${command}.ts`, ...words], options)
+    expect({ code, error }).toEqual({ code: 0, error: '' })
+    return out
   }
 
   const statusesOf = (token: string) =>
@@ -39,37 +38,37 @@ describeLong('commands take effect while the system runs:', () => {
       ),
     )
 
-  test('after a rotation tokens of before it pass, and those of every new key, in all services', async () => {
+  test('after a key rotation all services accept tokens of the old key and of each new one', async () => {
     const { gatewayUrl, monitorUrl } = system
     const [before, early, user] = [await newUser(gatewayUrl), await newUser(gatewayUrl), await newUser(gatewayUrl)]
-    // Processor and monitor know the keys of now, and those that are published to come.
+    // Processor and monitor fetch the current key and the next one.
     expect(await statusesOf(before.token)).toEqual([200, 200, 200])
     const kids = [keyOf(before.token)]
     for (const rotation of [1, 2]) {
       const kid = (await run('keys', 'rotate')).split(' ')[0] ?? ''
-      skippedMs += TAKEN_UP_MS
+      skippedMs += REREAD_WITHIN_MS
       const { accessToken } = await logIn(gatewayUrl, user.email)
       expect(keyOf(accessToken)).toBe(kid)
       kids.push(kid)
-      // The second is of a key that no one but gateway has heard of.
+      // The second rotation's key is new to processor and monitor.
       expect(await statusesOf(accessToken)).toEqual([200, 200, 200])
-      // One that nobody has seen yet, of the key before.
+      // A token of the previous key that no service has seen yet.
       if (rotation === 1) expect(await statusesOf(early.token)).toEqual([200, 200, 200])
     }
     expect(new Set(kids).size).toBe(3)
-    // Two rotations end a key: what it signed and was not seen before passes nowhere.
+    // Two rotations end a key: no service accepts a token of it that it has not seen before.
     expect(await statusesOf(user.token)).toEqual([401, 401, 401])
 
-    const operator = await addOperator(parts, gatewayUrl)
+    const operator = await newOperator(parts.environment, gatewayUrl)
     const Events = v.object({ items: v.array(v.object({ data: v.object({ kid: v.string() }) })) })
-    const rotated = await eventually(
+    const rotated = await askUntil(
       () => call('GET', `${monitorUrl}/events?type=posta.key.rotated`, { token: operator }),
       (answer) => expectBody(answer, 200, Events).items.length === 2,
     )
     expect(expectBody(rotated, 200, Events).items.map(({ data }) => data.kid)).toEqual(kids.slice(1).reverse())
   }, 30_000)
 
-  test('a user who is made operator, gets another password, or is disabled', async () => {
+  test('a user can be made operator, given another password, and disabled', async () => {
     const { gatewayUrl, monitorUrl } = system
     const { email, token, refreshToken } = await newUser(gatewayUrl)
     const refresh = () => call('POST', `${gatewayUrl}/auth/refresh`, { body: { refreshToken } })
@@ -85,16 +84,16 @@ describeLong('commands take effect while the system runs:', () => {
     await run('users', 'password', email)
     expect((await refresh()).status).toBe(401)
     expect((await logInAs(PASSWORD)).status).toBe(401)
-    expect((await logInAs(`${PASSWORD} of late`)).status).toBe(200)
+    expect((await logInAs(NEW_PASSWORD)).status).toBe(200)
 
     await run('users', 'disable', email)
-    expect(await logInAs(`${PASSWORD} of late`)).toMatchObject({ status: 401, body: { code: 'invalid-credentials' } })
+    expect(await logInAs(NEW_PASSWORD)).toMatchObject({ status: 401, body: { code: 'invalid-credentials' } })
     expect(await run('users', 'list')).toContain(`${email}  disabled`)
   }, 30_000)
 })
 
-/** As long as a gateway may take to see a rotation by command (REREAD_MS of keys.ts). */
-const TAKEN_UP_MS = 31_000
+/** A gateway sees a rotation by command within this time (REREAD_MS of keys.ts). */
+const REREAD_WITHIN_MS = 31_000
 
 function keyOf(token: string): string {
   const header = JSON.parse(Buffer.from(token.split('.')[0] ?? '', 'base64url').toString())

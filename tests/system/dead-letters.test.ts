@@ -5,43 +5,20 @@ import { groups, topics } from '../../common/messages/topics.ts'
 import type { Service } from '../../common/service/service.ts'
 import { readMonitorConfig } from '../../monitor/config.ts'
 import { openStore } from '../../monitor/store/store.ts'
-import { call, eventually, expectBody } from '../../tools/client.ts'
+import { askUntil, call, expectBody } from '../../tools/client.ts'
 import type { System } from '../../tools/in-process.ts'
-import { breakProcessor } from './broken-processor.ts'
-import { publishForeign } from './foreign.ts'
-import {
-  type DeadLetter,
-  deadLettersOf,
-  expectRedriven,
-  Operation,
-  outcomeOf,
-  redrive,
-  stepsOf,
-  usdToArs,
-} from './operations.ts'
-import {
-  addOperator,
-  describeLong,
-  embeddedParts,
-  newUser,
-  noRealParts,
-  type Parts,
-  realParts,
-  startReplicas,
-} from './system.ts'
+import { breakConvert } from '../testing/break-convert.ts'
+import { type DeadLetter, deadLettersOf, expectRedriven, redrive } from '../testing/dead-letters.ts'
+import { publishForeign } from '../testing/foreign-client.ts'
+import { Operation, outcomeOf, timelineOf, usdToArs } from '../testing/operations.ts'
+import { describeLong, describeOnParts, type MakeParts, type Parts, startReplicas } from '../testing/parts.ts'
+import { newOperator, newUser, type User } from '../testing/users.ts'
 
-describeLong('on this machine alone', () => {
-  describeDeadLetters('embedded parts', embeddedParts)
-})
-describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
-  describeDeadLetters('real parts', realParts)
-})
+describeOnParts(describeLong, describeDeadLetters)
 
-type User = Awaited<ReturnType<typeof newUser>>
-
-/** What operators can do about operations that failed as dead letters, and what their users see of it. */
-function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): void {
-  describe(`dead letters on ${name}, two of each service:`, () => {
+/** What operators can do about operations that failed by dead letter, and what their users see of it. */
+function describeDeadLetters(makeParts: MakeParts): void {
+  describe('dead letters, with two of each service:', () => {
     let parts: Parts
     let systems: readonly System[]
     let repaired: Service[] = []
@@ -49,16 +26,16 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
     let operatorId: string
     let [ana, bob, carl]: User[] = []
     let anas: Operation[]
-    /** What Ana's watches of her first operation saw, from its submission on. */
+    /** What Ana's streams of her first operation showed, from its submission on. */
     let watched: Promise<string>[]
 
     const urlsOf = (replica: number) => {
       const system = systems[replica]
-      if (!system) throw new Error('there are two')
+      if (!system) throw new Error('There are two systems.')
       return system
     }
     const userOf = (user: User | undefined) => {
-      if (!user) throw new Error('there are three')
+      if (!user) throw new Error('There are three users.')
       return user
     }
     const submit = (user: User | undefined, amount: string, headers: Record<string, string> = {}) =>
@@ -74,16 +51,16 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
     const many = (replica: number, what: 'redrive' | 'discard', body: object) =>
       call('POST', `${urlsOf(replica).monitorUrl}/dead-letters/${what}`, { token: operator, body })
 
-    // While no operation can be performed Ana submits three, the others one each.
+    // While every conversion fails, Ana submits three and the others one each.
     beforeAll(async () => {
       parts = await makeParts()
       systems = await startReplicas(parts, 2)
       const { gatewayUrl } = urlsOf(0)
-      operator = await addOperator(parts, gatewayUrl)
+      operator = await newOperator(parts.environment, gatewayUrl)
       const me = await call('GET', `${gatewayUrl}/auth/me`, { token: operator })
       operatorId = expectBody(me, 200, v.object({ id: v.string() })).id
       ;[ana, bob, carl] = [await newUser(gatewayUrl), await newUser(gatewayUrl), await newUser(gatewayUrl)]
-      const repairs = await Promise.all(systems.map(breakProcessor))
+      const repairs = await Promise.all(systems.map(breakConvert))
       anas = [await accept(ana, '1')]
       watched = systems.flatMap(({ gatewayUrl }) => watches(gatewayUrl, userOf(ana).token, anas[0]?.id ?? ''))
       anas.push(await accept(ana, '2'), await accept(ana, '3'))
@@ -104,14 +81,14 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
       expect(operation).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' } })
     }
 
-    test('who watched is told of the failure, by every way there is, and the watch ends', async () => {
+    test('every stream of an operation shows its failure and ends', async () => {
       expect(watched).toHaveLength(4)
       for (const statuses of watched) expect(await statuses).toMatch(/^(pending,)?failed$/)
       const waited = await submit(ana, '1', { Prefer: 'wait=10' })
       expect(waited).toMatchObject({ status: 200, body: { id: anas[0]?.id, error: { code: 'dead-lettered' } } })
     }, 30_000)
 
-    test('a dry run changes nothing; a redrive by filter that two ask for has each effect once; every way to watch shows it', async () => {
+    test('a dry run changes nothing; a redrive by two operators has each effect once, and new streams show it', async () => {
       const filter = { user: userOf(ana).id, topic: topics.requests }
       const before = await lettersOf(ana)
       expect(await many(0, 'redrive', { filter })).toMatchObject({
@@ -127,7 +104,7 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
       expect(counts.reduce((sum, { redriven }) => sum + redriven, 0)).toBe(3)
       expect(counts.map(({ refused }) => refused)).toEqual([0, 0])
 
-      // Each watch ends at what is terminal; whoever begins one now sees the change, by each way and at each gateway.
+      // A stream ends once its operation is terminal. A new one shows the change, over each API and at each gateway.
       const { token } = userOf(ana)
       for (const { id } of anas)
         for (const { gatewayUrl } of systems)
@@ -144,7 +121,7 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
         expect(read.body).not.toHaveProperty('error')
         const waited = await submit(ana, String(index + 1), { Prefer: 'wait=10' })
         expect(waited).toMatchObject({ status: 200, body: { id, status: 'succeeded' } })
-        expect(await stepsOf(urlsOf(1).monitorUrl, token, id, 5)).toEqual([
+        expect(await timelineOf(urlsOf(1).monitorUrl, token, id, 5)).toEqual([
           'posta.operation.requested',
           'posta.message.dead-lettered',
           'posta.operation.failed',
@@ -156,7 +133,7 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
         expect(letter).toMatchObject({ status: 'redriven', redrive: { by: operatorId } })
     }, 90_000)
 
-    test('a discard is an event with who and why; the operation stays failed, and no redrive is possible any more', async () => {
+    test('a discard is an event with who and why; its operation stays failed and cannot be redriven', async () => {
       const [letter] = await lettersOf(bob)
       const filter = { operation: letter?.operation }
       expect(await many(1, 'discard', { filter, reason: 'Bob asked us to.', dryRun: false })).toMatchObject({
@@ -168,7 +145,7 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
         body: { code: 'conflict' },
       })
       const token = userOf(bob).token
-      const events = await eventually(
+      const events = await askUntil(
         () => call('GET', `${urlsOf(0).monitorUrl}/events?type=posta.dead-letter.discarded`, { token }),
         (answer) => expectBody(answer, 200, Items).items.length > 0,
       )
@@ -178,7 +155,7 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
       await expectDeadLettered(bob, letter?.operation)
     }, 30_000)
 
-    test('a redrive that a killed monitor had recorded is carried out by itself; another dead letter of an operation that succeeded changes nothing', async () => {
+    test('monitor carries out a redrive recorded before a crash; one after the success changes nothing', async () => {
       const { gatewayUrl, monitorUrl, environment } = urlsOf(0)
       const { id: user, token } = userOf(carl)
       const [letter] = await lettersOf(carl)
@@ -189,12 +166,12 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
       await store.deadLetters.decide([{ id, decision }])
       await store.close()
       const read = () => call('GET', `${gatewayUrl}/operations/${operation}`, { token })
-      const { body: succeeded } = await eventually(
+      const { body: succeeded } = await askUntil(
         read,
         (answer) => expectBody(answer, 200, Operation).status === 'succeeded',
         30_000,
       )
-      await eventually(
+      await askUntil(
         () => call('GET', `${monitorUrl}/dead-letters/${encodeURIComponent(id)}`, { token: operator }),
         (answer) => expectRedriven(answer).status === 'redriven',
       )
@@ -213,18 +190,18 @@ function describeDeadLetters(name: string, makeParts: () => Promise<Parts>): voi
           headers: original.headers.map((header) => [header.name, bytes(header)]),
         },
         groups.processor,
-        'It was set aside once more.',
+        'It was dead-lettered once more.',
       )
-      await publishForeign(parts, another.key, [another])
+      await publishForeign(parts.environment, [another])
       await deadLettersOf(monitorUrl, operator, 6)
       expect(expectRedriven(await redrive(monitorUrl, operator, another.key)).operation).toBe(operation)
-      // The second redrive was answered, with what was there.
-      expect((await stepsOf(monitorUrl, token, operation, 7)).slice(-2)).toEqual([
+      // The second redrive was answered with the stored result.
+      expect((await timelineOf(monitorUrl, token, operation, 7)).slice(-2)).toEqual([
         'posta.dead-letter.redriven',
         'posta.operation.succeeded',
       ])
       expect((await read()).body).toEqual(succeeded)
-      // It counted once: 4000 of the day's 10000 USD are left.
+      // The 6000 USD counted once: 4000 of the day's 10000 USD are left.
       const outcomes: string[] = []
       for (const amount of ['4000', '0.01']) {
         const { id } = await accept(carl, amount)
@@ -251,13 +228,13 @@ const Whole = v.object({
 const watches = (gatewayUrl: string, token: string, id: string) =>
   [watchStream, watchSubscription].map((way) => way(gatewayUrl, token, id))
 
-/** The statuses that the stream shows until it ends. */
+/** Resolves to the statuses that the stream shows until it ends. */
 async function watchStream(gatewayUrl: string, token: string, id: string): Promise<string> {
   const response = await fetch(`${gatewayUrl}/operations/${id}/stream`, { headers: headersOf(token) })
   return statusesIn(await response.text())
 }
 
-/** The statuses that the GraphQL subscription shows until it is complete. */
+/** Resolves to the statuses that the GraphQL subscription shows until it is complete. */
 async function watchSubscription(gatewayUrl: string, token: string, id: string): Promise<string> {
   const response = await fetch(`${gatewayUrl}/graphql`, {
     method: 'POST',

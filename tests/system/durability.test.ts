@@ -1,23 +1,25 @@
 import { beforeAll, describe, expect, test } from 'bun:test'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type ServiceName, serviceNames } from '../../common/name.ts'
+import { eventually } from '../../common/testing/eventually.ts'
+import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { call, expectBody } from '../../tools/client.ts'
-import { Operation, outcomeOf, stepsOf, usdToArs } from './operations.ts'
-import { serviceProcesses } from './processes.ts'
-import { describeLong, embeddedParts, newUser } from './system.ts'
+import { Operation, outcomeOf, timelineOf, usdToArs } from '../testing/operations.ts'
+import { describeLong, embeddedParts } from '../testing/parts.ts'
+import { serviceProcesses } from '../testing/service-processes.ts'
+import { newUser } from '../testing/users.ts'
 
-// A kill loses nothing that the system's page cache still has: only the calls themselves tell what was synced when.
+// A killed process loses nothing that is in the kernel's page cache. Only its system calls show what was synced.
 const strace = Bun.which('strace')
 
-/** What a service did, in the order of the clock that all share. */
+/** A system call of a service, at a time that can be compared over all of them. */
 interface Call {
   readonly service: ServiceName
   readonly atS: number
-  /** `write` and `sync`: of a database's log. `answer`: of HTTP. */
+  /** `write` and `sync` are of a database's write-ahead log; `answer` is an HTTP answer. */
   readonly kind: 'write' | 'sync' | 'answer'
-  /** The file without its folder, or the status of the answer. */
+  /** The file's name, or the status of the answer. */
   readonly to: string
   readonly text: string
 }
@@ -32,8 +34,8 @@ describeLong('an embedded file', () => {
       id = traced.id
     }, 60_000)
 
-    test('is synced before anyone is told, at every step from the submission to the audit', () => {
-      /** The first write with the operation's id in it, and the sync after it. */
+    test('is synced before anyone is told of its content, at every step from the submission to the audit', () => {
+      /** When the operation's id was first written, and when that was synced. */
       const effect = (service: ServiceName, to: string, afterS = 0) => {
         const own = calls.filter((each) => each.service === service && each.to === to && each.atS > afterS)
         const write = own.find(({ kind, text }) => kind === 'write' && text.includes(id))
@@ -56,12 +58,12 @@ describeLong('an embedded file', () => {
       expect(performed.writtenS).toBeGreaterThan(requested.syncedS)
       expect(replied.writtenS).toBeGreaterThan(performed.syncedS)
       expect(updated.writtenS).toBeGreaterThan(replied.syncedS)
-      // What is written to the broker next is where the group stands: it moves behind what is synced alone.
+      // The next write to the broker is the group's offset: it must come after the sync of the effect.
       expect(moved('gateway', updated.writtenS)?.atS).toBeGreaterThan(updated.syncedS)
       expect(moved('monitor', audited.writtenS)?.atS).toBeGreaterThan(audited.syncedS)
     })
 
-    test('has nothing unsynced whenever its service answers, or writes another file', () => {
+    test('has nothing unsynced whenever its service answers or writes another file', () => {
       const counts = { syncs: 0, answers: 0 }
       const unsynced = new Set<string>()
       for (const { service, kind, to } of calls) {
@@ -78,16 +80,17 @@ describeLong('an embedded file', () => {
   })
 })
 
-/** One conversion on a system of its own, from the submission until monitor has it, as the kernel saw it. */
+/** Runs one conversion on a new system, from the submission until monitor has it. Resolves to all calls. */
 async function traceConversion(): Promise<{ calls: readonly Call[]; id: string }> {
   const parts = await embeddedParts()
-  const traces = mkdtempSync(join(tmpdir(), 'posta-test-'))
-  const traceOf = (service: ServiceName) => join(traces, service)
-  // -D: the service stays the direct child, to which signals go.
-  const services = await serviceProcesses(parts.environment, (service) => [
+  using traces = temporaryFolder()
+  const traceOf = (service: ServiceName) => join(traces.path, service)
+  // With -D the service is the direct child, which gets the signals.
+  const under = (service: ServiceName) => [
     ...['strace', '-D', '-f', '-y', '-ttt', '-s', '16384', '-o', traceOf(service)],
     ...['-e', 'trace=fsync,fdatasync,write,pwrite64,writev,pwritev,send,sendto,sendmsg', '--'],
-  ])
+  ]
+  const services = await serviceProcesses(parts.environment, { under })
   let id = ''
   try {
     await Promise.all(serviceNames.map((name) => services[name].start()))
@@ -95,26 +98,21 @@ async function traceConversion(): Promise<{ calls: readonly Call[]; id: string }
     const answer = await call('POST', `${services.gateway.url}/operations`, { token, body: usdToArs('1') })
     id = expectBody(answer, 202, Operation).id
     await outcomeOf(services.gateway.url, token, id)
-    await stepsOf(services.monitor.url, token, id, 2)
+    await timelineOf(services.monitor.url, token, id, 2)
   } finally {
     await Promise.all(serviceNames.map((name) => services[name].stop('SIGTERM')))
     await parts.dispose()
   }
-  try {
-    for (const name of serviceNames)
-      while (!lastLine(traceOf(name)).includes('+++ exited with 0 +++')) await Bun.sleep(20)
-    const calls = serviceNames.flatMap((name) => readTrace(name, readFileSync(traceOf(name), 'utf8')))
-    return { calls: calls.sort((a, b) => a.atS - b.atS), id }
-  } finally {
-    rmSync(traces, { recursive: true, force: true })
+  const calls: Call[] = []
+  for (const name of serviceNames) {
+    const read = () => readFileSync(traceOf(name), 'utf8')
+    await eventually(() => read().trimEnd().endsWith('+++ exited with 0 +++'))
+    calls.push(...readTrace(name, read()))
   }
+  return { calls: calls.sort((a, b) => a.atS - b.atS), id }
 }
 
-function lastLine(path: string): string {
-  return readFileSync(path, 'utf8').trimEnd().split('\n').at(-1) ?? ''
-}
-
-/** Lines such as `12 1795505304.210576 pwrite64(15</data/gateway.db-wal>, "…", 24, 350232) = 24`. */
+/** Reads lines such as `12 1795505304.210576 pwrite64(15</data/gateway.db-wal>, "…", 24, 350232) = 24`. */
 function readTrace(service: ServiceName, trace: string): Call[] {
   return trace.split('\n').flatMap((text): Call[] => {
     const [, atS, name = '', path = '', rest = ''] = /^\d+ +([\d.]+) (\w+)\(\d+<([^>]*)>(.*)/.exec(text) ?? []

@@ -7,9 +7,10 @@ import { bundledSnapshot } from '../../gateway/rates/snapshot.ts'
 import { type Behaviour, fakeRates, startFakeApi } from '../../gateway/testing/fake-rates-api.ts'
 import { call, expectBody, graphql } from '../../tools/client.ts'
 import { startInProcess } from '../../tools/in-process.ts'
-import { describeLong, embeddedParts, newUser } from './system.ts'
+import { describeLong, embeddedParts } from '../testing/parts.ts'
+import { newUser } from '../testing/users.ts'
 
-/** What gateway gives all hosts together (`budgetMs` of createRates), and a second for everything else. */
+/** How long gateway tries all hosts (`budgetMs` of createRates), and a second for everything else. */
 const BOUND_MS = 5000 + 1000
 const HOUR_MS = 60 * 60 * 1000
 
@@ -23,7 +24,7 @@ const Converted = v.object({
   output: v.object({ source: v.string(), date: v.string(), rate: v.string() }),
 })
 
-/** A system whose external API is in the test's hands, and a user of it. */
+/** A system with a user, whose external API does what the test says. */
 async function startWithApi() {
   const api = startFakeApi()
   api.setDate(today)
@@ -44,7 +45,7 @@ async function startWithApi() {
     gatewayUrl,
     token,
     submit,
-    /** The rate that a conversion into ARS was done at, and where it came from. */
+    /** Converts into ARS. Resolves to the rate, its date and its source. */
     async convert(from: string) {
       return expectBody(await submit(from), 200, Converted).output
     },
@@ -60,7 +61,7 @@ async function startWithApi() {
 }
 
 describeLong('a conversion', () => {
-  test.concurrent('takes the rate of the external API, and later what it kept of it, each with its day', async () => {
+  test.concurrent('uses the rate of the API or, while that is down, the cached one, each with its date', async () => {
     await using system = await startWithApi()
     expect(await system.convert('USD')).toEqual({ source: 'live', date: today, rate: `${fakeRates.ars}` })
     system.api.behave('down')
@@ -70,7 +71,7 @@ describeLong('a conversion', () => {
   }, 30_000)
 
   test.concurrent.each<Behaviour>(['slow', 'stalled', 'down', 'busy'])(
-    'succeeds in time with a rate of the snapshot while the external API is %s, and the next does not wait for it again',
+    'succeeds in time with a rate of the snapshot while the API is %s, and the next one does not wait for the API',
     async (behaviour) => {
       await using system = await startWithApi()
       system.api.behave(behaviour)
@@ -85,9 +86,9 @@ describeLong('a conversion', () => {
     30_000,
   )
 
-  test.concurrent('never has a rate from an external API that lies', async () => {
+  test.concurrent('never uses a rate from a wrong answer of the external API', async () => {
     await using system = await startWithApi()
-    const lies = {
+    const wrongAnswers = {
       AED: 'not-json',
       AUD: 'nan',
       BRL: 'null-rate',
@@ -99,7 +100,7 @@ describeLong('a conversion', () => {
       JPY: 'not-found',
       SEK: 'huge',
     } as const satisfies Record<string, Behaviour>
-    for (const [base, behaviour] of Object.entries(lies)) {
+    for (const [base, behaviour] of Object.entries(wrongAnswers)) {
       system.api.behave(behaviour)
       const { rates } = await bundledSnapshot().table(base)
       const rate = rates.find(({ code }) => code === 'ARS')?.rate
@@ -110,17 +111,17 @@ describeLong('a conversion', () => {
         rate: rate ?? '',
       })
     }
-    expect(system.api.asked).toHaveLength(Object.keys(lies).length)
-    // Of 50 MB it took no more than is in the pipe when it has had enough.
+    expect(system.api.asked).toHaveLength(Object.keys(wrongAnswers).length)
+    // Gateway stopped reading the 50 MB early: what was sent is what the connection buffers.
     expect(system.api.hugeBytes).toBeLessThan(8 * 1024 * 1024)
     system.api.behave('ok')
     expect(await system.convert('NOK')).toMatchObject({ source: 'live', rate: `${fakeRates.ars}` })
   }, 30_000)
 
-  test('is 503 with Retry-After where neither the external API nor any fallback has a rate, and uses no key up', async () => {
+  test('is 503 with Retry-After when neither the API nor a fallback has a rate, and uses no key up', async () => {
     await using system = await startWithApi()
     system.api.behave('busy', 'ok')
-    // The snapshot is files of a package: the one of gold cannot be read for now.
+    // The snapshot is a package's files. The one of gold cannot be read for now.
     const readFile = Bun.file
     const file = spyOn(Bun, 'file').mockImplementation((named: FileName) => {
       const path = named instanceof URL ? fileURLToPath(named) : String(named)

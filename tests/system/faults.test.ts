@@ -4,32 +4,29 @@ import * as v from 'valibot'
 import type { Header } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { Service } from '../../common/service/service.ts'
-import { call, eventually, expectBody } from '../../tools/client.ts'
+import { askUntil, call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
-import { breakProcessor } from './broken-processor.ts'
-import { type Foreign, publishForeign } from './foreign.ts'
+import { breakConvert } from '../testing/break-convert.ts'
+import { deadLettersOf, expectRedriven, redrive } from '../testing/dead-letters.ts'
+import { type Foreign, publishForeign } from '../testing/foreign-client.ts'
+import { holdLocks } from '../testing/hold-locks.ts'
 import {
-  deadLettersOf,
   expectAllSucceed,
-  expectRedriven,
   Operation,
   outcomeOf,
-  redrive,
-  stepsOf,
   submitConversions,
-  untilInTrouble,
+  timelineOf,
+  untilFailing,
   usdToArs,
-} from './operations.ts'
-import { addOperator, embeddedParts, newUser, noRealParts, type Parts, realParts } from './system.ts'
+} from '../testing/operations.ts'
+import { describeOnParts, embeddedParts, type MakeParts, type Parts } from '../testing/parts.ts'
+import { newOperator, newUser } from '../testing/users.ts'
 
-describeFaults('embedded parts', embeddedParts)
-describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
-  describeFaults('real parts', realParts)
-})
+describeOnParts(describe, describeFaults)
 
-/** What a message can be that should not be there, and how it is put right. */
-function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
-  describe(`on ${name}`, () => {
+/** What becomes of messages that should not be there. */
+function describeFaults(makeParts: MakeParts): void {
+  describe('a message that cannot be handled:', () => {
     let parts: Parts
     let system: System
     let operator: string
@@ -38,7 +35,7 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
     beforeAll(async () => {
       parts = await makeParts()
       system = await startInProcess(parts.environment)
-      operator = await addOperator(parts, system.gatewayUrl)
+      operator = await newOperator(parts.environment, system.gatewayUrl)
     }, 60_000)
     afterAll(async () => {
       await system.close()
@@ -46,16 +43,16 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
       await parts.dispose()
     }, 60_000)
 
-    test('poison on every topic becomes dead letters, and what comes behind it goes on', async () => {
+    test('poison on every topic becomes dead letters, and messages after it are handled', async () => {
       const { gatewayUrl, monitorUrl } = system
       const user = await newUser(gatewayUrl)
       const before = await submitConversions(gatewayUrl, user.token, 3)
       const poison = poisonFor(user.id).filter(
         ({ key, value }) => parts.environment.BROKER_URL !== undefined || (key !== null && value !== null),
       )
-      await publishForeign(parts, user.id, poison)
-      const behind = await submitConversions(gatewayUrl, user.token, 3)
-      await expectAllSucceed(system, user.token, [...before, ...behind], 30_000)
+      await publishForeign(parts.environment, poison, user.id)
+      const after = await submitConversions(gatewayUrl, user.token, 3)
+      await expectAllSucceed(system, user.token, [...before, ...after], 30_000)
 
       const found = await deadLettersOf(monitorUrl, operator, poison.length)
       const setAsideBy = { requests: 'processor', results: 'gateway', events: 'monitor' } as const
@@ -65,10 +62,10 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
         for (const each of ofTopic)
           expect(each).toMatchObject({ group: `posta.${service}`, status: 'open', redrivable: true })
       }
-      // They lie where they are: sent on, they would come back for ever.
-      const garbage = found.filter(({ topic }) => topic === topics.deadLetters)
-      expect(garbage).toHaveLength(poison.filter(({ topic }) => topic === topics.deadLetters).length)
-      for (const each of garbage) {
+      // Unreadable dead letters are stored only: published again, they would come back for ever.
+      const unreadable = found.filter(({ topic }) => topic === topics.deadLetters)
+      expect(unreadable).toHaveLength(poison.filter(({ topic }) => topic === topics.deadLetters).length)
+      for (const each of unreadable) {
         expect(each).toMatchObject({ status: 'open', redrivable: false })
         expect(await redrive(monitorUrl, operator, each.id)).toMatchObject({ status: 409, body: { code: 'conflict' } })
       }
@@ -77,17 +74,17 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
         expect(reason).not.toContain(SECRET)
       }
 
-      // Redriven unchanged it is as bad as before, and set aside once more. All that was there is there once.
+      // Redriven unchanged it is still poison: it becomes one more dead letter, and no other message does.
       const [request] = found.filter(({ topic }) => topic === topics.requests)
       expect(expectRedriven(await redrive(monitorUrl, operator, request?.id ?? '')).status).toBe('redriven')
       expect(await deadLettersOf(monitorUrl, operator, poison.length + 1)).toHaveLength(poison.length + 1)
       await expectAllSucceed(system, user.token, await submitConversions(gatewayUrl, user.token, 1))
       expect(await deadLettersOf(monitorUrl, operator, poison.length + 1)).toHaveLength(poison.length + 1)
       expect(await call('GET', `${monitorUrl}/audit/verify`, { token: operator })).toMatchObject({ body: { ok: true } })
-      for (const url of [gatewayUrl, system.processorUrl, monitorUrl]) await untilInTrouble(url, [])
+      for (const url of [gatewayUrl, system.processorUrl, monitorUrl]) await untilFailing(url, [])
     }, 60_000)
 
-    test('an operation that failed as a dead letter succeeds by redrive, once, however often that is asked for', async () => {
+    test('an operation that failed by dead letter succeeds by redrive, once, however many are asked for', async () => {
       const { gatewayUrl, processorUrl, monitorUrl } = system
       const user = await newUser(gatewayUrl)
       const operatorId = expectBody(
@@ -102,7 +99,7 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
           headers: { 'Idempotency-Key': `order-of-${amount}` },
         })
 
-      const repair = await breakProcessor(system)
+      const repair = await breakConvert(system)
       const { id } = expectBody(await submit('6000'), 202, Operation)
       expect(await outcomeOf(gatewayUrl, user.token, id, 30_000)).toMatchObject({
         status: 'failed',
@@ -110,7 +107,7 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
       })
       repaired = await repair()
 
-      await stepsOf(monitorUrl, user.token, id, 3)
+      await timelineOf(monitorUrl, user.token, id, 3)
       const letters = await deadLettersOf(monitorUrl, operator, 1)
       const letter = letters.find(({ operation }) => operation === id)
       expect(letter).toMatchObject({ status: 'open', topic: topics.requests, group: 'posta.processor', user: user.id })
@@ -122,7 +119,7 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
       })
 
       const asked = await Promise.all([1, 2].map(() => redrive(monitorUrl, operator, letterId)))
-      const succeeded = await eventually(
+      const succeeded = await askUntil(
         () => call('GET', `${gatewayUrl}/operations/${id}`, { token: user.token }),
         (answer) => expectBody(answer, 200, Operation).status === 'succeeded',
         30_000,
@@ -135,7 +132,7 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
           redrive: { ...expectRedriven(asked[0] ?? answer).redrive, by: operatorId },
         })
 
-      // It counted once: 4000 of the day's 10000 USD are left.
+      // The 6000 USD counted once: 4000 of the day's 10000 USD are left.
       const next = expectBody(await submit('4000'), 202, Operation)
       expect((await outcomeOf(gatewayUrl, user.token, next.id)).status).toBe('succeeded')
       const over = expectBody(await submit('0.01'), 202, Operation)
@@ -145,8 +142,8 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
         body: { status: 'succeeded' },
       })
 
-      await stepsOf(monitorUrl, user.token, over.id, 2)
-      expect(await stepsOf(monitorUrl, user.token, id, 5)).toEqual([
+      await timelineOf(monitorUrl, user.token, over.id, 2)
+      expect(await timelineOf(monitorUrl, user.token, id, 5)).toEqual([
         'posta.operation.requested',
         'posta.message.dead-lettered',
         'posta.operation.failed',
@@ -164,10 +161,10 @@ function describeFaults(name: string, makeParts: () => Promise<Parts>): void {
 }
 
 const SECRET = 'not to be repeated'
-/** More than we ever send, and what the topics take. */
+/** More than a service ever sends, and less than a topic's limit. */
 const LARGE_BYTES = 900_000
 
-/** Everything that a message can be and should not, on every topic. `user` has operations in the same partitions. */
+/** Every kind of bad message, on every topic, for the partitions in which `user` has operations. */
 function poisonFor(user: string): Foreign[] {
   const time = new Date().toISOString()
   const types = {
@@ -210,9 +207,9 @@ function poisonFor(user: string): Foreign[] {
   const facts = { ...forged, partition: '0', offset: '2', timestamp: '1' }
   return [
     ...onEach,
-    // Of an operation that gateway does not know.
+    // A result of an operation that gateway does not know.
     { topic: topics.results, key: user, value: json({ ...result, output }), headers: headersOf(types[topics.results]) },
-    // A request under another's key: it would come out of order.
+    // A request under another user's key, which would lose its order.
     {
       topic: topics.requests,
       key: 'another',
@@ -231,7 +228,7 @@ function poisonFor(user: string): Foreign[] {
   ]
 }
 
-describe('another process that keeps a file locked for a second', () => {
+describe('while another process keeps files locked for a second', () => {
   let parts: Parts
   let system: System
 
@@ -244,24 +241,19 @@ describe('another process that keeps a file locked for a second', () => {
     await parts.dispose()
   }, 30_000)
 
-  /** Runs `look` again and again for a second, in which a process of its own is in the middle of writing to the files. */
-  async function whileLocked(names: readonly string[], look: () => Promise<void>): Promise<void> {
+  /** Runs `look` again and again for a second, while another process keeps the files locked. */
+  function whileLocked(names: readonly string[], look: () => Promise<void>): Promise<void> {
     const paths = names.map((name) => join(parts.dataDir, name))
-    const holder = Bun.spawn([process.execPath, join(import.meta.dir, 'locks.child.ts'), ...paths], {
-      stdio: ['pipe', 'pipe', 'inherit'],
+    return holdLocks(paths, async () => {
+      const startedMs = performance.now()
+      while (performance.now() - startedMs < 1000) {
+        await look()
+        await Bun.sleep(20)
+      }
     })
-    const { value } = await holder.stdout.getReader().read()
-    expect(Buffer.from(value ?? []).toString()).toBe('locked\n')
-    const startedMs = performance.now()
-    while (performance.now() - startedMs < 1000) {
-      await look()
-      await Bun.sleep(20)
-    }
-    holder.stdin.end()
-    expect(await holder.exited).toBe(0)
   }
 
-  test('those of processor and monitor: operations are accepted, none gets an invented outcome, all succeed after', async () => {
+  test('those of processor and monitor: operations are accepted, stay pending, and succeed afterwards', async () => {
     const { token } = await newUser(system.gatewayUrl)
     const ids: string[] = []
     await whileLocked(['processor.db', 'monitor.db'], async () => {
@@ -274,7 +266,7 @@ describe('another process that keeps a file locked for a second', () => {
     await expectAllSucceed(system, token, ids)
   }, 30_000)
 
-  test('those of gateway and the broker: what is submitted meanwhile is accepted late, and once', async () => {
+  test('those of gateway and the broker: each submission is accepted late, and once', async () => {
     const { token } = await newUser(system.gatewayUrl)
     const submitted: Promise<string[]>[] = []
     await whileLocked(['gateway.db', 'broker.db'], async () => {
@@ -284,6 +276,6 @@ describe('another process that keeps a file locked for a second', () => {
     const ids = (await Promise.all(submitted)).flat()
     expect(ids).toHaveLength(10)
     await expectAllSucceed(system, token, ids)
-    for (const url of [system.gatewayUrl, system.processorUrl, system.monitorUrl]) await untilInTrouble(url, [])
+    for (const url of [system.gatewayUrl, system.processorUrl, system.monitorUrl]) await untilFailing(url, [])
   }, 30_000)
 })

@@ -1,18 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import * as v from 'valibot'
-import { type Answer, call, eventually, expectBody, graphql } from '../../tools/client.ts'
+import { type Answer, askUntil, call, expectBody, graphql } from '../../tools/client.ts'
 import type { System } from '../../tools/in-process.ts'
-import {
-  addOperator,
-  embeddedParts,
-  logIn,
-  newUser,
-  noRealParts,
-  PASSWORD,
-  type Parts,
-  realParts,
-  startReplicas,
-} from './system.ts'
+import { describeOnParts, type MakeParts, type Parts, startReplicas } from '../testing/parts.ts'
+import { logIn, newOperator, newUser, PASSWORD } from '../testing/users.ts'
 
 const Operation = v.object({ id: v.string(), type: v.string(), status: v.string(), createdAt: v.string() })
 const Succeeded = v.object({
@@ -26,24 +17,20 @@ const Page = v.object({ items: v.array(v.record(v.string(), v.unknown())), next:
 const wait = { Prefer: 'wait=20' }
 const usdToArs = (amount: string) => ({ type: 'convert', input: { from: 'usd', to: 'ars', amount } })
 
-describeFlow('embedded parts, one of each service', embeddedParts, 1)
-describe.skipIf(noRealParts !== undefined)('with a broker and a MongoDB-wire server', () => {
-  describeFlow('real parts, two of each service', realParts, 2)
-})
+describeOnParts(describe, (makeParts, kind) => describeFlow(makeParts, kind === 'embedded' ? 1 : 2))
 
-/** Everything that a client can see of the whole way. The last replica is asked, the first may do the work. */
-function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: number): void {
-  describe(`the whole system on ${name}`, () => {
+/** What clients see of an operation from its submission on. They ask the last replica; the first may do the work. */
+function describeFlow(makeParts: MakeParts, replicas: number): void {
+  describe(`the whole system, with ${replicas} of each service`, () => {
     let parts: Parts
     let systems: readonly System[]
     let urls: System
 
     beforeAll(async () => {
       parts = await makeParts()
-      systems = await startReplicas(parts, replicas)
-      const last = systems.at(-1)
-      if (!last) throw new Error('No system was started.')
-      urls = last
+      const started = await startReplicas(parts, replicas)
+      systems = started
+      urls = started.at(-1) ?? started[0]
     }, 60_000)
     afterAll(async () => {
       for (const system of systems) await system.close()
@@ -66,7 +53,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       return counts
     }
     const eventsOf = (token: string, path: string, types: readonly string[]) =>
-      eventually(
+      askUntil(
         () => call('GET', `${urls.monitorUrl}${path}`, { token }),
         (answer) => answer.status === 200 && types.every((type) => typesOf(answer).includes(type)),
       )
@@ -86,14 +73,14 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       })
     }, 30_000)
 
-    test('without Prefer the answer is 202 with a Location, which never says 404 and becomes terminal', async () => {
+    test('without Prefer the answer is 202 with a Location, which is never 404 and becomes terminal', async () => {
       const { token } = await newUser(urls.gatewayUrl)
       const answer = await submit(token, usdToArs('1'), {})
       const { id, status } = expectBody(answer, 202, Operation)
       expect(status).toBe('pending')
       expect(answer.headers.get('location')).toBe(`/operations/${id}`)
       const seen: number[] = []
-      await eventually(
+      await askUntil(
         async () => {
           const got = await call('GET', `${urls.gatewayUrl}/operations/${id}`, { token })
           seen.push(got.status)
@@ -104,7 +91,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       expect(new Set(seen)).toEqual(new Set([200]))
     }, 30_000)
 
-    test('the table of store-rates is at processor, and its result too', async () => {
+    test('processor serves the table and the result of store-rates', async () => {
       const { token, id: user } = await newUser(urls.gatewayUrl)
       const { id, output } = expectBody(
         await submit(token, { type: 'store-rates', input: { base: 'eur' } }),
@@ -130,7 +117,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       expect(expectBody(await call('GET', `${urls.processorUrl}/results`, { token }), 200, Page).items).toHaveLength(1)
     }, 30_000)
 
-    test('an idempotency key is one operation over both APIs, and 422 for anything else', async () => {
+    test('an idempotency key is one operation over both APIs, and 422 for another input', async () => {
       const { token } = await newUser(urls.gatewayUrl)
       const key = { 'Idempotency-Key': 'order-1' }
       const [first, second] = await Promise.all([submit(token, usdToArs('2'), key), submit(token, usdToArs('2'), key)])
@@ -148,7 +135,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       })
     }, 30_000)
 
-    test('conversions of a day stop at the limit, and what is refused counts nothing', async () => {
+    test('conversions of a day stop at the limit, and a refused one counts nothing', async () => {
       const { token } = await newUser(urls.gatewayUrl)
       expectBody(await submit(token, usdToArs('9999.99')), 200, Succeeded)
       const refused = await submit(token, usdToArs('0.02'))
@@ -159,7 +146,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       })
     }, 30_000)
 
-    test('SSE and the GraphQL subscription show the operation as it is, and again when it is terminal', async () => {
+    test('SSE and the GraphQL subscription show the operation as it is, and again once it is terminal', async () => {
       const { token } = await newUser(urls.gatewayUrl)
       const { id } = expectBody(await submit(token, usdToArs('5'), {}), 202, Operation)
       const headers = { authorization: `Bearer ${token}`, accept: 'text/event-stream' }
@@ -179,7 +166,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       expect(subscription).toContain('event: complete')
     }, 30_000)
 
-    test('lists are the caller’s own, newest first, page by page', async () => {
+    test('a list has the caller’s own operations, newest first, page by page', async () => {
       const { token } = await newUser(urls.gatewayUrl)
       const ids: string[] = []
       for (const amount of ['1', '2', '3'])
@@ -213,7 +200,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       expect([one.pageInfo.hasNextPage, two.pageInfo.hasNextPage]).toEqual([true, false])
     }, 30_000)
 
-    test('nobody sees what is another’s, in any service', async () => {
+    test('no service shows a user what is another’s', async () => {
       const [owner, other] = [await newUser(urls.gatewayUrl), await newUser(urls.gatewayUrl)]
       const { id } = expectBody(await submit(owner.token, usdToArs('1')), 200, Succeeded)
       await eventsOf(owner.token, `/operations/${id}/timeline`, ['posta.operation.succeeded'])
@@ -242,7 +229,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
         })
     }, 30_000)
 
-    test('monitor holds the login and both messages of an operation, with their places and the time between', async () => {
+    test('monitor holds the login and both messages of an operation', async () => {
       const { token } = await newUser(urls.gatewayUrl)
       const { id } = expectBody(await submit(token, usdToArs('1')), 200, Succeeded)
       const timeline = await eventsOf(token, `/operations/${id}/timeline`, [
@@ -289,8 +276,8 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       ])
     }, 30_000)
 
-    test('an operator sees everyone’s, every chain is whole, and the stats count what happened', async () => {
-      const operator = await addOperator(parts, urls.gatewayUrl)
+    test('an operator sees every user’s results and events, every chain is whole, and the stats count each event once', async () => {
+      const operator = await newOperator(parts.environment, urls.gatewayUrl)
       const user = await newUser(urls.gatewayUrl)
       const { id } = expectBody(await submit(user.token, usdToArs('1')), 200, Succeeded)
       await eventsOf(operator, `/operations/${id}/timeline`, ['posta.operation.succeeded'])
@@ -299,21 +286,21 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       })
       const verified = await call('GET', `${urls.monitorUrl}/audit/verify`, { token: operator })
       expect(verified).toMatchObject({ status: 200, body: { ok: true } })
-      // Each event of the hour counts once: of every type there are as many as the list has.
-      let stats: v.InferOutput<typeof Stats> | undefined
+      // Of every type there are as many as the list of events has.
+      let counted: v.InferOutput<typeof Stats> | undefined
       let listed: Record<string, number> = {}
-      await eventually(
+      await askUntil(
         async () => {
           const answer = await call('GET', `${urls.monitorUrl}/stats`, { token: operator })
-          stats = expectBody(answer, 200, Stats)
-          listed = await countByType(operator, stats.from, stats.until)
+          counted = expectBody(answer, 200, Stats)
+          listed = await countByType(operator, counted.from, counted.until)
           return answer
         },
-        () => Bun.deepEquals(stats?.types, listed),
+        () => Bun.deepEquals(counted?.types, listed),
       )
       const { 'posta.operation.succeeded': succeeded = 0, 'posta.operation.failed': failed = 0 } = listed
       expect(succeeded).toBeGreaterThan(0)
-      expect(stats).toMatchObject({
+      expect(counted).toMatchObject({
         logins: listed['posta.user.logged-in'],
         failedOperations: failed,
         latency: { operations: succeeded + failed },
@@ -327,7 +314,7 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
     test('every service is live, ready, measured and described', async () => {
       for (const url of [urls.gatewayUrl, urls.processorUrl, urls.monitorUrl]) {
         expect(await call('GET', `${url}/health/live`)).toMatchObject({ status: 200, body: { status: 'ok' } })
-        await eventually(
+        await askUntil(
           () => call('GET', `${url}/health/ready`),
           ({ body }) => v.is(v.object({ status: v.literal('ok') }), body),
         )

@@ -3,11 +3,12 @@ import * as v from 'valibot'
 import { groups, type Topic, topics } from '../../common/messages/topics.ts'
 import { call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
-import { kafka } from './foreign.ts'
-import { Operation, stepsOf, usdToArs } from './operations.ts'
-import { newUser, noRealParts, type Parts, realParts } from './system.ts'
+import { kafkaClient, readTopics } from '../testing/foreign-client.ts'
+import { Operation, timelineOf, usdToArs } from '../testing/operations.ts'
+import { noRealParts, type Parts, realParts } from '../testing/parts.ts'
+import { newUser } from '../testing/users.ts'
 
-/** A message as a client sees it that knows Kafka and nothing of ours. */
+/** A message as another program's Kafka client sees it. */
 interface Read {
   readonly topic: string
   readonly key: string | null
@@ -17,6 +18,7 @@ interface Read {
 
 const TRACE_ID = '4bf92f3577b34da6a3ce929d0e0e4736'
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+const readable = [topics.requests, topics.results, topics.events]
 const noKcat = Bun.which('kcat') ? '' : ' (skipped: kcat is not installed)'
 
 describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvents in binary mode', () => {
@@ -37,8 +39,8 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
       headers: { Prefer: 'wait=20', traceparent: `00-${TRACE_ID}-00f067aa0ba902b7-01` },
     })
     operation = expectBody(answer, 200, Operation).id
-    // Monitor has read both: they are on the broker, and so are the events of the login before them.
-    await stepsOf(monitorUrl, token, operation, 2)
+    // Monitor has read both, so they are on the broker, and so are the events of the login before them.
+    await timelineOf(monitorUrl, token, operation, 2)
   }, 60_000)
   afterAll(async () => {
     await system.close()
@@ -91,35 +93,22 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
   }
 
   test('for a plain consumer', async () => {
-    const client = kafka(brokerUrl())
+    const client = kafkaClient(brokerUrl())
     const groupId = `foreign-${Bun.randomUUIDv7()}`
-    const consumer = client.consumer({ groupId, retry: { retries: 5 } })
-    const messages: Read[] = []
-    const all = Promise.withResolvers<void>()
-    await consumer.connect()
-    try {
-      await consumer.subscribe({ topics: [topics.requests, topics.results, topics.events], fromBeginning: true })
-      await consumer.run({
-        eachMessage: async ({ topic, message: { key, value, headers = {} } }) => {
-          const texts = Object.entries(headers).map(([name, text]) => [name, String(text)])
-          messages.push({
-            topic,
-            key: key?.toString() ?? null,
-            value: value?.toString() ?? null,
-            headers: Object.fromEntries(texts),
-          })
-          if (messages.filter((each) => each.key === user).length === 4) all.resolve()
-        },
-      })
-      await all.promise
-    } finally {
-      await consumer.disconnect()
-    }
-    expectCloudEvents(messages)
+    const messages = await readTopics(client, readable, groupId)
+    const text = (bytes: Uint8Array | null) => bytes && Buffer.from(bytes).toString()
+    expectCloudEvents(
+      messages.map(({ topic, key, value, headers }) => ({
+        topic,
+        key: text(key),
+        value: text(value),
+        headers: Object.fromEntries(headers.map(([name, bytes]) => [name, Buffer.from(bytes).toString()])),
+      })),
+    )
     const admin = client.admin()
     await admin.connect()
     try {
-      // A group of another's is in nobody's way: ours are where they were.
+      // The other program's group does not affect the services' groups.
       const { groups: found } = await admin.listGroups()
       expect(found.map(({ groupId: id }) => id)).toEqual(expect.arrayContaining([...Object.values(groups), groupId]))
       await admin.deleteGroups([groupId])
@@ -131,8 +120,7 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
   test.skipIf(noKcat !== '')(
     `for kcat${noKcat}`,
     async () => {
-      const read = await Promise.all([topics.requests, topics.results, topics.events].map(kcat))
-      expectCloudEvents(read.flat())
+      expectCloudEvents((await Promise.all(readable.map(kcat))).flat())
     },
     60_000,
   )
@@ -152,7 +140,7 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
   }
 })
 
-/** Names and values of headers take turns. */
+/** `headers` holds names and values in turn. */
 const KcatMessage = v.object({
   key: v.nullable(v.string()),
   payload: v.nullable(v.string()),

@@ -2,14 +2,18 @@ import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { type ServiceName, serviceNames } from '../../common/name.ts'
-import { type Environment, REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { type Environment, portVariable } from '../../common/service/config.ts'
+import { eventually } from '../../common/testing/eventually.ts'
 import { startFakeApi } from '../../gateway/testing/fake-rates-api.ts'
-import { type Answer, call, eventually, expectBody } from '../../tools/client.ts'
-import { expectAllSucceed, Operation, submitConversions, usdToArs } from './operations.ts'
-import { type ServiceProcess, serviceProcesses } from './processes.ts'
-import { describeLong, embeddedParts, newUser, type Parts } from './system.ts'
+import { call, expectBody } from '../../tools/client.ts'
+import { expectAllSucceed, Operation, submitConversions, usdToArs } from '../testing/operations.ts'
+import { describeLong, embeddedParts, type Parts } from '../testing/parts.ts'
+import { runProgram } from '../testing/run-program.ts'
+import { type ServiceProcess, serviceProcesses } from '../testing/service-processes.ts'
+import { tryCall } from '../testing/try-call.ts'
+import { newUser } from '../testing/users.ts'
 
-/** What a drain may take. */
+/** How long a drain may take. */
 const DRAIN_MS = 8000
 
 describeLong('configuration that cannot work', () => {
@@ -29,21 +33,13 @@ describeLong('configuration that cannot work', () => {
     monitor: { MONITOR_STORE_URL: `mongodb://root:${SECRET}@db` },
   }
 
-  const started = async (name: ServiceName, environment: Environment) => {
-    const child = Bun.spawn([process.execPath, `${name}/main.ts`], {
-      cwd: REPOSITORY_ROOT,
-      env: { ...process.env, ...environment },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    const [out, error] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
-    return { code: await child.exited, out, error }
-  }
+  const start = (name: ServiceName, environment: Environment) => runProgram([`${name}/main.ts`], { environment })
 
   test.concurrent.each(serviceNames)(
-    'of %s ends it with code 1 and one message that lists every fault',
+    'ends %s with code 1 and one message that lists every fault',
     async (name) => {
       const environment = { ...common, ...own[name] }
-      const { code, out, error } = await started(name, environment)
+      const { code, out, error } = await start(name, environment)
       expect({ code, out }).toEqual({ code: 1, out: '' })
       const listed = [...error.matchAll(/^ {2}([A-Z_]+): .+/gm)].map(([, variable]) => variable)
       expect(listed.toSorted()).toEqual(Object.keys(environment).toSorted())
@@ -53,9 +49,9 @@ describeLong('configuration that cannot work', () => {
     30_000,
   )
 
-  test.concurrent.each(serviceNames)('of %s is a folder that nobody can make, too', async (name) => {
-    const { code, out, error } = await started(name, {
-      [`${name.toUpperCase()}_PORT`]: '0',
+  test.concurrent.each(serviceNames)('ends %s when its folder cannot be made', async (name) => {
+    const { code, out, error } = await start(name, {
+      [portVariable(name)]: '0',
       DATA_DIR: '/dev/null/data',
       LOG_LEVEL: 'silent',
     })
@@ -64,9 +60,9 @@ describeLong('configuration that cannot work', () => {
     expect(error).not.toMatch(/^\s+at /m)
   })
 
-  test.concurrent('is a port that another program has, too', async () => {
+  test.concurrent('ends a service when another program has its port', async () => {
     const other = Bun.serve({ hostname: '127.0.0.1', port: 0, fetch: () => new Response() })
-    const { code, error } = await started('processor', { PROCESSOR_PORT: String(other.port) })
+    const { code, error } = await start('processor', { PROCESSOR_PORT: String(other.port) })
     await other.stop()
     expect(code).toBe(1)
     expect(error).toMatch(/^ {2}PROCESSOR_PORT: 127\.0\.0\.1:\d+ is taken/m)
@@ -86,7 +82,7 @@ describeLong('processes', () => {
     await Promise.all(services.map((service) => service.start()))
   }
 
-  test.concurrent('drain on SIGTERM with operations in flight: code 0 within 8 s, and what was accepted is done after the restart', async () => {
+  test.concurrent('drain within 8 s on SIGTERM, and after a restart all accepted operations succeed', async () => {
     await using cleanups = new AsyncDisposableStack()
     const { environment } = await makeParts(cleanups)
     const { gateway, processor, monitor } = await serviceProcesses(environment)
@@ -96,10 +92,10 @@ describeLong('processes', () => {
     const accepted = users.map(() => [] as string[])
     const enough = Promise.withResolvers<void>()
 
-    /** Submits until gateway is gone. */
+    /** Submits until gateway has closed. */
     async function submitAll(token: string, ids: string[]): Promise<void> {
       for (;;) {
-        const answer = await call('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') }).catch(gone)
+        const answer = await tryCall('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') })
         if (answer.status === 0 || answer.status === 503) return
         if (answer.status === 429) continue
         ids.push(expectBody(answer, 202, Operation).id)
@@ -118,7 +114,7 @@ describeLong('processes', () => {
       await expectAllSucceed({ gatewayUrl: gateway.url, monitorUrl: monitor.url }, token, accepted[index] ?? [], 30_000)
   }, 60_000)
 
-  test.concurrent('leave at once on a second signal', async () => {
+  test.concurrent('end at once on a second signal', async () => {
     await using cleanups = new AsyncDisposableStack()
     const api = startFakeApi()
     cleanups.defer(api.stop)
@@ -127,21 +123,18 @@ describeLong('processes', () => {
     const { gateway } = await serviceProcesses({ ...environment, RATES_URL: api.url })
     await startAll(cleanups, [gateway])
     const { token } = await newUser(gateway.url)
-    const pending = call('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') }).catch(gone)
-    while (api.asked.length === 0) await Bun.sleep(10)
+    const pending = tryCall('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') })
+    await eventually(() => api.asked.length > 0)
     const first = gateway.stop('SIGTERM')
-    await eventually(
-      () => call('GET', `${gateway.url}/health/live`).catch(gone),
-      ({ status }) => status === 0,
-    )
+    await eventually(async () => (await tryCall('GET', `${gateway.url}/health/live`)).status === 0)
     const startedMs = performance.now()
     expect(await gateway.stop('SIGTERM')).toBe(1)
-    // The drain alone would wait for the request for 4 s.
+    // The drain would wait 4 s for the request.
     expect(performance.now() - startedMs).toBeLessThan(3000)
     await Promise.all([first, pending])
   }, 30_000)
 
-  test.concurrent('two gateways on one database are one to their clients, and one goes on without the other', async () => {
+  test.concurrent('two gateways look like one to clients, and one goes on without the other', async () => {
     await using cleanups = new AsyncDisposableStack()
     const { environment, dataDir } = await makeParts(cleanups)
     const first = await serviceProcesses(environment)
@@ -168,17 +161,14 @@ describeLong('processes', () => {
     }
     expect(new Set(ids).size).toBe(10)
     await expectAllSucceed({ gatewayUrl: second.url, monitorUrl: first.monitor.url }, token, ids)
-    // One of them sends at a time: no request is there twice.
+    // One of them sends at a time, so no request was sent twice.
     const broker = new Database(join(dataDir, 'broker.db'), { readonly: true })
     expect(broker.query('SELECT count(*) AS requests FROM "posta.requests"').get()).toEqual({ requests: 10 })
     broker.close()
 
-    // The first has come first: it is the one that sends, and the one that receives.
+    // The first one started first, so it sends and receives.
     await first.gateway.stop('SIGKILL')
     const more = await submitConversions(second.url, token, 5)
     await expectAllSucceed({ gatewayUrl: second.url, monitorUrl: first.monitor.url }, token, more, 20_000)
   }, 60_000)
 })
-
-/** What a client sees of a service that has left. */
-const gone = (): Answer => ({ status: 0, headers: new Headers(), body: undefined })

@@ -5,14 +5,16 @@ import { startFerretdb } from '../../tools/infra/ferretdb.ts'
 import { type KafkaServer, startKafka } from '../../tools/infra/kafka.ts'
 import { missingTools } from '../../tools/infra/parts.ts'
 import type { Server } from '../../tools/infra/server.ts'
-import { deadLettersOf, expectAllSucceed, outcomeOf, submitConversions, untilInTrouble } from './operations.ts'
-import { addOperator, embeddedParts, logIn, newUser, noRealParts, type Parts } from './system.ts'
+import { deadLettersOf } from '../testing/dead-letters.ts'
+import { expectAllSucceed, outcomeOf, submitConversions, untilFailing } from '../testing/operations.ts'
+import { embeddedParts, noRealParts, type Parts } from '../testing/parts.ts'
+import { logIn, newOperator, newUser } from '../testing/users.ts'
 
-/** A client of a store may get over one loss of its connections and not over another. */
+/** A store's client may survive the first loss of its connections and not a later one. */
 const KILLS = 3
 
 const missing = missingTools()
-// A broker and stores of its own, since they are killed.
+// The tests start their own broker and stores, since they kill them.
 const reason = noRealParts ?? (missing.length > 0 ? `it needs ${missing.join(' and ')}` : undefined)
 
 describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? '' : ` (skipped: ${reason})`}`, () => {
@@ -36,7 +38,7 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
       PROCESSOR_STORE_URL: `${processorStore.url}processor`,
       MONITOR_STORE_URL: `${monitorStore.url}monitor`,
     })
-    operator = await addOperator(parts, system.gatewayUrl)
+    operator = await newOperator(parts.environment, system.gatewayUrl)
     const { token } = await newUser(system.gatewayUrl)
     await expectAllSucceed(system, token, await submitConversions(system.gatewayUrl, token, 1), 30_000)
   }, 90_000)
@@ -55,10 +57,10 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
   }
 
   test.each([
-    ['is killed, and started again', 'SIGKILL'],
-    ['stops answering, and goes on', 'SIGSTOP'],
+    ['is down', 'SIGKILL'],
+    ['does not answer', 'SIGSTOP'],
   ] as const)(
-    'takes logins and operations while the broker %s; all go out when it is back, and succeed',
+    'accepts logins and operations while the broker %s; when it is back, all are sent and succeed',
     async (_what, signal) => {
       const { gatewayUrl, processorUrl, monitorUrl } = system
       const users = [await newUser(gatewayUrl), await newUser(gatewayUrl)]
@@ -68,9 +70,9 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
         users.map(async ({ email }) => submitConversions(gatewayUrl, (await logIn(gatewayUrl, email)).accessToken, 10)),
       )
       await Promise.all([
-        untilInTrouble(gatewayUrl, ['broker', 'relay', 'results'], 25_000),
-        untilInTrouble(processorUrl, ['broker', 'requests'], 25_000),
-        untilInTrouble(monitorUrl, ['broker', 'events'], 25_000),
+        untilFailing(gatewayUrl, ['broker', 'relay', 'results'], 25_000),
+        untilFailing(processorUrl, ['broker', 'requests'], 25_000),
+        untilFailing(monitorUrl, ['broker', 'events'], 25_000),
       ])
       for (const [index, { token }] of users.entries())
         for (const id of during[index] ?? [])
@@ -81,7 +83,7 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
       else await broker.restart()
       for (const [index, { token }] of users.entries())
         await expectAllSucceed(system, token, [...(before[index] ?? []), ...(during[index] ?? [])], 40_000)
-      for (const url of [gatewayUrl, processorUrl, monitorUrl]) await untilInTrouble(url, [])
+      for (const url of [gatewayUrl, processorUrl, monitorUrl]) await untilFailing(url, [])
       await expectWhole()
       for (const { token } of users)
         expect(await call('GET', `${monitorUrl}/events?type=posta.user.logged-in`, { token })).toMatchObject({
@@ -91,19 +93,19 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
     90_000,
   )
 
-  test('holds operations while processor’s store is away, as often as that happens: none gets an outcome before, and all succeed', async () => {
+  test('keeps operations pending while processor’s store is down, and all succeed after each outage', async () => {
     const { gatewayUrl, processorUrl } = system
     const { token } = await newUser(gatewayUrl)
     const ids = await submitConversions(gatewayUrl, token, 5)
     await processorStore.kill()
     const during = await submitConversions(gatewayUrl, token, 10)
-    await untilInTrouble(processorUrl, ['store', 'requests'])
+    await untilFailing(processorUrl, ['store', 'requests'])
     for (const id of during)
       expect(await call('GET', `${gatewayUrl}/operations/${id}`, { token })).toMatchObject({
         body: { status: 'pending' },
       })
     await expectUnavailable(`${processorUrl}/results`, token)
-    await untilInTrouble(gatewayUrl, [])
+    await untilFailing(gatewayUrl, [])
     await processorStore.restart()
     await expectAllSucceed(system, token, [...ids, ...during], 30_000)
     for (let kills = 1; kills < KILLS; kills++) {
@@ -111,18 +113,18 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
       await processorStore.restart()
       await expectAllSucceed(system, token, next, 30_000)
     }
-    await untilInTrouble(processorUrl, [])
+    await untilFailing(processorUrl, [])
     await expectWhole()
   }, 90_000)
 
-  test('goes on while monitor’s store is away, as often as that happens, and monitor misses nothing', async () => {
+  test('completes operations while monitor’s store is down, and monitor misses no event', async () => {
     const { gatewayUrl, monitorUrl } = system
     const { token, email } = await newUser(gatewayUrl)
     await monitorStore.kill()
     await logIn(gatewayUrl, email)
     const ids = await submitConversions(gatewayUrl, token, 10)
     for (const id of ids) expect((await outcomeOf(gatewayUrl, token, id)).status).toBe('succeeded')
-    await untilInTrouble(monitorUrl, ['store', 'events'])
+    await untilFailing(monitorUrl, ['store', 'events'])
     await expectUnavailable(`${monitorUrl}/events`, token)
     await monitorStore.restart()
     await expectAllSucceed(system, token, ids, 30_000)
@@ -131,12 +133,12 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
       await monitorStore.restart()
       await expectAllSucceed(system, token, next, 30_000)
     }
-    await untilInTrouble(monitorUrl, [])
+    await untilFailing(monitorUrl, [])
     await expectWhole()
   }, 90_000)
 })
 
-/** What a client is told by a service whose store is away. */
+/** Expects what a service answers while its store is down. */
 async function expectUnavailable(url: string, token: string): Promise<void> {
   const answer = await call('GET', url, { token })
   expect(answer).toMatchObject({ status: 503, body: { code: 'unavailable' } })

@@ -7,7 +7,7 @@ import { checkOutcomes } from './outcomes.ts'
 import { checkServices } from './services.ts'
 import type { Violation } from './violation.ts'
 
-/** Every promise that is broken in what was gathered. Trusts no service: what can be computed is computed here, from scratch. */
+/** Finds every broken promise in what a run gathered. It uses no code of the services: it computes everything anew. */
 export function check(snapshot: Snapshot): Violation[] {
   const facts = factsOf(snapshot)
   return [checkOutcomes, checkOrder, checkMoney, checkEvents, checkServices].flatMap((rules) => [...rules(facts)])

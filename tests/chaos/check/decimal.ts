@@ -1,11 +1,11 @@
-/** Exact decimals, on whole numbers of any size alone: not by the library that the services use. */
+/** Exact decimals on whole numbers of any size, without the library that the services use. */
 export interface Decimal {
   readonly digits: bigint
-  /** How many of the digits stand behind the point. */
+  /** How many of the digits are after the point. */
   readonly scale: number
 }
 
-/** Plain or in exponent form, as JSON writes numbers. @throws where it is no number. */
+/** Reads a number as JSON writes it, plain or in exponent form. @throws Error where it is no number of zero or more. */
 export function decimal(text: string): Decimal {
   const [, whole, fraction = '', exponent = '0'] = /^(\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i.exec(text) ?? []
   if (whole === undefined) throw new Error(`${text} is no number of zero or more.`)
@@ -30,7 +30,7 @@ export function roundedUp({ digits, scale }: Decimal, to: number): bigint {
   return (digits + unit - 1n) / unit
 }
 
-/** As text with `to` digits behind the point, rounded half to even. */
+/** As text with `to` digits after the point, rounded half to even. */
 export function roundedHalfEven({ digits, scale }: Decimal, to: number): string {
   if (scale <= to) return text(shifted({ digits, scale }, to), to)
   const unit = 10n ** BigInt(scale - to)

@@ -2,20 +2,19 @@ import * as v from 'valibot'
 import { topics } from '../../../common/messages/topics.ts'
 import type { EventRow } from '../snapshot.ts'
 import type { Facts } from './facts.ts'
-import type { Violation } from './violation.ts'
+import { type Violation, violation } from './violation.ts'
 
-/** The audit: whole chains, every message once, and what nobody could handle among the dead letters. */
+/** The audit has whole chains and every message once, and what could not be handled is among the dead letters. */
 export function* checkEvents(facts: Facts): Generator<Violation> {
-  for (const [, events] of Map.groupBy(facts.events, ({ chain }) => chain)) yield* checkChain(events)
+  for (const events of Map.groupBy(facts.events, ({ chain }) => chain).values()) yield* checkChain(events)
   for (const [id, events] of facts.eventsOf)
-    if (events.length > 1)
-      yield { rule: 'event twice', subject: id, detail: events.map(({ chain }) => chain).join(', ') }
+    if (events.length > 1) yield violation('event twice', id, events.map(({ chain }) => chain).join(', '))
   yield* checkMessages(facts)
   yield* checkOperations(facts)
+  yield* checkPoison(facts)
   yield* checkDeadLetters(facts)
 }
 
-const ZEROS = '0'.repeat(64)
 const Text = v.pipe(
   v.string(),
   v.parseJson(),
@@ -23,14 +22,13 @@ const Text = v.pipe(
 )
 
 function* checkChain(events: readonly EventRow[]): Generator<Violation> {
-  let before = { seq: 0, hash: ZEROS }
+  let before = { seq: 0, hash: '0'.repeat(64) }
   for (const event of events.toSorted((a, b) => a.seq - b.seq)) {
-    const { id, chain, seq, previousHash, text } = event
-    const broken = (detail: string): Violation => ({ rule: 'chain broken', subject: `${chain} ${seq}`, detail })
+    const { id, chain, seq, previousHash, hash, text } = event
+    const broken = (detail: string) => violation('chain broken', `${chain} ${seq}`, detail)
     if (seq !== before.seq + 1) yield broken(`after ${before.seq}`)
     else if (previousHash !== before.hash) yield broken('another hash before it')
-    const bytes = ['posta audit chain 1', chain, String(seq), previousHash, text].join('\n')
-    if (event.hash !== new Bun.CryptoHasher('sha256').update(bytes).digest('hex')) yield broken('another hash')
+    if (hash !== hashOf(event)) yield broken('another hash')
     const read = v.safeParse(Text, text)
     const idInText = read.success ? read.output.headers.findLast(([name]) => name === 'ce_id')?.[1] : undefined
     const chainInText = read.success ? `${read.output.topic}/${read.output.partition}` : undefined
@@ -39,56 +37,67 @@ function* checkChain(events: readonly EventRow[]): Generator<Violation> {
   }
 }
 
+/** What the hash of an event must be. */
+export function hashOf({
+  chain,
+  seq,
+  previousHash,
+  text,
+}: Omit<EventRow, 'id' | 'type' | 'operation' | 'hash'>): string {
+  const hashed = ['posta audit chain 1', chain, seq, previousHash, text].join('\n')
+  return new Bun.CryptoHasher('sha256').update(hashed).digest('hex')
+}
+
 function* checkMessages(facts: Facts): Generator<Violation> {
   const onTopics = new Set<string>()
   for (const message of facts.messages) {
     const { topic, type, id, value } = message
     if (topic === topics.deadLetters || type === undefined || id === undefined) continue
     onTopics.add(id)
-    if (facts.eventsOf.has(id) || facts.mayBeUnread(message)) continue
-    if (!facts.poison.some(({ mark }) => value.includes(mark)))
-      yield { rule: 'event missing', subject: id, detail: `${type} on ${topic}` }
+    const isPoison = facts.poison.some(({ mark }) => value.includes(mark))
+    if (!facts.eventsOf.has(id) && !facts.mayBeSkipped(message) && !isPoison)
+      yield violation('event missing', id, `${type} on ${topic}`)
   }
   for (const { id, chain } of facts.events) {
-    const remade = facts.remade.some(({ topic }) => chain.startsWith(`${topic}/`))
-    if (!onTopics.has(id) && !remade) yield { rule: 'event of nothing', subject: id, detail: chain }
+    const isRecreated = facts.recreated.some(({ topic }) => chain.startsWith(`${topic}/`))
+    if (!onTopics.has(id) && !isRecreated) yield violation('event without message', id, chain)
   }
 }
 
 function* checkOperations(facts: Facts): Generator<Violation> {
-  const unread = new Set(facts.messages.flatMap((message) => (facts.mayBeUnread(message) ? (message.id ?? []) : [])))
+  const skipped = new Set(facts.messages.filter(facts.mayBeSkipped).map(({ id }) => id))
   for (const operation of facts.operations) {
     const { id, status } = operation
     const redrive = facts.resultOf.get(id)?.redrive
     const expected: [string, string][] = [[topics.requests, id]]
-    // A redrive may come before the failure was answered: then the first answer is the redrive's.
+    // A redrive may be performed before the failure is answered: then its reply is the first one.
     if (redrive) expected.push([topics.results, `${id}.${redrive}`], [topics.events, redrive])
     else if (status !== 'pending') expected.push([topics.results, `${id}.result`])
     for (const [topic, event] of expected)
-      if (!facts.eventsOf.has(event) && !unread.has(event) && !facts.lostWith(topic, facts.sentMs(operation)))
-        yield { rule: 'event missing', subject: event, detail: `of an operation that ${status}` }
+      if (!facts.eventsOf.has(event) && !skipped.has(event) && !facts.mayBeDeleted(topic, facts.sentMs(operation)))
+        yield violation('event missing', event, `of an operation that ${status}`)
+  }
+}
+
+function* checkPoison(facts: Facts): Generator<Violation> {
+  for (const { mark, topic, atMs, acknowledged } of facts.poison) {
+    const letters = facts.deadLetters.filter(({ preview }) => preview.includes(mark))
+    const messages = facts.messages.filter((message) => message.topic === topic && message.value.includes(mark))
+    const mayBeLost = facts.mayBeDeleted(topic, atMs) || messages.some(facts.mayBeSkipped)
+    if (letters.length === 0 && (acknowledged || messages.length > 0) && !mayBeLost)
+      yield violation('dead letter missing', mark, `published on ${topic}`)
+    // A producer that gets no answer publishes again: then the message is on the topic more than once.
+    if (letters.length > Math.max(1, messages.length))
+      yield violation('dead letter twice', mark, letters.map(({ id }) => id).join(', '))
   }
 }
 
 function* checkDeadLetters(facts: Facts): Generator<Violation> {
-  const explained = new Set<string>()
-  for (const { mark, topic, atMs, acknowledged } of facts.poison) {
-    const found = facts.deadLetters.filter(({ preview }) => preview.includes(mark))
-    for (const { id } of found) explained.add(id)
-    const put = facts.messages.filter((message) => message.topic === topic && message.value.includes(mark))
-    const lost = facts.lostWith(topic, atMs) || put.some(facts.mayBeUnread)
-    const isThere = acknowledged || put.length > 0
-    if (found.length === 0 && isThere && !lost)
-      yield { rule: 'dead letter missing', subject: mark, detail: `put on ${topic}` }
-    // Its producer tries again where no answer comes: then it is on the topic more than once.
-    if (found.length > Math.max(1, put.length))
-      yield { rule: 'dead letter twice', subject: mark, detail: found.map(({ id }) => id).join(', ') }
-  }
-  for (const { id, operation } of facts.deadLetters)
-    if (!explained.has(id) && !(operation && facts.misread.includes(operation)))
-      yield { rule: 'dead letter without cause', subject: id, detail: `operation ${operation}` }
-  const setAside = new Set(facts.deadLetters.map(({ operation }) => operation))
+  const operations = new Set(facts.deadLetters.map(({ operation }) => operation))
+  for (const { id, operation, preview } of facts.deadLetters)
+    if (!facts.poison.some(({ mark }) => preview.includes(mark)) && !facts.misread.includes(operation ?? ''))
+      yield violation('dead letter without cause', id, `operation ${operation}`)
   for (const { id, errorCode } of facts.operations)
-    if (errorCode === 'dead-lettered' && !setAside.has(id))
-      yield { rule: 'dead letter missing', subject: id, detail: 'an operation that failed by dead letter' }
+    if (errorCode === 'dead-lettered' && !operations.has(id))
+      yield violation('dead letter missing', id, 'an operation that failed by dead letter')
 }

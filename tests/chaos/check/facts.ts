@@ -1,140 +1,132 @@
 import { topics } from '../../../common/messages/topics.ts'
-import type { Entry, SeenOperation } from '../history.ts'
+import type { Entry } from '../history.ts'
 import type { EventRow, Message, OperationRow, ResultRow, Snapshot } from '../snapshot.ts'
 
-/** What one client knows of one key: all that was sent under it, and what came of it. */
-export interface Order {
+type EntryOf<Kind extends Entry['kind']> = Extract<Entry, { kind: Kind }>
+type Answer = EntryOf<'answer'>
+
+/** Everything that a client sent under one key, and what it was answered. */
+export interface Submission {
   readonly user: string
   readonly key: string
   readonly firstSentMs: number
-  readonly inputs: readonly {
-    readonly attempt: number
-    readonly type: string
-    readonly input: Record<string, string>
-  }[]
-  readonly acknowledged: readonly {
-    readonly attempt: number
-    readonly atMs: number
-    readonly operation: SeenOperation
-  }[]
-  /** Whether every attempt was answered, by a refusal. */
+  readonly sent: readonly EntryOf<'submit'>[]
+  readonly acknowledged: readonly (Answer & { readonly operation: NonNullable<Answer['operation']> })[]
+  /** Whether every attempt was answered by a refusal. */
   readonly refused: boolean
 }
 
-/** The snapshot, looked up by what the rules ask for. */
+/** The snapshot, with what the rules look up. Maps have the operation's id as key, unless they say otherwise. */
 export interface Facts extends Snapshot {
-  readonly orders: readonly Order[]
-  readonly orderOf: ReadonlyMap<string, Order>
-  readonly seen: ReadonlyMap<string, readonly Extract<Entry, { kind: 'seen' }>[]>
+  readonly submissions: readonly Submission[]
+  readonly submissionOf: ReadonlyMap<string, Submission>
+  readonly seen: ReadonlyMap<string, readonly EntryOf<'seen'>[]>
   readonly resultOf: ReadonlyMap<string, ResultRow>
   readonly operationOf: ReadonlyMap<string, OperationRow>
+  /** By the event's id. */
   readonly eventsOf: ReadonlyMap<string, readonly EventRow[]>
-  /** By operation, in the order of the topic. */
+  /** In the order of the topic. */
   readonly requests: ReadonlyMap<string, readonly Message[]>
   readonly replies: ReadonlyMap<string, readonly Message[]>
   /** When its client sent it first, by the client's clock. */
   sentMs(operation: OperationRow): number
-  /** Whether a message of that time may have gone with its topic when that was deleted, unread by someone. */
-  lostWith(topic: string, atMs: number): boolean
+  /** When a client first saw it terminal. */
+  terminalMs(id: string): number | undefined
+  /** Whether a message of that time may have been deleted with its topic before everyone had read it. */
+  mayBeDeleted(topic: string, atMs: number): boolean
   /**
-   * Whether a reader may have passed the message over: its topic was deleted after it, or was made anew so that it now
-   * lies at an offset which the reader had behind it on the old one.
+   * Whether a reader may have skipped the message: its topic was deleted after it, or was created again, and it now has
+   * an offset that the reader had passed on the old topic.
    */
-  mayBeUnread(message: Message): boolean
-  /** Whether a topic was deleted while the operation was under way: then it is sent, and performed, later than its turn. */
-  delayed(id: string): boolean
+  mayBeSkipped(message: Message): boolean
+  /** Whether a topic was deleted while the operation was under way, so that it may be performed after later ones. */
+  isDelayed(id: string): boolean
 }
 
-/** What was published shortly before a topic was deleted may have come to lie on the new one, or on none. */
+/** What was published shortly before or after a topic was deleted may be on the old one, on the new one, or on none. */
 const AROUND_MS = 10_000
-const MAX_GENERATIONS = 1000
 
 export function factsOf(snapshot: Snapshot): Facts {
-  const orders = ordersOf(snapshot.history)
-  const seen = snapshot.history.filter((entry) => entry.kind === 'seen')
-  const seenOf = Map.groupBy(seen, ({ id }) => id)
-  const operationOf = new Map(snapshot.operations.map((operation) => [operation.id, operation]))
-  const byOperation = (topic: string, isOurs: (type: string) => boolean) =>
+  const { history, operations, results, events, messages, recreated } = snapshot
+  const submissions = submissionsOf(history)
+  const submissionByKey = new Map(submissions.map((each) => [`${each.user} ${each.key}`, each]))
+  const seen = Map.groupBy(
+    history.filter((entry) => entry.kind === 'seen'),
+    ({ id }) => id,
+  )
+  const operationOf = new Map(operations.map((operation) => [operation.id, operation]))
+  const messagesOf = (topic: string, types: RegExp) =>
     Map.groupBy(
-      snapshot.messages.filter(({ topic: its, type, operation }) => {
-        return its === topic && operation !== undefined && type !== undefined && isOurs(type)
-      }),
+      messages.filter((each) => each.topic === topic && each.operation !== undefined && types.test(each.type ?? '')),
       ({ operation }) => operation ?? '',
     )
-  const requests = byOperation(topics.requests, (type) => type === 'posta.operation.requested')
-  const orderByKey = new Map(orders.map((order) => [`${order.user} ${order.key}`, order]))
+  const requests = messagesOf(topics.requests, /^posta\.operation\.requested$/)
   const sentMs = ({ user, key, createdAtMs }: OperationRow) =>
-    orderByKey.get(`${user} ${key}`)?.firstSentMs ?? createdAtMs
-  const mayBeUnread = unreadable(snapshot.messages)
-  const lostWith = (topic: string, atMs: number) =>
-    snapshot.remade.some((remade) => remade.topic === topic && atMs < remade.atMs + AROUND_MS)
+    submissionByKey.get(`${user} ${key}`)?.firstSentMs ?? createdAtMs
+  const terminalMs = (id: string) =>
+    seen.get(id)?.find(({ operation }) => operation && operation.status !== 'pending')?.atMs
+  const mayBeSkipped = skippable(messages)
   return {
     ...snapshot,
-    orders,
-    orderOf: new Map(
-      orders.flatMap((order) => order.acknowledged.map(({ operation }) => [operation.id, order] as const)),
+    submissions,
+    submissionOf: new Map(
+      submissions.flatMap((each) => each.acknowledged.map(({ operation }) => [operation.id, each] as const)),
     ),
-    seen: seenOf,
-    resultOf: new Map(snapshot.results.map((result) => [result.id, result])),
+    seen,
+    resultOf: new Map(results.map((result) => [result.id, result])),
     operationOf,
-    eventsOf: Map.groupBy(snapshot.events, ({ id }) => id),
+    eventsOf: Map.groupBy(events, ({ id }) => id),
     requests,
-    replies: byOperation(topics.results, (type) => /^posta\.operation\.(?:succeeded|failed)$/.test(type)),
+    replies: messagesOf(topics.results, /^posta\.operation\.(?:succeeded|failed)$/),
     sentMs,
-    lostWith,
-    mayBeUnread,
-    delayed(id) {
+    terminalMs,
+    mayBeDeleted: (topic, atMs) => recreated.some((each) => each.topic === topic && atMs < each.atMs + AROUND_MS),
+    mayBeSkipped,
+    isDelayed(id) {
       const operation = operationOf.get(id)
       if (!operation) return false
-      const terminalMs = seenOf.get(id)?.find((entry) => entry.operation && entry.operation.status !== 'pending')?.atMs
       const [first, again] = requests.get(id) ?? []
-      if (first && again && mayBeUnread(first)) return true
-      return snapshot.remade.some(
-        ({ atMs }) =>
-          sentMs(operation) < atMs + AROUND_MS && !(terminalMs !== undefined && terminalMs < atMs - AROUND_MS),
-      )
+      if (first && again && mayBeSkipped(first)) return true
+      const doneMs = terminalMs(id) ?? Number.POSITIVE_INFINITY
+      return recreated.some(({ atMs }) => sentMs(operation) < atMs + AROUND_MS && doneMs >= atMs - AROUND_MS)
     },
   }
 }
 
-/** See `mayBeUnread`. Messages are in the order of topic and generation. */
-function unreadable(messages: readonly Message[]): (message: Message) => boolean {
-  const last = new Map<string, number>()
-  /** By partition of a generation: the first offset that nobody can have had behind him on an earlier one. */
+/** Makes `mayBeSkipped`. */
+function skippable(messages: readonly Message[]): Facts['mayBeSkipped'] {
+  const newest = new Map<string, number>()
+  for (const { topic, generation } of messages) newest.set(topic, Math.max(generation, newest.get(topic) ?? 0))
+  /** By partition of a generation: the first offset that no reader can have passed on an earlier generation. */
   const ends = new Map<string, number>()
-  for (const { topic, generation, partition, offset } of messages) {
-    last.set(topic, Math.max(generation, last.get(topic) ?? 0))
-    for (let later = generation + 1; later <= MAX_GENERATIONS; later++) {
+  for (const { topic, generation, partition, offset } of messages)
+    for (let later = generation + 1; later <= (newest.get(topic) ?? 0); later++) {
       const name = `${topic}/${partition}/${later}`
       ends.set(name, Math.max(offset + 1, ends.get(name) ?? 0))
     }
-  }
   return ({ topic, generation, partition, offset }) =>
-    generation < (last.get(topic) ?? 0) || offset < (ends.get(`${topic}/${partition}/${generation}`) ?? 0)
+    generation < (newest.get(topic) ?? 0) || offset < (ends.get(`${topic}/${partition}/${generation}`) ?? 0)
 }
 
-function ordersOf(history: readonly Entry[]): Order[] {
-  const attempts = history.filter(({ kind }) => kind === 'submit' || kind === 'answer' || kind === 'unknown')
-  const byKey = Map.groupBy(attempts, (entry) => ('key' in entry ? `${entry.user} ${entry.key}` : ''))
-  return [...byKey.values()].flatMap((entries) => {
-    const submits = entries.filter((entry) => entry.kind === 'submit')
+function submissionsOf(history: readonly Entry[]): Submission[] {
+  const attempts = history.filter((entry) => 'key' in entry)
+  return [...Map.groupBy(attempts, ({ user, key }) => `${user} ${key}`).values()].flatMap((entries) => {
+    const sent = entries.filter((entry) => entry.kind === 'submit')
     const answers = entries.filter((entry) => entry.kind === 'answer')
-    const [first] = submits
+    const [first] = sent
     if (!first) return []
     return {
       user: first.user,
       key: first.key,
-      firstSentMs: Math.min(...submits.map(({ atMs }) => atMs)),
-      inputs: submits,
-      acknowledged: answers.flatMap(({ attempt, atMs, operation }) =>
-        operation ? [{ attempt, atMs, operation }] : [],
-      ),
-      refused: answers.length === submits.length && answers.every(({ operation }) => !operation),
+      firstSentMs: Math.min(...sent.map(({ atMs }) => atMs)),
+      sent,
+      acknowledged: answers.flatMap(({ operation, ...answer }) => (operation ? [{ ...answer, operation }] : [])),
+      refused: answers.length === sent.length && answers.every(({ operation }) => !operation),
     }
   })
 }
 
-/** Where a message lies among all of its topic and partition. */
+/** Whether a message comes before another one of its topic and partition. */
 export function isBefore(a: Message, b: Message): boolean {
   return a.generation !== b.generation ? a.generation < b.generation : a.offset < b.offset
 }

@@ -1,90 +1,96 @@
 import type { Message, ResultRow } from '../snapshot.ts'
 import { decimal, isEqual, roundedHalfEven, roundedUp, times } from './decimal.ts'
 import { type Facts, isBefore } from './facts.ts'
-import type { Violation } from './violation.ts'
+import { type Violation, violation } from './violation.ts'
 
-/** Of the currencies that the clients ask for. */
+/** Of the currencies that the clients use. */
 const MINOR_DIGITS: Readonly<Record<string, number>> = { ARS: 2, EUR: 2, USD: 2, JPY: 0, KWD: 3, BTC: 8 }
 
-/** Every amount, count and limit, computed anew from what was asked and from the rates that the sources have. */
+/** Every rate, amount, count and limit, computed anew from what was submitted and from the rates of the sources. */
 export function* checkMoney(facts: Facts): Generator<Violation> {
   for (const result of facts.results) {
     yield* checkRates(facts, result)
     yield* checkResult(facts, result)
   }
-  for (const [userDay, results] of Map.groupBy(facts.results, ({ user, day }) => `${user} on ${day}`)) {
-    const sum = results.reduce((total, { countedUsdE8 }) => total + countedUsdE8, 0)
-    if (sum > facts.limitUsdE8) yield { rule: 'over the limit', subject: userDay, detail: `${sum} e-8 USD` }
+  for (const [userDay, results] of Map.groupBy(facts.results, (result) => `${result.user} on ${dayOf(result)}`)) {
+    const sum = results.reduce((total, { counts }) => total + (counts?.amount ?? 0), 0)
+    if (sum > facts.limitUsdE8) yield violation('over the limit', userDay, `${sum} e-8 USD`)
     yield* checkDay(facts, results)
   }
 }
 
-function* checkRates(facts: Facts, { id, rates }: ResultRow): Generator<Violation> {
+/** The UTC day against whose limit an operation counts. */
+function dayOf({ createdAt }: ResultRow): string {
+  return new Date(createdAt).toISOString().slice(0, 10)
+}
+
+function* checkRates(facts: Facts, { id, error, facts: rates }: ResultRow): Generator<Violation> {
+  if (!rates) {
+    if (error?.code !== 'dead-lettered') yield violation('untrue rate', id, 'decided without rates')
+    return
+  }
   const expected = (rates.source === 'bundled' ? facts.rates.bundled : facts.rates.live)[rates.base]
   for (const { code, rate } of rates.rates) {
     const known = code === rates.base ? '1' : expected?.[code]
     if (known === undefined || !isEqual(decimal(known), decimal(rate))) {
-      yield { rule: 'untrue rate', subject: id, detail: `${rates.source}: ${code} at ${rate}, it was ${known}` }
+      yield violation('untrue rate', id, `${rates.source}: ${code} at ${rate}, it was ${known}`)
       return
     }
   }
 }
 
 function* checkResult(facts: Facts, result: ResultRow): Generator<Violation> {
-  const { id, type, status, output, rates, countedUsdE8 } = result
+  const { id, type, status, output, counts, facts: rates } = result
   const operation = facts.operationOf.get(id)
-  if (operation && new Date(operation.createdAtMs).toISOString().slice(0, 10) !== result.day)
-    yield { rule: 'wrong count', subject: id, detail: `on ${result.day}` }
-  const counts = status === 'succeeded' ? countsUsdE8(result) : 0n
-  if (BigInt(countedUsdE8) !== counts)
-    yield { rule: 'wrong count', subject: id, detail: `${countedUsdE8} and not ${counts} e-8 USD` }
-  if (status !== 'succeeded') return
+  if (operation && operation.createdAtMs !== Date.parse(result.createdAt))
+    yield violation('wrong count', id, `as if accepted at ${result.createdAt}`)
+  if (counts && counts.period !== dayOf(result)) yield violation('wrong count', id, `on ${counts.period}`)
+  const worth = status === 'succeeded' && rates ? worthUsdE8(result) : 0n
+  const counted = BigInt(counts?.amount ?? 0)
+  if (counted !== worth) yield violation('wrong count', id, `${counted} and not ${worth} e-8 USD`)
+  if (status !== 'succeeded' || !rates) return
   if (type === 'store-rates') {
     if (output?.currencies !== rates.rates.length || output.base !== rates.base)
-      yield { rule: 'wrong amount', subject: id, detail: `${output?.currencies} currencies of ${rates.rates.length}` }
+      yield violation('wrong amount', id, `${output?.currencies} currencies of ${rates.rates.length}`)
     return
   }
   const { to = '', amount = '' } = result.input ?? {}
   const rate = rateOf(result, to)
   const expected = roundedHalfEven(times(decimal(amount), decimal(rate)), MINOR_DIGITS[to] ?? 8)
   if (output?.amount !== expected || output.rate !== rate || output.currency !== to)
-    yield { rule: 'wrong amount', subject: id, detail: `${amount} at ${rate} is ${expected}, not ${output?.amount}` }
+    yield violation('wrong amount', id, `${amount} at ${rate} is ${expected}, not ${output?.amount}`)
 }
 
-/** One user's day, in the order in which it was performed: what fitted was granted, what did not was refused. */
+/** One user's day, in the order of performing: a conversion is granted if and only if it fits into the limit. */
 function* checkDay(facts: Facts, results: readonly ResultRow[]): Generator<Violation> {
   const performed: { result: ResultRow; reply: Message }[] = []
   for (const result of results) {
     if (result.type !== 'convert' || result.error?.code === 'dead-lettered') continue
     const reply = facts.replies.get(result.id)?.find(({ redrive }) => redrive === (result.redrive ?? undefined))
-    // Where a topic took something with it, the order of performing does not show in the replies any more.
-    if (!reply || facts.delayed(result.id)) return
+    // Where a topic was deleted, the replies do not show the order of performing any more.
+    if (!reply || facts.isDelayed(result.id)) return
     performed.push({ result, reply })
   }
   performed.sort((a, b) => (isBefore(a.reply, b.reply) ? -1 : 1))
   let counted = 0n
   for (const { result } of performed) {
-    const counts = countsUsdE8(result)
-    const fits = counted + counts <= BigInt(facts.limitUsdE8)
-    if (fits !== (result.status === 'succeeded'))
-      yield {
-        rule: 'wrong outcome',
-        subject: result.id,
-        detail: `${counts} e-8 USD after ${counted}: ${result.status}`,
-      }
-    if (result.status === 'succeeded') counted += counts
+    const worth = worthUsdE8(result)
+    const isGranted = result.status === 'succeeded'
+    if (counted + worth <= BigInt(facts.limitUsdE8) !== isGranted)
+      yield violation('wrong outcome', result.id, `${worth} e-8 USD after ${counted}: ${result.status}`)
+    if (isGranted) counted += worth
   }
 }
 
-/** What the operation is worth, rounded up to 1e-8 USD. */
-function countsUsdE8(result: ResultRow): bigint {
+/** What the operation counts, rounded up to 1e-8 USD. */
+function worthUsdE8(result: ResultRow): bigint {
   if (result.type !== 'convert') return 0n
   return roundedUp(times(decimal(result.input?.amount ?? ''), decimal(rateOf(result, 'USD'))), 8)
 }
 
-function rateOf({ id, rates }: ResultRow, code: string): string {
-  if (code === rates.base) return '1'
-  const found = rates.rates.find((each) => each.code === code)
+function rateOf({ id, facts: rates }: ResultRow, code: string): string {
+  if (code === rates?.base) return '1'
+  const found = rates?.rates.find((each) => each.code === code)
   if (!found) throw new Error(`The rates of ${id} lack ${code}.`)
   return found.rate
 }

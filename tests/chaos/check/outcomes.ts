@@ -2,133 +2,130 @@ import * as v from 'valibot'
 import { topics } from '../../../common/messages/topics.ts'
 import type { SeenOperation } from '../history.ts'
 import type { Message, OperationRow, ResultRow } from '../snapshot.ts'
-import type { Facts, Order } from './facts.ts'
-import type { Violation } from './violation.ts'
+import type { Facts, Submission } from './facts.ts'
+import { type Violation, violation } from './violation.ts'
 
-/** Everything must be terminal so long after the last fault; whoever looks for that takes some time, too. */
+/** Everything must be terminal so long after the last fault, and be seen so a little later. */
 export const SETTLE_MS = 30_000
 const LOOK_MS = 5000
 /** After so long no GET that began earlier is still under way. */
 const GET_MS = 10_000
 
-/** What was acknowledged has exactly one outcome, wherever one looks; what was refused has none. */
+/** What was acknowledged has one outcome, the same everywhere. What was refused has none. */
 export function* checkOutcomes(facts: Facts): Generator<Violation> {
   const byKey = Map.groupBy(facts.operations, ({ user, key }) => `${user} ${key}`)
-  for (const order of facts.orders) yield* checkOrder(facts, order, byKey.get(`${order.user} ${order.key}`) ?? [])
-  const known = new Set(facts.orders.map(({ user, key }) => `${user} ${key}`))
-  for (const { id, user, key } of facts.operations)
-    if (!known.has(`${user} ${key}`)) yield { rule: 'of nobody', subject: id, detail: `an operation, key ${key}` }
-  for (const { id } of facts.results)
-    if (!facts.operationOf.has(id)) yield { rule: 'of nobody', subject: id, detail: 'a result' }
+  const submitted = new Set<string>()
+  for (const submission of facts.submissions) {
+    const userKey = `${submission.user} ${submission.key}`
+    submitted.add(userKey)
+    yield* checkSubmission(facts, submission, byKey.get(userKey) ?? [])
+  }
+  for (const [userKey, operations] of byKey)
+    if (!submitted.has(userKey))
+      for (const { id, key } of operations) yield violation('never submitted', id, `an operation, key ${key}`)
+  for (const { id } of facts.results) if (!facts.operationOf.has(id)) yield violation('never submitted', id, 'a result')
   for (const operation of facts.operations) yield* checkOperation(facts, operation)
 }
 
-/** @param stored the operations that gateway has of this key */
-function* checkOrder(facts: Facts, order: Order, stored: readonly OperationRow[]): Generator<Violation> {
-  const { user, key, inputs, acknowledged } = order
+/** @param stored the operations that gateway has with this key */
+function* checkSubmission(
+  facts: Facts,
+  { user, key, sent, acknowledged, refused }: Submission,
+  stored: readonly OperationRow[],
+): Generator<Violation> {
   const ids = new Set([...acknowledged.map(({ operation }) => operation.id), ...stored.map(({ id }) => id)])
-  if (ids.size > 1) yield { rule: 'key of two', subject: key, detail: [...ids].join(', ') }
-  if (order.refused && stored[0]) yield { rule: 'refused with effect', subject: stored[0].id, detail: `key ${key}` }
+  if (ids.size > 1) yield violation('two operations', key, [...ids].join(', '))
+  if (refused && stored[0]) yield violation('refused and stored', stored[0].id, `key ${key}`)
   for (const { attempt, operation } of acknowledged) {
     const { id } = operation
     const row = facts.operationOf.get(id)
     if (!row) {
-      yield { rule: 'lost', subject: id, detail: `key ${key}` }
+      yield violation('lost', id, `key ${key}`)
       continue
     }
-    if (row.user !== user || row.key !== key) yield { rule: 'two keys', subject: id, detail: `${key} and ${row.key}` }
-    const asked = inputs.find((input) => input.attempt === attempt)
+    if (row.user !== user || row.key !== key) yield violation('another key', id, `${key} and ${row.key}`)
+    const asked = sent.find((each) => each.attempt === attempt)
     if (row.type !== asked?.type || !Bun.deepEquals(row.input, asked.input))
-      yield { rule: 'altered', subject: id, detail: `asked ${say(asked?.input)}, stored ${say(row.input)}` }
+      yield violation('altered', id, `asked ${show(asked?.input)}, stored ${show(row.input)}`)
   }
 }
 
 function* checkOperation(facts: Facts, operation: OperationRow): Generator<Violation> {
-  const { id } = operation
-  const seen = facts.seen.get(id) ?? []
-  const acknowledged = facts.orderOf.has(id)
-  if (acknowledged) {
-    const terminalMs = seen.find((entry) => entry.operation && entry.operation.status !== 'pending')?.atMs
+  const { id, status } = operation
+  if (facts.submissionOf.has(id)) {
+    const seen = facts.seen.get(id) ?? []
+    const terminalMs = facts.terminalMs(id)
     const last = seen.findLast(({ how, operation: shown }) => how === 'last' && shown)?.operation
     if (terminalMs === undefined || last?.status === 'pending')
-      yield { rule: 'late', subject: id, detail: `last seen ${last?.status ?? 'never'}` }
+      yield violation('late', id, `last seen ${last?.status ?? 'never'}`)
     else if (terminalMs > facts.faultsEndedAtMs + SETTLE_MS + LOOK_MS)
-      yield { rule: 'late', subject: id, detail: `${terminalMs - facts.faultsEndedAtMs} ms after the last fault` }
-    for (const { status } of seen)
-      if (status === 404) {
-        yield { rule: 'said 404', subject: id, detail: '' }
-        break
-      }
-  }
-  if (operation.status === 'pending') {
-    yield { rule: 'not terminal', subject: id, detail: `accepted ${new Date(operation.createdAtMs).toISOString()}` }
-    return
+      yield violation('late', id, `${terminalMs - facts.faultsEndedAtMs} ms after the last fault`)
+    if (seen.some((entry) => entry.status === 404)) yield violation('answered 404', id)
   }
   const result = facts.resultOf.get(id)
-  if (!result) {
-    yield { rule: 'no result', subject: id, detail: operation.status }
-    return
+  if (status === 'pending')
+    yield violation('not terminal', id, `accepted ${new Date(operation.createdAtMs).toISOString()}`)
+  else if (!result) yield violation('no result', id, status)
+  else {
+    const outcome = outcomeOf(operation, operation.errorCode)
+    const stored = outcomeOf(result, result.error?.code)
+    if (result.user !== operation.user || !isSame(outcome, stored))
+      yield violation('outcomes differ', id, `gateway ${show(outcome)}, processor ${show(stored)}`)
+    yield* checkReplies(facts, operation, result, stored)
+    yield* checkSeen(facts, id, outcome)
   }
-  const outcome = outcomeOfRow(operation)
-  if (result.user !== operation.user || !sameOutcome(outcome, outcomeOfResult(result)))
-    yield {
-      rule: 'outcomes differ',
-      subject: id,
-      detail: `gateway ${say(outcome)}, processor ${say(outcomeOfResult(result))}`,
-    }
-  yield* checkReplies(facts, operation, result)
-  yield* checkSeen(facts, operation, outcome)
 }
 
-function* checkReplies(facts: Facts, operation: OperationRow, result: ResultRow): Generator<Violation> {
+function* checkReplies(
+  facts: Facts,
+  operation: OperationRow,
+  { redrive }: ResultRow,
+  final: Outcome,
+): Generator<Violation> {
   const { id } = operation
   const replies = facts.replies.get(id) ?? []
-  const final = outcomeOfResult(result)
-  if (replies.length === 0 && !facts.lostWith(topics.results, facts.sentMs(operation)))
-    yield { rule: 'no reply', subject: id, detail: final.status }
-  const said = new Map<string, Message>()
+  if (replies.length === 0 && !facts.mayBeDeleted(topics.results, facts.sentMs(operation)))
+    yield violation('no reply', id, final.status)
+  const earlier = new Map<string, Message>()
   for (const reply of replies) {
     const outcome = outcomeOfReply(reply)
-    const allowed = sameOutcome(outcome, final) || (result.redrive && isDeadLetter(outcome))
-    if (!allowed)
-      yield { rule: 'outcomes differ', subject: id, detail: `a reply says ${say(outcome)}, processor ${say(final)}` }
-    // Two replies to the same must be the same to the letter, times too: they come from what is stored.
+    if (!isSame(outcome, final) && !(redrive && isDeadLetter(outcome)))
+      yield violation('outcomes differ', id, `a reply says ${show(outcome)}, processor ${show(final)}`)
+    // Replies come from the stored result, so two replies to the same request are equal to the letter.
     const name = `${reply.redrive} ${outcome.status}`
-    const before = said.get(name)
+    const before = earlier.get(name)
     if (before && before.value !== reply.value)
-      yield { rule: 'outcomes differ', subject: id, detail: `two replies: ${before.value} and ${reply.value}` }
-    said.set(name, reply)
+      yield violation('outcomes differ', id, `two replies: ${before.value} and ${reply.value}`)
+    earlier.set(name, reply)
   }
-  const redrives = new Set(replies.flatMap(({ redrive }) => redrive ?? []))
-  if (result.redrive && !facts.misread.includes(id))
-    yield { rule: 'redriven twice', subject: id, detail: 'it was never set aside' }
-  if (result.redrive && redrives.size > 0 && !redrives.has(result.redrive))
-    yield { rule: 'redriven twice', subject: id, detail: [...redrives].join(', ') }
+  if (!redrive) return
+  const redrives = new Set(replies.flatMap((reply) => reply.redrive ?? []))
+  if (!facts.misread.includes(id)) yield violation('redriven twice', id, 'it was never dead-lettered')
+  if (redrives.size > 0 && !redrives.has(redrive)) yield violation('redriven twice', id, [...redrives].join(', '))
 }
 
-/** What clients saw: the outcome that stands, and once terminal never anything else, but for one redrive. */
-function* checkSeen(facts: Facts, operation: OperationRow, final: Outcome): Generator<Violation> {
-  const { id } = operation
-  const answers = (facts.orderOf.get(id)?.acknowledged ?? [])
-    .filter((answer) => answer.operation.id === id)
-    .map(({ atMs, operation: shown }) => ({ atMs, shown }))
-  const looks = (facts.seen.get(id) ?? []).flatMap(({ atMs, operation: shown }) => (shown ? [{ atMs, shown }] : []))
+/** Clients saw the final outcome, and once it was terminal nothing else, except for one redrive. */
+function* checkSeen(facts: Facts, id: string, final: Outcome): Generator<Violation> {
+  const acknowledged = facts.submissionOf.get(id)?.acknowledged ?? []
+  const shown = [...acknowledged.filter(({ operation }) => operation.id === id), ...(facts.seen.get(id) ?? [])]
+    .flatMap(({ atMs, operation }) => (operation ? [{ atMs, operation }] : []))
+    .sort((a, b) => a.atMs - b.atMs)
   const redriven = facts.resultOf.get(id)?.redrive
   let firstTerminalMs: number | undefined
-  let improved = false
-  for (const { atMs, shown } of [...answers, ...looks].sort((a, b) => a.atMs - b.atMs)) {
-    if (shown.status === 'pending') {
-      if (firstTerminalMs !== undefined && atMs > firstTerminalMs + GET_MS) {
-        yield { rule: 'changed', subject: id, detail: 'it was terminal and then pending' }
-        return
-      }
-      continue
+  let wasFinal = false
+  for (const { atMs, operation } of shown) {
+    // Within GET_MS an older answer may still have been under way.
+    const isLater = firstTerminalMs !== undefined && atMs > firstTerminalMs + GET_MS
+    if (operation.status === 'pending') {
+      if (!isLater) continue
+      yield violation('changed', id, 'it was terminal and then pending')
+      return
     }
     firstTerminalMs ??= atMs
-    const outcome = outcomeOfSeen(shown)
-    if (sameOutcome(outcome, final)) improved = true
-    else if (!(redriven && isDeadLetter(outcome) && !(improved && atMs > firstTerminalMs + GET_MS))) {
-      yield { rule: 'changed', subject: id, detail: `a client saw ${say(outcome)}, it is ${say(final)}` }
+    const outcome = outcomeOf(operation, operation.error?.code)
+    if (isSame(outcome, final)) wasFinal = true
+    else if (!redriven || !isDeadLetter(outcome) || (wasFinal && isLater)) {
+      yield violation('changed', id, `a client saw ${show(outcome)}, it is ${show(final)}`)
       return
     }
   }
@@ -140,7 +137,7 @@ interface Outcome {
   readonly error: string | undefined
 }
 
-function sameOutcome(a: Outcome, b: Outcome): boolean {
+function isSame(a: Outcome, b: Outcome): boolean {
   return a.status === b.status && a.error === b.error && Bun.deepEquals(a.output, b.output)
 }
 
@@ -148,16 +145,11 @@ function isDeadLetter({ status, error }: Outcome): boolean {
   return status === 'failed' && error === 'dead-lettered'
 }
 
-function outcomeOfRow({ status, output, errorCode }: OperationRow): Outcome {
+function outcomeOf(
+  { status, output }: Pick<OperationRow | ResultRow | SeenOperation, 'status' | 'output'>,
+  errorCode: string | null | undefined,
+): Outcome {
   return { status, output: output ?? undefined, error: errorCode ?? undefined }
-}
-
-function outcomeOfResult({ status, output, error }: ResultRow): Outcome {
-  return { status, output: output ?? undefined, error: error?.code }
-}
-
-function outcomeOfSeen({ status, output, error }: SeenOperation): Outcome {
-  return { status, output, error: error?.code }
 }
 
 const Reply = v.object({
@@ -172,6 +164,6 @@ function outcomeOfReply({ type, value }: Message): Outcome {
   return { status, output: reply.output.output, error: reply.output.error?.code }
 }
 
-function say(value: unknown): string {
+function show(value: unknown): string {
   return JSON.stringify(value)?.slice(0, 300) ?? 'nothing'
 }

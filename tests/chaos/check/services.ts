@@ -1,34 +1,33 @@
 import type { Facts } from './facts.ts'
-import type { Violation } from './violation.ts'
+import { type Violation, violation } from './violation.ts'
 
 const MB = 1024 * 1024
 /** A service needs some 150 MB when it starts. */
 const MAX_RSS_BYTES = 600 * MB
-/** A write-ahead log that grows beyond this is one that nothing resets. */
+/** A write-ahead log that is larger than this is never reset. */
 const MAX_LOG_BYTES = 80 * MB
 
-/** What the services show and use. */
+/** What the services show at the end, and how much memory and disk they take. */
 export function* checkServices(facts: Facts): Generator<Violation> {
   const { shown, results, events, outbox, processes, files } = facts
   for (const { id, status } of results)
     if (shown.results.get(id)?.status !== status)
-      yield { rule: 'shown wrongly', subject: id, detail: `processor shows ${shown.results.get(id)?.status}` }
+      yield violation('shown wrongly', id, `processor shows ${shown.results.get(id)?.status}`)
   for (const [id, types] of shown.timelines) {
-    const status = facts.operationOf.get(id)?.status
-    const whole = facts.eventsOf.has(id) && facts.eventsOf.has(`${id}.result`)
-    if (whole && !(types.includes('posta.operation.requested') && types.includes(`posta.operation.${status}`)))
-      yield { rule: 'shown wrongly', subject: id, detail: `monitor shows ${types.join(', ')}` }
+    const expected = ['requested', facts.operationOf.get(id)?.status].map((name) => `posta.operation.${name}`)
+    const isWhole = facts.eventsOf.has(id) && facts.eventsOf.has(`${id}.result`)
+    if (isWhole && !expected.every((type) => types.includes(type)))
+      yield violation('shown wrongly', id, `monitor shows ${types.join(', ')}`)
   }
   for (const audit of shown.audits)
     if (!audit.ok || audit.events !== events.length)
-      yield { rule: 'shown wrongly', subject: 'audit', detail: `ok: ${audit.ok}, ${audit.events} of ${events.length}` }
-  if (outbox > 0) yield { rule: 'left in the outbox', subject: 'outbox', detail: `${outbox} rows` }
+      yield violation('shown wrongly', 'audit', `ok: ${audit.ok}, ${audit.events} of ${events.length}`)
+  if (outbox > 0) yield violation('left in the outbox', 'outbox', `${outbox} rows`)
   for (const { name, maxRssBytes, endedBy } of processes) {
-    if (endedBy !== 0) yield { rule: 'did not drain', subject: name, detail: `ended with ${endedBy}` }
-    if (maxRssBytes > MAX_RSS_BYTES)
-      yield { rule: 'too large', subject: name, detail: `${Math.round(maxRssBytes / MB)} MB of memory` }
+    if (endedBy !== 0) yield violation('did not drain', name, `ended with ${endedBy}`)
+    if (maxRssBytes > MAX_RSS_BYTES) yield violation('too large', name, `${Math.round(maxRssBytes / MB)} MB of memory`)
   }
   for (const { name, bytes } of files)
     if (name.endsWith('-wal') && bytes > MAX_LOG_BYTES)
-      yield { rule: 'too large', subject: name, detail: `${Math.round(bytes / MB)} MB` }
+      yield violation('too large', name, `${Math.round(bytes / MB)} MB`)
 }

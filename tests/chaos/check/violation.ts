@@ -1,24 +1,24 @@
-/** What can be found, and what it means. */
+/** What the checker can find: each says what is wrong with the operation, event, user, process or file. */
 export const rules = {
   lost: 'was acknowledged and is not in gateway’s database',
-  'key of two': 'is one idempotency key for two operations',
-  'two keys': 'is one operation for two idempotency keys',
+  'two operations': 'is one idempotency key for two operations',
+  'another key': 'is stored with another user or idempotency key than it was submitted with',
   altered: 'is not what was submitted',
-  'refused with effect': 'was refused and exists',
-  'of nobody': 'exists and nobody asked for it',
+  'refused and stored': 'was refused and exists',
+  'never submitted': 'exists and nobody submitted it',
   'not terminal': 'is pending at the end',
   late: 'was still pending 30 s after the last fault',
   'no result': 'is terminal at gateway and has no result at processor',
-  'outcomes differ': 'has not the same outcome everywhere',
+  'outcomes differ': 'does not have the same outcome everywhere',
   changed: 'was terminal and became something else, though nobody redrove it',
-  'redriven twice': 'has more than one outcome of redrives, or one that was not asked for',
-  'said 404': 'was acknowledged and then said not to exist',
+  'redriven twice': 'has the outcome of more than one redrive, or of one that nobody asked for',
+  'answered 404': 'was acknowledged and then not found',
   'never sent': 'has no request on the topic',
   'no reply': 'has no reply on the topic',
   'sent out of order': 'was accepted after another of the same user and sent before it',
   'performed out of order': 'was sent after another of the same user and performed before it',
-  'sent twice in calm': 'was sent more than once while nothing went wrong',
-  'untrue rate': 'rests on a rate that no source ever had',
+  'sent twice in calm': 'was sent more than once while there was no fault',
+  'untrue rate': 'uses a rate that no source had',
   'wrong amount': 'is not amount times rate',
   'wrong count': 'counts another amount than it is worth, or on another day',
   'over the limit': 'is a day on which a user got more than the limit',
@@ -26,14 +26,14 @@ export const rules = {
   'chain broken': 'does not follow from the event before it',
   'event missing': 'is on a topic and not in the audit',
   'event twice': 'is in the audit more than once',
-  'event of nothing': 'is in the audit and was on no topic',
+  'event without message': 'is in the audit and was on no topic',
   'dead letter missing': 'could not be handled and is not among the dead letters',
   'dead letter twice': 'is among the dead letters more than once',
-  'dead letter without cause': 'is among the dead letters and nothing was wrong with it',
+  'dead letter without cause': 'is among the dead letters although it could be handled',
   'shown wrongly': 'is not shown as it is stored',
-  'left in the outbox': 'is still to be sent, long after everything is quiet',
+  'left in the outbox': 'is still to be sent, long after the last fault',
   'did not drain': 'did not end in order when it was asked to',
-  'too large': 'takes more memory or more of the disk than is bounded',
+  'too large': 'takes more memory or more of the disk than its bound',
 } as const
 export type Rule = keyof typeof rules
 
@@ -42,4 +42,8 @@ export interface Violation {
   /** Which operation, event, user, process or file. */
   readonly subject: string
   readonly detail: string
+}
+
+export function violation(rule: Rule, subject: string, detail = ''): Violation {
+  return { rule, subject, detail }
 }

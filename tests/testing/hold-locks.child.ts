@@ -1,4 +1,4 @@
-// A process that is in the middle of writing to the SQLite files of its arguments, until its standard input ends.
+// A process that keeps a transaction open on each SQLite file that its arguments name, until its standard input ends.
 import { Database } from 'bun:sqlite'
 
 const files = process.argv.slice(2).map((path) => new Database(path))

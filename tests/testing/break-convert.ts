@@ -12,16 +12,16 @@ import { openResults } from '../../processor/results/open.ts'
 import type { System } from '../../tools/in-process.ts'
 
 /**
- * Puts a processor in the place of the system's whose `convert` always throws, and waits no longer than needed between
- * its attempts. What it returns puts the right one back.
+ * Replaces the system's processor by one whose `convert` always throws, and whose attempts follow each other quickly.
+ * Resolves to a function that starts a working processor again.
  */
-export async function breakProcessor(system: System): Promise<() => Promise<Service>> {
-  await system.services.find(({ name }) => name === 'processor')?.close()
-  const { broker: brokerConfig, storeUrl, bounds, host, port } = readProcessorConfig(system.environment)
+export async function breakConvert({ services, environment }: System): Promise<() => Promise<Service>> {
+  await services.find(({ name }) => name === 'processor')?.close()
+  const config = readProcessorConfig(environment)
   const log = createLog('processor', 'silent')
-  const broker = openBroker({ ...brokerConfig, clientId: 'processor', log, deps: systemDeps })
-  const results = openResults(storeUrl)
-  const broken = receiveRequests({
+  const broker = openBroker({ ...config.broker, clientId: 'processor', log, deps: systemDeps })
+  const results = openResults(config.storeUrl)
+  const requests = receiveRequests({
     broker,
     results,
     performers: {
@@ -32,19 +32,17 @@ export async function breakProcessor(system: System): Promise<() => Promise<Serv
         },
       },
     },
-    bounds,
+    bounds: config.bounds,
     firstPauseMs: 1,
     log,
     metrics: createMetrics('processor'),
     deps: systemDeps,
   })
-  await broken.start()
+  await requests.start()
   return async () => {
-    await broken.close()
-    await broker.close()
-    await results.close()
-    const repaired = createProcessor(readProcessorConfig(system.environment), systemDeps, listen(host, port))
-    await repaired.start()
-    return repaired
+    for (const each of [requests, broker, results]) await each.close()
+    const working = createProcessor(config, systemDeps, listen(config.host, config.port))
+    await working.start()
+    return working
   }
 }

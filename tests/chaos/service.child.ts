@@ -1,17 +1,17 @@
-// A service as a process of a fault run: its own clock, its own broker, and orders by IPC from the run that started it.
-
+// A service as a process of a fault run: with its own clock and a faulty broker, which the run changes by IPC.
 import { openBroker, type ServiceDeps } from '../../common/broker/open.ts'
 import { serviceNames } from '../../common/name.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { defineService, run } from '../../common/service/run.ts'
-import { breakBroker, type Trouble } from './broken-broker.ts'
-import type { Order, Report } from './fleet.ts'
+import { makeFaulty } from './faulty-broker.ts'
+import type { Order, Trouble } from './orders.ts'
 import { createRandom } from './random.ts'
 import { safeguards } from './safeguards.ts'
 
 const service = serviceNames.find((name) => name === process.argv[2])
 if (!service) throw new Error(`Which service? One of ${serviceNames.join(', ')}.`)
 const without = safeguards.find((name) => name === process.env.CHAOS_WITHOUT)
+const random = createRandom(process.env.CHAOS_SEED ?? '')
 
 const trouble: Trouble = { killAt: undefined, duplicates: false, otherOrder: false, misread: 0 }
 let shiftMs = 0
@@ -19,19 +19,12 @@ process.on('message', (order: Order) => {
   if (order.shiftMs !== undefined) shiftMs = order.shiftMs
   Object.assign(trouble, order.trouble)
 })
-const report = (said: Report) => process.send?.(said)
+const onMisread = (misread: string) => void process.send?.({ misread })
 
 const deps: ServiceDeps = {
   ...systemDeps,
   now: () => Date.now() + shiftMs,
-  openBroker: (options) =>
-    breakBroker(openBroker(options), {
-      service,
-      trouble,
-      random: createRandom(process.env.CHAOS_SEED ?? ''),
-      without,
-      onMisread: (misread) => report({ misread }),
-    }),
+  openBroker: (options) => makeFaulty(openBroker(options), { service, trouble, random, without, onMisread }),
 }
 
 // Each process loads its own service alone.

@@ -1,3 +1,4 @@
+// Runs the measurement that the argument names, and sends its figures to the process that started this one.
 import { measureIngest } from './ingest.ts'
 import { measureLogins } from './logins.ts'
 import { measureEmbeddedRoundTrips, measureRealRoundTrips } from './round-trips.ts'

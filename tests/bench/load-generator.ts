@@ -1,10 +1,10 @@
-// Sends requests from a process of its own, so that the service that is measured shares no thread with its clients.
+// Sends requests from a process of its own, so that they take no time of the process that measures.
 import * as v from 'valibot'
 
 const Load = v.object({
   url: v.string(),
   expectedStatus: v.number(),
-  /** Each goes on to its next request when the last is answered. */
+  /** Each connection sends its next request when the last one is answered. */
   requestsPerConnection: v.number(),
   connections: v.array(v.object({ headers: v.record(v.string(), v.string()), body: v.string() })),
 })
@@ -15,7 +15,7 @@ const Sent = v.union([v.object({ elapsedMs: v.number() }), v.object({ fault: v.s
 const REQUEST_TIMEOUT_MS = 30_000
 
 export interface LoadGenerator {
-  /** Resolves, when all is answered, to how long it took in ms. @throws where an answer is not as expected. */
+  /** Resolves to how long it took until all was answered, in ms. @throws Error where an answer has another status. */
   send(load: Load): Promise<number>
   stop(): Promise<void>
 }
@@ -59,7 +59,7 @@ async function send({ url, expectedStatus, requestsPerConnection, connections }:
 }
 
 if (import.meta.main) {
-  // Whoever asked is gone.
+  // The process that measures has ended.
   process.on('disconnect', () => process.exit())
   process.on('message', (message) => {
     send(v.parse(Load, message)).then(

@@ -4,17 +4,16 @@ import type { RatesByBase, Snapshot } from './snapshot.ts'
 const BASES = ['USD', 'EUR']
 const PACKAGE = '../../gateway/node_modules/@fawazahmed0/currency-api/v1/currencies'
 
-/** What one unit of each base is worth, by the fake API that the run asked and by the snapshot that gateway brings. */
+/** The rates of the fake API that the run asked, and those of the snapshot that gateway brings. */
 export async function expectedRates(): Promise<Snapshot['rates']> {
-  const live: Record<string, Record<string, string>> = {}
-  const bundled: Record<string, Record<string, string>> = {}
+  const live: Record<string, RatesByBase[string]> = {}
+  const bundled: Record<string, RatesByBase[string]> = {}
   for (const base of BASES) {
     const code = base.toLowerCase()
     live[base] = inUpperCase({ ...fakeRates, [code]: 1 })
-    const table = await Bun.file(new URL(`${PACKAGE}/${code}.json`, import.meta.url)).json()
-    bundled[base] = inUpperCase(table[code])
+    bundled[base] = inUpperCase((await Bun.file(new URL(`${PACKAGE}/${code}.json`, import.meta.url)).json())[code])
   }
-  return { live, bundled } satisfies Record<string, RatesByBase>
+  return { live, bundled }
 }
 
 function inUpperCase(table: Record<string, number>): Record<string, string> {
