@@ -65,7 +65,7 @@ function* checkResult(facts: Facts, result: ResultRow): Generator<Violation> {
 function* checkDay(facts: Facts, results: readonly ResultRow[]): Generator<Violation> {
   const performed: { result: ResultRow; reply: Message }[] = []
   for (const result of results) {
-    if (result.type !== 'convert' || result.error?.code === 'dead-lettered') continue
+    if (result.type !== 'convert' || !result.facts) continue
     const reply = facts.replies.get(result.id)?.find(({ redrive }) => redrive === (result.redrive ?? undefined))
     // Where a topic was deleted, the replies do not show the order of performing any more.
     if (!reply || facts.isDelayed(result.id)) return
