@@ -11,8 +11,8 @@ export class TopicMismatch extends Error {
   override name = 'TopicMismatch'
   constructor(name: string, found: number, needed: number) {
     super(
-      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides the partition of a key, so ` +
-        'it is fixed at creation: let the consumers finish, delete it, and start again, which creates it anew.',
+      `The topic ${name} has ${found} partitions; ${needed} are needed. The number decides the partition of a key, ` +
+        'so it is fixed at creation: let the consumers finish, delete it, and start again, which creates it anew.',
     )
   }
 }
