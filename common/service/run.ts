@@ -3,6 +3,7 @@ import { type CommonConfig, ConfigError, type Environment, portVariable } from '
 import { type Deps, systemDeps } from './deps.ts'
 import { type Listener, listenAsConfigured } from './listener.ts'
 import type { Service } from './service.ts'
+import { onStopSignal } from './stop-signal.ts'
 
 /** One of the services, as its process, the demo and the tests start it. */
 export interface ServiceDefinition {
@@ -38,7 +39,7 @@ export function defineService<Config extends CommonConfig>(options: {
 
 /**
  * Runs a service as a process: from the environment to exit. Configuration that cannot work ends it with code 1 and one
- * message with every fault. SIGTERM and SIGINT drain it, a second one ends it at once.
+ * message with every fault. SIGTERM or SIGINT closes the service, a second one ends the process at once.
  */
 export async function run({ name, configure }: ServiceDefinition, deps: Deps = systemDeps): Promise<void> {
   try {
@@ -48,15 +49,11 @@ export async function run({ name, configure }: ServiceDefinition, deps: Deps = s
     // Port 0: the system chose one, and addresses follow from it.
     if (configured.config.port === 0) configured = configure({ ...process.env, [variable]: String(listener.port) })
     const service = await configured.create(deps, listener)
-    let asked = false
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.on(signal, () => {
-        if (asked) process.exit(1)
-        asked = true
-        void service.close()
-      })
-    }
+    onStopSignal(() => void service.close())
+    // `bun run dev` and `bun run start` started this process, and have ended without telling it.
+    process.on('disconnect', () => void service.close())
     await service.start()
+    process.send?.(configured.config.urls[name])
     await service.ended.catch(async (error: unknown) => {
       await service.close()
       throw error

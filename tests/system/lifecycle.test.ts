@@ -135,10 +135,13 @@ describeLong('processes', () => {
       ({ status }) => status === 0,
     )
     const startedMs = performance.now()
-    expect(await gateway.stop('SIGTERM')).toBe(1)
+    // A signal that follows at once is taken for the first one, passed on twice.
+    const again = setInterval(() => void gateway.stop('SIGTERM'), 100)
+    expect(await first).toBe(1)
+    clearInterval(again)
     // The drain alone would wait for the request for 4 s.
     expect(performance.now() - startedMs).toBeLessThan(3000)
-    await Promise.all([first, pending])
+    await pending
   }, 30_000)
 
   test.concurrent('two gateways on one database are one to their clients, and one goes on without the other', async () => {
