@@ -2,6 +2,7 @@ import { Hono } from 'hono'
 import type { Component } from './component.ts'
 import { within } from './deadline.ts'
 import type { Logger } from './log.ts'
+import { messageOf } from './outage.ts'
 
 const CHECK_TIMEOUT_MS = 3000
 
@@ -27,7 +28,7 @@ export function healthRoutes(
       if (failing.delete(name)) log.info({ component: name }, 'a component works again')
       return undefined
     } catch (error) {
-      if (!failing.has(name)) log.warn({ err: error, component: name }, 'a component fails its check')
+      if (!failing.has(name)) log.warn({ component: name, reason: messageOf(error) }, 'a component fails its check')
       failing.add(name)
       return `${name} does not answer or is recovering; the log says why.`
     }

@@ -127,6 +127,8 @@ export function logFault(log: Logger, problem: Problem, at: object): void {
   const err = problem.cause ?? problem
   if (problem.code === 'internal') log.error({ err, ...at }, 'a request failed')
   if (problem.code === 'unavailable') log.warn({ err, ...at }, 'a request failed: a store does not answer')
+  if (problem.code === 'keys-unavailable')
+    log.warn({ err, ...at }, 'a request failed: there are no keys to check tokens')
 }
 
 /** Problem details, RFC 9457. `status` and `instance` are left to HTTP and the request id. */
