@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
+import { onStopSignal } from '../common/service/stop-signal.ts'
+import { addresses } from './addresses.ts'
 import { call, eventually, expectBody, graphql, Tokens } from './client.ts'
 import { type System, startInProcess } from './in-process.ts'
 
@@ -106,25 +108,25 @@ function randomPassword(): string {
 async function demo(once: boolean): Promise<void> {
   const dataDir = mkdtempSync(join(tmpdir(), 'posta-demo-'))
   const operator = { email: 'operator@example.com', password: randomPassword() }
+  const stopped = Promise.withResolvers<void>()
   let system: System | undefined
   try {
     const ports = { GATEWAY_PORT: '3000', PROCESSOR_PORT: '3001', MONITOR_PORT: '3002' }
     system = await startInProcess({ RATES_URL: process.env.RATES_URL, LOG_LEVEL: 'error', DATA_DIR: dataDir, ...ports })
+    const { gatewayUrl, processorUrl, monitorUrl, environment } = system
+    for (const [variable, port] of Object.entries(ports))
+      if (environment[variable] !== port) say(`Port ${port} is taken: ${variable} is ${environment[variable]} instead.`)
     await addOperator(dataDir, operator.email, operator.password)
     await demonstrate(system)
     say('\nEverything is as it should be.')
     if (once) return
-    const { gatewayUrl, processorUrl, monitorUrl } = system
+    onStopSignal(stopped.resolve)
     say(`
-  gateway     ${gatewayUrl}/docs    GraphQL ${gatewayUrl}/graphql
-  processor   ${processorUrl}/docs
-  monitor     ${monitorUrl}/docs    the latest events ${monitorUrl}/
-  operator    ${operator.email}   ${operator.password}
+${addresses({ gateway: gatewayUrl, processor: processorUrl, monitor: monitorUrl })}
+  operator    ${operator.email}    ${operator.password}
 
 The system stays up, with its data in a temporary folder. Ctrl-C ends it.`)
-    await new Promise<void>((resolve) => {
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
-    })
+    await stopped.promise
   } finally {
     await system?.close()
     rmSync(dataDir, { recursive: true, force: true })

@@ -6,9 +6,9 @@ import { build, missingForGo } from './build.ts'
 import { freePort, runServer, type Server } from './server.ts'
 
 export interface FerretdbOptions {
-  /** 127.0.0.1; one that is taken gives way to a free one, which is also the default. */
+  /** On 127.0.0.1. Without it, or when it is taken: a free one. */
   port?: number
-  /** Keeps the data there over stop and start. Without it the data is temporary. */
+  /** Where the data stays after a stop. Without it the data is temporary. */
   directory?: string
 }
 
@@ -20,9 +20,7 @@ const binary = {
 }
 
 /** What this machine lacks to run FerretDB, in words for a person; empty when nothing is missing. */
-export function missingForFerretdb(): string[] {
-  return missingForGo(binary)
-}
+export const missingForFerretdb = () => missingForGo(binary)
 
 /** Starts FerretDB, which speaks MongoDB's protocol over SQLite files. Resolves when it takes writes. */
 export async function startFerretdb(options: FerretdbOptions = {}): Promise<Server> {
@@ -46,7 +44,7 @@ export async function startFerretdb(options: FerretdbOptions = {}): Promise<Serv
   })
 }
 
-/** A member of a replica set answers before it is elected: only one that takes writes is ready. */
+/** Rejects unless the server takes writes: a member of a replica set answers before it is elected. */
 export async function mongoAnswers(url: string): Promise<void> {
   const client = new MongoClient(url, { serverSelectionTimeoutMS: 1000, connectTimeoutMS: 1000, socketTimeoutMS: 5000 })
   try {
