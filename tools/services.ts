@@ -61,10 +61,10 @@ function spawn(name: ServiceName) {
     stdio: ['ignore', 'inherit', 'inherit'],
     // In a process group of its own: Ctrl-C reaches this process alone, which passes it on.
     detached: true,
-    // A service says where it is reached when it is ready. It closes when this channel does: it never outlives this process.
-    ipc(url) {
+    // A service says when it is ready. It closes when this channel does, so it never outlives this process.
+    ipc({ ready }: { ready: string }) {
       if (name in urls) return
-      urls[name] = String(url)
+      urls[name] = ready
       if (Object.keys(urls).length === names.length) tellAddresses()
     },
   })

@@ -7,8 +7,8 @@ import { messageOf } from './outage.ts'
 const CHECK_TIMEOUT_MS = 3000
 
 /**
- * `GET /live`: the process answers. `GET /ready`: 503 while a required component fails its check, `degraded` while another
- * does. The log says why: once when a component begins to fail, and once when it works again.
+ * `GET /live`: the process answers. `GET /ready`: 503 while a required component fails its check, 200 and `degraded` while
+ * another one does. The log says why, once when a component begins to fail and once when it works again.
  */
 export function healthRoutes(
   components: readonly Component[],
@@ -17,7 +17,7 @@ export function healthRoutes(
 ): Hono {
   const failing = new Set<string>()
 
-  /** Undefined where it works. An error's message may name hosts and accounts, and this page asks for no token. */
+  /** Undefined if it works. Not the error's message: it may name hosts and accounts, and anyone may read this page. */
   async function failureOf({ name, check }: Component): Promise<string | undefined> {
     try {
       await within(

@@ -34,12 +34,12 @@ export async function startGateway(): Promise<Gateway> {
       process.execPath,
       join(REPOSITORY_ROOT, 'gateway/main.ts'),
     ],
-    log: join(dataDir, 'gateway.log'),
     async answers() {
       const { status } = await fetch(`${url}/health/ready`)
       if (status !== 200) throw new Error(`it answers ${status}`)
     },
-    temporary: dataDir,
+    folder: dataDir,
+    temporary: true,
   })
 
   const databaseUrl = fileUrl(dataDir, 'gateway.db')

@@ -148,7 +148,8 @@ function createMember(options: {
       cwd: REPOSITORY_ROOT,
       env: { ...environmentFor(), ...environment() },
       stdio: ['ignore', out, out],
-      ipc: onReport,
+      // A service also says when it is ready.
+      ipc: (said: Report | { ready: string }) => 'misread' in said && onReport(said),
     })
     closeSync(out)
     const watcher = endWithUs({ pid: started.pid })

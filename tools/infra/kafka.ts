@@ -1,15 +1,10 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kafka, logLevel } from 'kafkajs'
 import { build, builtPath, run } from './build.ts'
-import { environmentFor, freePort, isFree, runServer, type Server } from './server.ts'
+import { environmentFor, freePort, isFree, runServer, type Server, type ServerOptions, serverFolder } from './server.ts'
 
-export interface KafkaOptions {
-  /** On 127.0.0.1. Without it, or when it is taken: a free one. */
-  port?: number
-  /** Where the data stays after a stop. Without it the data is temporary. */
-  directory?: string
+export interface KafkaOptions extends ServerOptions {
   /** Ports of proxies. For each one Kafka has a listener that tells its clients to connect to that port. */
   proxies?: readonly number[]
   /** Adds a listener with TLS and SCRAM-SHA-512 for this user. */
@@ -42,15 +37,12 @@ export function missingForKafka(): string[] {
 
 /** Starts Apache Kafka as one node. Resolves when clients can publish and groups can join. */
 export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServer> {
-  const missing = missingForKafka()
-  if (missing.length > 0) throw new Error(`Kafka needs ${missing.join(' and ')}: install that first.`)
   const lib = await build(jars)
   const logging = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn'
   const java = ['java', '-Xmx512m', '-XX:+UseSerialGC', logging, '-cp', `${lib}/*`]
 
-  const temporary = options.directory === undefined ? mkdtempSync(join(tmpdir(), 'posta-kafka-')) : undefined
-  const directory = options.directory ?? temporary ?? ''
-  mkdirSync(directory, { recursive: true })
+  const at = serverFolder('kafka', options.directory)
+  const directory = at.folder
   await refuseIfInUse(directory)
   const port = await freePort(options.port)
   const listeners: Listener[] = [{ name: 'PLAINTEXT', port, advertised: port }]
@@ -74,9 +66,8 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     name: 'Kafka',
     url: `kafka://127.0.0.1:${port}`,
     command: [...java, 'kafka.Kafka', properties],
-    log: join(directory, 'server.log'),
     answers: () => kafkaAnswers(`127.0.0.1:${port}`),
-    ...(temporary && { temporary }),
+    ...at,
   })
   return Object.assign(server, { behind, ...(secure && { secure: secure.client }) })
 }

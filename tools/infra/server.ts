@@ -1,6 +1,7 @@
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { dirname } from 'node:path'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { pause } from '../../common/service/backoff.ts'
 import { within } from '../../common/service/deadline.ts'
 
@@ -18,15 +19,33 @@ export interface Server {
   stop(): Promise<void>
 }
 
-export interface ServerPlan {
+export interface ServerOptions {
+  /** On 127.0.0.1. Without it, or when it is taken: a free one. */
+  port?: number
+  /** Where the data stays after a stop. Without it the data is temporary. */
+  directory?: string
+}
+
+export interface ServerPlan extends ServerFolder {
   name: string
   url: string
   command: readonly string[]
-  log: string
   /** Rejects, within seconds, while the server does not yet answer in its own protocol. */
   answers: () => Promise<void>
-  /** A folder that is removed when the server stops, or when this process dies. */
-  temporary?: string
+}
+
+/** A server's data and log. */
+export interface ServerFolder {
+  folder: string
+  /** The folder is removed when the server stops, or when this process dies. */
+  temporary: boolean
+}
+
+/** Makes the folder of a server: `directory`, or a temporary one. */
+export function serverFolder(name: string, directory?: string): ServerFolder {
+  if (directory === undefined) return { folder: mkdtempSync(join(tmpdir(), `posta-${name}-`)), temporary: true }
+  mkdirSync(directory, { recursive: true })
+  return { folder: directory, temporary: false }
 }
 
 const START_TIMEOUT_MS = 60_000
@@ -34,8 +53,9 @@ const STOP_TIMEOUT_MS = 10_000
 
 /** Starts a server. Resolves when it answers. @throws Error with the end of its log, when it does not within 60 s. */
 export async function runServer(plan: ServerPlan): Promise<Server> {
-  mkdirSync(dirname(plan.log), { recursive: true })
-  let running = start(plan)
+  const { name, url, folder, temporary, answers } = plan
+  const log = join(folder, 'server.log')
+  let running = start(plan, log)
 
   async function end(signal: NodeJS.Signals): Promise<void> {
     // A process under SIGSTOP handles no signal but SIGKILL until it goes on.
@@ -46,7 +66,6 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
   }
 
   async function ready(): Promise<void> {
-    const { name, url, log, answers } = plan
     try {
       await answering(name, url, answers, () => running.exitCode !== null || running.signalCode !== null)
     } catch (error) {
@@ -56,8 +75,8 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
   }
 
   const server: Server = {
-    url: plan.url,
-    log: plan.log,
+    url,
+    log,
     get pid() {
       return running.pid
     },
@@ -67,13 +86,13 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
     },
     async restart() {
       await end('SIGTERM')
-      running = start(plan)
+      running = start(plan, log)
       await ready()
     },
     async stop() {
       // An orderly end takes Kafka seconds. Data that is thrown away does not need it.
-      await end(plan.temporary ? 'SIGKILL' : 'SIGTERM')
-      if (plan.temporary) rmSync(plan.temporary, { recursive: true, force: true })
+      await end(temporary ? 'SIGKILL' : 'SIGTERM')
+      if (temporary) rmSync(folder, { recursive: true, force: true })
     },
   }
   try {
@@ -85,17 +104,17 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
   return server
 }
 
-function start(plan: ServerPlan) {
-  const log = openSync(plan.log, 'a')
-  const server = Bun.spawn([...plan.command], { env: environmentFor(), stdin: 'ignore', stdout: log, stderr: log })
-  closeSync(log)
-  const watcher = endWithUs({ pid: server.pid, folder: plan.temporary })
+function start({ command, folder, temporary }: ServerPlan, log: string) {
+  const out = openSync(log, 'a')
+  const server = Bun.spawn([...command], { env: environmentFor(), stdio: ['ignore', out, out] })
+  closeSync(out)
+  const watcher = endWithUs({ pid: server.pid, ...(temporary && { folder }) })
   server.exited.then(() => watcher.kill('SIGKILL'))
   return server
 }
 
 /** Kills the process and removes the folder when this process ends in any way, by kill -9 too. */
-export function endWithUs({ pid, folder }: { pid?: number; folder?: string | undefined }): Bun.Subprocess {
+export function endWithUs({ pid, folder }: { pid?: number; folder?: string }): Bun.Subprocess {
   // The watcher's standard input closes when this process ends.
   const script = 'cat >/dev/null; [ -z "$1" ] || kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"'
   const watcher = Bun.spawn(['sh', '-c', script, 'sh', `${pid ?? ''}`, folder ?? ''], {

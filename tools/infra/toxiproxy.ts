@@ -1,8 +1,6 @@
-import { mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build, missingForGo } from './build.ts'
-import { freePort, runServer } from './server.ts'
+import { freePort, runServer, serverFolder } from './server.ts'
 
 /** What a proxy does to its connections: see https://github.com/Shopify/toxiproxy#toxics. */
 export type Toxic =
@@ -44,7 +42,6 @@ export const missingForToxiproxy = () => missingForGo(binary)
 
 export async function startToxiproxy(): Promise<Toxiproxy> {
   const built = await build(binary)
-  const temporary = mkdtempSync(join(tmpdir(), 'posta-toxiproxy-'))
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
 
@@ -58,9 +55,8 @@ export async function startToxiproxy(): Promise<Toxiproxy> {
     name: 'Toxiproxy',
     url,
     command: [join(built, 'toxiproxy'), '-host', '127.0.0.1', '-port', String(port)],
-    log: join(temporary, 'server.log'),
     answers: async () => void (await ask('GET', '/proxies')),
-    temporary,
+    ...serverFolder('toxiproxy'),
   })
   return {
     async proxy(name, behind, listen) {
