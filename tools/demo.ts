@@ -3,43 +3,31 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { REPOSITORY_ROOT } from '../common/service/config.ts'
+import { serviceNames } from '../common/name.ts'
+import { portVariable, REPOSITORY_ROOT } from '../common/service/config.ts'
+import { onStopSignal } from '../common/service/stop-signal.ts'
+import { addresses } from './addresses.ts'
 import { askUntil, call, expectBody, graphql, Tokens } from './client.ts'
 import { type System, startInProcess } from './in-process.ts'
 
 const User = v.object({ id: v.string(), email: v.string() })
-const Succeeded = v.object({
-  id: v.string(),
-  status: v.literal('succeeded'),
-  output: v.record(v.string(), v.unknown()),
-})
-const Refused = v.object({
-  status: v.literal('failed'),
-  error: v.object({ code: v.literal('limit-exceeded'), message: v.string() }),
-})
-const LoggedIn = v.object({ data: v.object({ login: Tokens }) })
-const Stored = v.object({ data: v.object({ storeRates: v.object({ id: v.string(), status: v.string() }) }) })
-const Answered = v.object({
-  data: v.object({
-    operation: v.object({
-      status: v.literal('succeeded'),
-      storeRates: v.object({ base: v.string(), date: v.string(), currencies: v.number(), source: v.string() }),
-    }),
-  }),
-})
-const Timeline = v.object({
-  items: v.array(
-    v.object({
-      type: v.string(),
-      topic: v.string(),
-      partition: v.number(),
-      offset: v.number(),
-      sincePreviousMs: v.optional(v.number()),
-    }),
-  ),
-})
+const Output = v.record(v.string(), v.unknown())
+const Succeeded = v.object({ id: v.string(), status: v.literal('succeeded'), output: Output })
+const Limited = v.object({ code: v.literal('limit-exceeded'), message: v.string() })
+const Refused = v.object({ status: v.literal('failed'), error: Limited })
+const LoggedIn = dataOf({ login: Tokens })
+const Submitted = dataOf({ storeRates: v.object({ id: v.string() }) })
+const Stored = dataOf({ operation: v.object({ status: v.literal('succeeded'), storeRates: Output }) })
+const Place = v.object({ type: v.string(), topic: v.string(), partition: v.number(), offset: v.number() })
+const Event = v.object({ ...Place.entries, sincePreviousMs: v.optional(v.number(), 0) })
+const Timeline = v.object({ items: v.pipe(v.array(Event), v.length(2)) })
 
-/** What people see: one line each. */
+/** The answer of a GraphQL request that succeeded. */
+function dataOf<Fields extends v.ObjectEntries>(fields: Fields) {
+  return v.object({ data: v.object(fields) })
+}
+
+/** A line for the reader, and below it what was answered. */
 function say(text: string, value?: unknown): void {
   console.log(value === undefined ? text : `${text}\n    ${typeof value === 'string' ? value : JSON.stringify(value)}`)
 }
@@ -55,12 +43,9 @@ async function addOperator(dataDir: string, email: string, password: string): Pr
   if ((await child.exited) !== 0) throw new Error('The operator could not be added; see above.')
 }
 
-/** Does what a client does, and throws where an answer is not as it should be. */
+/** Does what a client does. @throws Error when an answer is not as it should be. */
 async function demonstrate({ gatewayUrl, monitorUrl }: System): Promise<void> {
   const credentials = { email: 'ana@example.com', password: randomPassword() }
-  const convert = (amount: string) => ({ type: 'convert', input: { from: 'USD', to: 'ARS', amount } })
-  const wait = { Prefer: 'wait=10' }
-
   const registered = await call('POST', `${gatewayUrl}/auth/register`, { body: credentials })
   say('A user registers: POST /auth/register', expectBody(registered, 201, User))
 
@@ -68,34 +53,37 @@ async function demonstrate({ gatewayUrl, monitorUrl }: System): Promise<void> {
   const { accessToken: token, expiresIn } = expectBody(rest, 200, Tokens)
   say('and logs in over REST: POST /auth/login', `an access token for ${expiresIn} s, and a refresh token`)
 
-  const mutation =
+  const logIn =
     'mutation ($input: LoginInput!) { login(input: $input) { accessToken tokenType expiresIn refreshToken } }'
-  const login = await graphql(gatewayUrl, mutation, { input: credentials })
-  const graphqlToken = expectBody(login, 200, LoggedIn).data.login.accessToken
+  const { login } = expectBody(await graphql(gatewayUrl, logIn, { input: credentials }), 200, LoggedIn).data
   say('and over GraphQL: mutation login', 'the same, of another session')
 
-  const converted = await call('POST', `${gatewayUrl}/operations`, { token, body: convert('100.50'), headers: wait })
-  const operation = expectBody(converted, 200, Succeeded)
-  say('100.50 USD become ARS: POST /operations, Prefer: wait=10', operation.output)
+  const convert = (amount: string) =>
+    call('POST', `${gatewayUrl}/operations`, {
+      token,
+      body: { type: 'convert', input: { from: 'USD', to: 'ARS', amount } },
+      headers: { Prefer: 'wait=10' },
+    })
+  const converted = expectBody(await convert('100.50'), 200, Succeeded)
+  say('100.50 USD become ARS: POST /operations, Prefer: wait=10', converted.output)
 
-  const store = 'mutation { storeRates(input: { base: "USD" }) { id status } }'
-  const { id } = expectBody(await graphql(gatewayUrl, store, {}, graphqlToken), 200, Stored).data.storeRates
+  const store = 'mutation { storeRates(input: { base: "USD" }) { id } }'
+  const { storeRates } = expectBody(await graphql(gatewayUrl, store, {}, login.accessToken), 200, Submitted).data
   const query = 'query ($id: ID!) { operation(id: $id) { status storeRates { base date currencies source } } }'
-  const answered = await askUntil(
-    () => graphql(gatewayUrl, query, { id }, graphqlToken),
-    ({ body }) => v.is(Answered, body),
+  const stored = await askUntil(
+    () => graphql(gatewayUrl, query, { id: storeRates.id }, login.accessToken),
+    ({ body }) => v.is(Stored, body),
   )
-  say("The day's rates are stored: mutation storeRates", expectBody(answered, 200, Answered).data.operation.storeRates)
+  say("The day's rates are stored: mutation storeRates", expectBody(stored, 200, Stored).data.operation.storeRates)
 
-  const refused = await call('POST', `${gatewayUrl}/operations`, { token, body: convert('9999.99'), headers: wait })
-  say('Beyond the daily limit the answer is a refusal', expectBody(refused, 200, Refused).error)
+  say('Beyond the daily limit the answer is a refusal', expectBody(await convert('9999.99'), 200, Refused).error)
 
   const timeline = await askUntil(
-    () => call('GET', `${monitorUrl}/operations/${operation.id}/timeline`, { token }),
-    ({ body }) => v.is(v.object({ ...Timeline.entries, items: v.pipe(Timeline.entries.items, v.length(2)) }), body),
+    () => call('GET', `${monitorUrl}/operations/${converted.id}/timeline`, { token }),
+    ({ body }) => v.is(Timeline, body),
   )
   say('What happened to the first conversion: GET /operations/{id}/timeline at monitor')
-  for (const { type, topic, partition, offset, sincePreviousMs = 0 } of expectBody(timeline, 200, Timeline).items)
+  for (const { type, topic, partition, offset, sincePreviousMs } of expectBody(timeline, 200, Timeline).items)
     say(`    +${sincePreviousMs} ms  ${type}  (${topic}, partition ${partition}, offset ${offset})`)
 }
 
@@ -106,25 +94,27 @@ function randomPassword(): string {
 async function demo(once: boolean): Promise<void> {
   const dataDir = mkdtempSync(join(tmpdir(), 'posta-demo-'))
   const operator = { email: 'operator@example.com', password: randomPassword() }
+  const stopped = Promise.withResolvers<void>()
   let system: System | undefined
   try {
     const ports = { GATEWAY_PORT: '3000', PROCESSOR_PORT: '3001', MONITOR_PORT: '3002' }
     system = await startInProcess({ RATES_URL: process.env.RATES_URL, LOG_LEVEL: 'error', DATA_DIR: dataDir, ...ports })
+    const { gatewayUrl, processorUrl, monitorUrl, environment } = system
+    for (const name of serviceNames) {
+      const [port, given] = [ports[portVariable(name)], environment[portVariable(name)]]
+      if (port !== given) say(`Port ${port} is taken: ${name} listens on port ${given} instead.`)
+    }
     await addOperator(dataDir, operator.email, operator.password)
     await demonstrate(system)
     say('\nEverything is as it should be.')
     if (once) return
-    const { gatewayUrl, processorUrl, monitorUrl } = system
+    onStopSignal(stopped.resolve)
     say(`
-  gateway     ${gatewayUrl}/docs    GraphQL ${gatewayUrl}/graphql
-  processor   ${processorUrl}/docs
-  monitor     ${monitorUrl}/docs    the latest events ${monitorUrl}/
-  operator    ${operator.email}   ${operator.password}
+${addresses({ gateway: gatewayUrl, processor: processorUrl, monitor: monitorUrl })}
+  operator    ${operator.email}    ${operator.password}
 
 The system stays up, with its data in a temporary folder. Ctrl-C ends it.`)
-    await new Promise<void>((resolve) => {
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
-    })
+    await stopped.promise
   } finally {
     await system?.close()
     rmSync(dataDir, { recursive: true, force: true })

@@ -1,11 +1,14 @@
 /** `bun run infra [--native]`: the real broker and document store on this machine, until Ctrl-C. Their data stays. */
 import { parseArgs } from 'node:util'
+import { fileUrl } from '../common/service/file-url.ts'
+import { onStopSignal } from '../common/service/stop-signal.ts'
 import { composeCommand } from './infra/compose.ts'
 import { missingTools, type Parts, startParts } from './infra/parts.ts'
 
 const { values } = parseArgs({ options: { native: { type: 'boolean', default: false } } })
-const asked = Promise.withResolvers<void>()
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => asked.resolve())
+const stopped = Promise.withResolvers<void>()
+onStopSignal(stopped.resolve)
+process.on('SIGHUP', () => stopped.resolve())
 // A signal's listener alone does not keep the process up.
 const stayUp = setInterval(() => {}, 1 << 30)
 
@@ -17,7 +20,7 @@ try {
   }
   const parts = await startParts({ temporary: false, native: values.native })
   console.log(howToUse(parts))
-  await asked.promise
+  await stopped.promise
   console.log('Stopping.')
   await parts.stop()
 } catch (error) {
@@ -27,12 +30,13 @@ try {
   clearInterval(stayUp)
 }
 
-function howToUse({ what, brokerUrl, mongoUrl }: Parts): string {
+function howToUse({ what, brokerUrl, mongoUrl, dataDir }: Parts): string {
   const database = (name: string) => mongoUrl?.replace(/\/(\?|$)/, `/${name}$1`)
   return `${what}.
 
-For the services (\`bun run start\`, \`bun run dev\`):
+For the services (\`bun run dev\`, \`bun run start\`) and for \`bun run users\` and its like:
 export BROKER_URL='${brokerUrl}'
+export DATABASE_URL='${fileUrl(dataDir, 'gateway.db')}'
 export PROCESSOR_STORE_URL='${database('posta_processor')}'
 export MONITOR_STORE_URL='${database('posta_monitor')}'
 

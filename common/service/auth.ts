@@ -6,24 +6,20 @@ export interface Caller {
   readonly role: 'user' | 'operator'
 }
 
-/** @throws Problem `invalid-token`, or `keys-unavailable` while there is nothing to check it with. */
+/** @throws Problem `invalid-token`, or `keys-unavailable` while there is no key to check it with. */
 export type TokenVerifier = (token: string) => Promise<Caller>
 
+/** For Hono: a route whose caller is known. */
 export interface Authenticated {
   Variables: { caller: Caller }
 }
 
 const BEARER = /^Bearer +([\w~+/.-]+=*)$/i
 
-/** The caller that an `Authorization` header proves (RFC 6750, section 2.1). @throws Problem */
+/** The caller whose token is in an `Authorization` header (RFC 6750, section 2.1). @throws Problem */
 export async function authenticate(authorization: string | null | undefined, verify: TokenVerifier): Promise<Caller> {
-  const token = BEARER.exec(authorization ?? '')?.[1]
-  if (!token)
-    throw new Problem(
-      'invalid-token',
-      authorization
-        ? 'The Authorization header is not of the form `Bearer <token>`.'
-        : 'The request has no Authorization header.',
-    )
+  if (!authorization) throw new Problem('invalid-token', 'The request has no Authorization header.')
+  const token = BEARER.exec(authorization)?.[1]
+  if (!token) throw new Problem('invalid-token', 'The Authorization header is not of the form `Bearer <token>`.')
   return verify(token)
 }

@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Resolves after `ms`, or as soon as `signal` aborts: whoever loops looks at the signal. */
+/** Resolves after `ms`, or as soon as `signal` aborts. It never rejects: a loop looks at the signal itself. */
 export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { ...(signal && { signal }) }).catch(() => {})
+  await sleep(ms, undefined, { signal }).catch(() => {})
 }
 
 /** Pauses between attempts, each twice as long as the one before, up to a bound. */
 export interface Backoff {
-  /** How long the next pause is. */
+  /** The length of the next pause. */
   readonly pauseMs: number
   /** Resolves after the pause, or as soon as `signal` aborts. */
   pause(signal?: AbortSignal): Promise<void>

@@ -3,8 +3,8 @@ import { getConnInfo } from 'hono/bun'
 import type { CommonConfig } from './config.ts'
 
 /**
- * The address that a request comes from: the peer's, or, where the peer is a trusted proxy, the last address in
- * X-Forwarded-For that is not one.
+ * The address that a request comes from: the peer's. If the peer is a trusted proxy, the last address in X-Forwarded-For
+ * that is not a trusted proxy.
  */
 export function clientAddress(c: Context, trusted: CommonConfig['trustedProxies']): string {
   const forwarded = (c.req.header('x-forwarded-for') ?? '')
@@ -21,7 +21,7 @@ export function clientAddress(c: Context, trusted: CommonConfig['trustedProxies'
   return address
 }
 
-/** IPv4 in IPv6 form is written as IPv4. In a test without a server there is no peer. */
+/** An IPv4 address in IPv6 form is written as IPv4. A test without a server has no peer. */
 function peerAddress(c: Context): string {
   const address = c.env?.server ? getConnInfo(c).remote.address : undefined
   return (address ?? 'unknown').replace(/^::ffff:(?=\d+\.)/, '')

@@ -1,8 +1,8 @@
-/** The time, as whoever needs it is given it: tests hold it in their hands. */
+/** The time. Tests pass in their own. */
 export interface Clock {
   /** The wall clock, in ms since the epoch. */
   readonly now: () => number
-  /** A clock that nobody sets back, in ms. Compare its values within one process only. */
+  /** A clock that is never set, in ms. Its values can be compared within one process only. */
   readonly monotonicMs: () => number
 }
 

@@ -1,19 +1,19 @@
 /**
- * One thing that a service consists of: how it starts, how it is, and how it closes. Components start in the order in
- * which their service lists them and close in the reverse order, after HTTP. Readiness follows from their checks.
+ * One thing that a service consists of. Components start in the order in which their service lists them, and close in the
+ * reverse order, after HTTP. The service is ready when their checks succeed.
  * @example
  * const store: Component = { name: 'store', check: () => results.ping(), close: () => results.close() }
  */
 export interface Component {
   readonly name: string
-  /** Whether the service cannot answer HTTP at all without it. */
+  /** True: without it the service cannot answer HTTP at all. */
   readonly required?: boolean
-  /** Rejects where the service cannot run without it and waiting would not help. */
+  /** Rejects when the service cannot run without it and waiting would not help. */
   start?(): Promise<void>
-  /** Rejects, or throws, with the reason while it does not work. */
+  /** Rejects or throws, with the reason, while it does not work. */
   check?(): Promise<void> | void
-  /** Closes within about `graceMs`. Nothing that was promised is lost. */
+  /** Closes within about `graceMs`. What was accepted is not lost. */
   close?(graceMs: number): Promise<void>
-  /** Rejects when the component has given up: the process should end and be started anew. */
+  /** Rejects when the component has given up: then the process ends, so that it can be started anew. */
   readonly ended?: Promise<void>
 }

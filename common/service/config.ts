@@ -5,21 +5,19 @@ import { type ServiceName, serviceNames } from '../name.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
-/** Configuration that cannot work: every fault, by variable, in one message. */
+/** Configuration that cannot work. Its message has a line for each fault. */
 export class ConfigError extends Error {
   override name = 'ConfigError'
   constructor(faults: readonly string[], options?: ErrorOptions) {
-    super(
-      `The configuration is not valid:\n${faults.map((fault) => `  ${fault}`).join('\n')}\nSee .env.example for every variable.`,
-      options,
-    )
+    const lines = faults.map((fault) => `  ${fault}`)
+    super(['The configuration is not valid:', ...lines, 'See .env.example for every variable.'].join('\n'), options)
   }
 }
 
 /**
- * The configuration that the environment holds. A variable that is empty counts as absent.
- * @param contradiction says what no single entry can check, as a line of its own
- * @throws ConfigError with every fault. Values are not repeated, since some are secret.
+ * Reads a configuration from the environment. An empty variable counts as absent.
+ * @param contradiction says why values do not fit together that are each valid; undefined if they do
+ * @throws ConfigError with every fault. It does not repeat values, since some are secret.
  * @example
  * const { PORT } = readConfig({ PORT: v.optional(Port, '3000') }, process.env)
  */
@@ -55,43 +53,36 @@ export const HttpUrl = v.pipe(
   v.transform((text) => text.replace(/\/+$/, '')),
 )
 
-const listOf = (text: string) =>
-  text
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean)
+const List = v.pipe(
+  v.string(),
+  v.transform((text) => text.split(',').flatMap((item) => item.trim() || [])),
+)
 
 const Origins = v.pipe(
-  v.string(),
-  v.transform(listOf),
+  List,
+  v.mapItems((text) => text.replace(/\/$/, '')),
   v.everyItem(
-    (text) => URL.parse(text)?.origin === text.replace(/\/$/, ''),
+    (text) => URL.parse(text)?.origin === text,
     'must be a list of origins such as https://app.example.com, separated by commas',
   ),
-  v.mapItems((text) => text.replace(/\/$/, '')),
 )
 
 const Proxies = v.pipe(
-  v.string(),
-  v.transform(listOf),
-  v.everyItem(isNetwork, 'must be a list of addresses or networks such as 10.0.0.0/8, separated by commas'),
-  v.transform((networks) => {
+  List,
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
     const list = new BlockList()
-    for (const network of networks) {
-      const [address = '', bits] = network.split('/')
-      const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
-      list.addSubnet(address, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family)
+    for (const network of dataset.value) {
+      const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(network) ?? []
+      const width = isIP(address) === 6 ? 128 : 32
+      if (!isIP(address) || Number(bits ?? 0) > width) {
+        addIssue({ message: 'must be a list of addresses or networks such as 10.0.0.0/8, separated by commas' })
+        return NEVER
+      }
+      list.addSubnet(address, Number(bits ?? width), width === 128 ? 'ipv6' : 'ipv4')
     }
     return list
   }),
 )
-
-function isNetwork(text: string): boolean {
-  const [address = '', bits, ...rest] = text.split('/')
-  const family = isIP(address)
-  const width = family === 6 ? 128 : 32
-  return family !== 0 && rest.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= width))
-}
 
 const FIRST_PORT = 3000
 
@@ -112,7 +103,7 @@ function perService<Suffix extends string, Entry>(suffix: Suffix, entry: (index:
   return Object.fromEntries(entries) as Record<`${Uppercase<ServiceName>}_${Suffix}`, Entry>
 }
 
-/** What every service reads. What is left out here follows from other values: see `resolveConfig`. */
+/** What every service reads. Defaults that depend on other values are in `resolveConfig`. */
 export const commonEntries = {
   HOST: v.optional(v.pipe(v.string(), v.regex(/^[\w.:-]+$/, 'must be a host name or an address')), '127.0.0.1'),
   ...perService('PORT', (index) => v.optional(Port, String(FIRST_PORT + index))),
@@ -142,31 +133,18 @@ export const commonEntries = {
 }
 
 type CommonEntries = v.InferOutput<v.ObjectSchema<typeof commonEntries, undefined>>
+export type CommonConfig = Readonly<ReturnType<typeof resolveConfig>>
 
-/** What every service knows once the defaults that depend on other values are filled in. */
-export interface CommonConfig {
-  readonly host: string
-  /** Where this service listens. 0: the system chooses. */
-  readonly port: number
-  /** Where each service is reached from outside. */
-  readonly urls: Readonly<Record<ServiceName, string>>
-  readonly dataDir: string
-  readonly tokenIssuer: string
-  readonly jwksUrl: string
-  readonly allowedOrigins: readonly string[]
-  readonly trustedProxies: BlockList
-  readonly logLevel: CommonEntries['LOG_LEVEL']
-  readonly production: boolean
-}
-
-/** Fills in what follows from other values. */
-export function resolveConfig(name: ServiceName, values: CommonEntries): CommonConfig {
+/** What every service knows: the values, with the defaults that depend on other values. */
+export function resolveConfig(name: ServiceName, values: CommonEntries) {
   const urlOf = (service: ServiceName) =>
     values[variable(service, 'URL')] ?? `http://${reachableHost(values.HOST)}:${values[portVariable(service)]}`
   const urls = { gateway: urlOf('gateway'), processor: urlOf('processor'), monitor: urlOf('monitor') }
   return {
     host: values.HOST,
+    /** Where this service listens. 0: the system chooses. */
     port: values[portVariable(name)],
+    /** Where each service is reached from outside. */
     urls,
     dataDir: values.DATA_DIR,
     tokenIssuer: values.TOKEN_ISSUER ?? urls.gateway,
@@ -178,7 +156,7 @@ export function resolveConfig(name: ServiceName, values: CommonEntries): CommonC
   }
 }
 
-/** An address that means "all of this machine's" is no address to call. */
+/** An address that stands for all of this machine's is not one to call. */
 function reachableHost(host: string): string {
   if (host === '0.0.0.0' || host === '::') return 'localhost'
   return host.includes(':') ? `[${host}]` : host

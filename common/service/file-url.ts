@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 
-/** The path of a `file:` URL, absolute. It may be relative to the working directory. */
+/** The absolute path of a `file:` URL. A relative one is relative to the working directory. */
 export function filePath(url: string): string {
   return resolve(url.replace(/^file:(?:\/\/)?/, ''))
 }

@@ -6,8 +6,8 @@ function start(required: boolean) {
   let failure: Error | undefined
   const lines: string[] = []
   const line = (level: string) => (facts: object, message?: string) => {
-    const { component, err }: { component?: string; err?: Error } = facts
-    lines.push([level, component, message, err?.message].filter(Boolean).join(': '))
+    const { component, reason }: { component?: string; reason?: string } = facts
+    lines.push([level, component, message, reason].filter(Boolean).join(': '))
   }
   const store = {
     name: 'store',

@@ -2,12 +2,13 @@ import { Hono } from 'hono'
 import type { Component } from './component.ts'
 import { within } from './deadline.ts'
 import type { Logger } from './log.ts'
+import { messageOf } from './outage.ts'
 
 const CHECK_TIMEOUT_MS = 3000
 
 /**
- * `GET /live`: the process answers. `GET /ready`: 503 while a required component fails its check, `degraded` while another
- * does. The log says why: once when a component begins to fail, and once when it works again.
+ * `GET /live`: the process answers. `GET /ready`: 503 while a required component fails its check, 200 and `degraded` while
+ * another one does. The log says why, once when a component begins to fail and once when it works again.
  */
 export function healthRoutes(
   components: readonly Component[],
@@ -16,7 +17,7 @@ export function healthRoutes(
 ): Hono {
   const failing = new Set<string>()
 
-  /** Undefined where it works. An error's message may name hosts and accounts, and this page asks for no token. */
+  /** Undefined if it works. Not the error's message: it may name hosts and accounts, and anyone may read this page. */
   async function failureOf({ name, check }: Component): Promise<string | undefined> {
     try {
       await within(
@@ -27,7 +28,7 @@ export function healthRoutes(
       if (failing.delete(name)) log.info({ component: name }, 'a component works again')
       return undefined
     } catch (error) {
-      if (!failing.has(name)) log.warn({ err: error, component: name }, 'a component fails its check')
+      if (!failing.has(name)) log.warn({ component: name, reason: messageOf(error) }, 'a component fails its check')
       failing.add(name)
       return `${name} does not answer or is recovering; the log says why.`
     }

@@ -6,7 +6,6 @@ import { methodNotAllowed } from 'hono/method-not-allowed'
 import { requestId } from 'hono/request-id'
 import { routePath } from 'hono/route'
 import { secureHeaders } from 'hono/secure-headers'
-import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { Histogram, type Registry } from 'prom-client'
 import type { CommonConfig } from './config.ts'
 import type { Deps } from './deps.ts'
@@ -17,7 +16,7 @@ import { continueTrace, withTrace } from './trace.ts'
 
 const MAX_BODY_BYTES = 64 * 1024
 
-/** What every service's HTTP has: ids, access log, metrics, limits, security headers, CORS, and problems for errors. */
+/** The HTTP app that every service begins with: request ids, log, metrics, limits, security headers, CORS, error answers. */
 export function createApp(options: {
   config: Pick<CommonConfig, 'allowedOrigins' | 'production'>
   log: Logger
@@ -74,7 +73,7 @@ export function createApp(options: {
         baseUri: ["'none'"],
         formAction: ["'none'"],
       },
-      // The services of one system call each other from the browser; CORS says which.
+      // A browser on one service's page calls the others; CORS says which pages may.
       crossOriginResourcePolicy: 'cross-origin',
       strictTransportSecurity: config.production,
       xFrameOptions: 'DENY',
@@ -100,7 +99,7 @@ export function createApp(options: {
   app.notFound((c) => problemResponse(c, new Problem('not-found', 'There is nothing at this path.')))
   app.onError((error, c) => {
     const problem = hasLeft(error, c)
-      ? new Problem('malformed-request', 'The connection was closed before the body had ended.')
+      ? new Problem('malformed-request', 'The connection was closed before the body ended.')
       : toProblem(error)
     logFault(log, problem, { route: routePath(c, -1) })
     return problemResponse(c, problem)
@@ -108,12 +107,12 @@ export function createApp(options: {
   return app
 }
 
-/** Whether the client broke off in the middle of its body: no fault of ours, which anyone could fill the log with. */
+/** Whether the client left in the middle of its body. That is not our fault, and anyone could fill the log with it. */
 function hasLeft(error: unknown, c: Context): boolean {
   return error instanceof Error && error.name === 'AbortError' && c.req.raw.signal.aborted
 }
 
-/** What an error is for the outside: itself where it is a problem, and otherwise nothing that could tell of the inside. */
+/** What a caller is told of an error: a problem as it is, and nothing of any other. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
   if (error instanceof HTTPException && error.status === 400)
@@ -122,31 +121,23 @@ export function toProblem(error: unknown): Problem {
   return new Problem('internal', undefined, { cause: error })
 }
 
-/** A request that failed through no fault of the client's is in the log, with the cause that the client is not told. */
+/** Logs a request that failed through no fault of the client, with the cause that the client is not told. */
 export function logFault(log: Logger, problem: Problem, at: object): void {
   const err = problem.cause ?? problem
   if (problem.code === 'internal') log.error({ err, ...at }, 'a request failed')
   if (problem.code === 'unavailable') log.warn({ err, ...at }, 'a request failed: a store does not answer')
+  if (problem.code === 'keys-unavailable')
+    log.warn({ err, ...at }, 'a request failed: there are no keys to check tokens')
 }
 
-/** Problem details, RFC 9457. `status` and `instance` are left to HTTP and the request id. */
+/** The answer for a problem: RFC 9457, and the challenge of RFC 6750, section 3. */
 function problemResponse(c: Context, problem: Problem): Response {
-  const { status, title } = problems[problem.code]
-  if (problem.retryAfterS !== undefined) c.header('Retry-After', String(Math.max(1, Math.ceil(problem.retryAfterS))))
-  if (status === 401)
-    c.header(
-      'WWW-Authenticate',
-      problem.code === 'invalid-token' && c.req.header('authorization') ? 'Bearer error="invalid_token"' : 'Bearer',
-    )
+  const { code, message: detail, errors, retryAfterS } = problem
+  const { status, title } = problems[code]
+  if (retryAfterS !== undefined) c.header('Retry-After', String(Math.max(1, Math.ceil(retryAfterS))))
+  const refused = code === 'invalid-token' && c.req.header('authorization')
+  if (status === 401) c.header('WWW-Authenticate', refused ? 'Bearer error="invalid_token"' : 'Bearer')
   c.header('Content-Type', 'application/problem+json')
   c.header('Cache-Control', 'no-store')
-  const body = {
-    type: `/problems/${problem.code}`,
-    code: problem.code,
-    title,
-    status,
-    detail: problem.message,
-    errors: problem.errors,
-  }
-  return c.body(JSON.stringify(body), status as ContentfulStatusCode)
+  return c.body(JSON.stringify({ type: `/problems/${code}`, code, title, status, detail, errors }), status)
 }

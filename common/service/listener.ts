@@ -1,33 +1,28 @@
 import type { Hono } from 'hono'
 import { ConfigError } from './config.ts'
+import { within } from './deadline.ts'
 
-/** Where a service listens: bound before the service is made, so that its address is known when port 0 was asked for. */
+/** Where a service listens. It is bound before the service is made, so that the port is known where 0 was asked for. */
 export interface Listener {
   readonly port: number
   serve(app: Pick<Hono, 'fetch'>): void
-  /** Stops accepting. Resolves when the requests under way are answered, or after `graceMs`, when they are cut off. */
+  /** Stops accepting. Resolves when every request is answered. After `graceMs` it closes the connections that are left. */
   stop(graceMs: number): Promise<void>
 }
 
-/**
- * Until `serve` is called it answers 503.
- * @throws Error where the address cannot be listened on.
- */
+/** Listens, and answers 503 until `serve` is called. @throws Error if it cannot listen there. */
 export function listen(host: string, port: number): Listener {
   const starting = () => new Response(null, { status: 503, headers: { 'Retry-After': '1' } })
-  // Longer than `Prefer: wait=30`, and than the pause between two pings of a stream.
+  // Longer than `Prefer: wait=30`, and longer than the pause between two pings of a stream.
   const server = Bun.serve({ hostname: host, port, idleTimeout: 60, fetch: starting })
   return {
     port: server.port ?? port,
     serve: (app) => server.reload({ fetch: (request) => app.fetch(request, { server }) }),
-    async stop(graceMs) {
-      const answered = server.stop().then(() => true)
-      if (!(await Promise.race([answered, Bun.sleep(graceMs).then(() => false)]))) await server.stop(true)
-    },
+    stop: (graceMs) => within(server.stop(), graceMs, 'Answering').catch(() => server.stop(true)),
   }
 }
 
-/** @throws ConfigError that names the variable, where the address cannot be listened on. */
+/** The same. @throws ConfigError that names the variable. */
 export function listenAsConfigured({ host, port }: { host: string; port: number }, variable: string): Listener {
   try {
     return listen(host, port)

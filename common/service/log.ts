@@ -1,5 +1,6 @@
 import { type Logger, pino, stdSerializers } from 'pino'
 import { NAME } from '../name.ts'
+import { messageOf, outageIn } from './outage.ts'
 import { currentTrace } from './trace.ts'
 
 export type { Logger }
@@ -11,8 +12,8 @@ export function createLog(service: string, level: string): Logger {
     base: { service: `${NAME}-${service}`, pid: process.pid },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
-    // Nothing here logs a header or a body; this is the second lock on that door.
-    serializers: { err: (error: unknown) => stdSerializers.err(withoutParams(error)) },
+    serializers: { err: serializeError },
+    // Nothing here logs a header or a body. This guards against a mistake.
     redact: { paths: SECRETS.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[secret]' },
     mixin() {
       const trace = currentTrace()
@@ -21,10 +22,19 @@ export function createLog(service: string, level: string): Logger {
   })
 }
 
-/** A query builder's error has every value of its query in its message, an email too: what caused it says what went wrong. */
-function withoutParams(error: unknown): Error {
-  if (!(error instanceof Error)) return new Error(String(error))
-  return 'params' in error && error.cause instanceof Error ? error.cause : error
+/** An outage is told without a stack, which says nothing of what is down. */
+function serializeError(error: unknown) {
+  if (!(error instanceof Error)) return { message: String(error) }
+  // A query builder's error has every value of its query in its message, emails too. Its cause says what went wrong.
+  const shown = 'params' in error && error.cause instanceof Error ? error.cause : error
+  const outage = outageIn(shown)
+  if (!outage) return stdSerializers.err(shown)
+  return {
+    type: outage.name,
+    message: messageOf(shown),
+    code: outage.code,
+    ...('path' in outage && { path: outage.path }),
+  }
 }
 
 const SECRETS = [

@@ -1,19 +1,19 @@
 import * as v from 'valibot'
 
 /**
- * Every way in which something can fail, for REST's problems (RFC 9457), GraphQL's `extensions.code` and an operation's
- * `error.code` alike. `help` is the text of the page at `/problems/<code>`.
+ * Every failure that a caller is told of: as a problem in REST (RFC 9457), as `extensions.code` in GraphQL, and as an
+ * operation's `error.code`. `help` is the text of the page at `/problems/<code>`.
  */
 export const problems = {
   'malformed-request': {
     status: 400,
     title: 'The request cannot be read',
-    help: 'The body is not JSON, or a parameter has not the form that it must have. `detail` says which.',
+    help: 'The body is not JSON, or a parameter is malformed. `detail` says which.',
   },
   'invalid-credentials': {
     status: 401,
     title: 'Email or password is wrong',
-    help: 'No such user, or another password, or a session that has ended. Which of these is not told. Log in again.',
+    help: 'There is no such user, the password is wrong, or the session has ended. The answer does not say which. Log in again.',
   },
   'invalid-token': {
     status: 401,
@@ -23,7 +23,7 @@ export const problems = {
   forbidden: {
     status: 403,
     title: 'Not allowed',
-    help: 'The token is valid, but its user has not the role that this needs.',
+    help: 'The token is valid, but its user does not have the role that this needs.',
   },
   'not-found': { status: 404, title: 'Not found', help: 'There is nothing here, or it is not yours.' },
   'method-not-allowed': {
@@ -54,7 +54,7 @@ export const problems = {
   'invalid-input': {
     status: 422,
     title: 'The input is invalid',
-    help: '`errors` lists each fault with a JSON pointer to its place.',
+    help: '`errors` lists each fault, with a JSON pointer to it.',
   },
   'unknown-currency': {
     status: 422,
@@ -84,7 +84,7 @@ export const problems = {
   internal: {
     status: 500,
     title: 'Something went wrong here',
-    help: 'The fault is on our side and in the log, under the request id of the answer.',
+    help: 'The fault is ours. The log has it under the request id of the answer.',
   },
   'dead-lettered': {
     status: 500,
@@ -94,7 +94,7 @@ export const problems = {
   'rates-unavailable': {
     status: 503,
     title: 'No rates are available',
-    help: 'Neither the external API nor any fallback answered. Try again later.',
+    help: 'The external API and every fallback are down. Try again later.',
   },
   'keys-unavailable': {
     status: 503,
@@ -116,13 +116,17 @@ export const problems = {
 export type ProblemCode = keyof typeof problems
 export const problemCodes = Object.keys(problems) as [ProblemCode, ...ProblemCode[]]
 
-/** One fault of the input. `pointer`: an RFC 6901 pointer as a URI fragment, `#/input/amount`. */
+/** One fault of an input. `pointer` is an RFC 6901 pointer as a URI fragment: `#/input/amount`. */
 export interface InputFault {
   readonly pointer: string
   readonly detail: string
 }
 
-/** A failure that the caller is told of: a code of the union, a sentence for people, and no secret. */
+/**
+ * A failure that the caller is told of: a code, and a sentence for people that holds no secret.
+ * @example
+ * throw new Problem('not-found', 'You have no operation with this id.')
+ */
 export class Problem extends Error {
   override name = 'Problem'
   readonly code: ProblemCode
@@ -140,7 +144,7 @@ export class Problem extends Error {
   }
 }
 
-/** The faults that valibot found, without the values that it found them in (they may be secret). */
+/** The faults that valibot found, without the values, which may be secret. */
 export function inputFaults(issues: readonly v.BaseIssue<unknown>[], base = '#'): InputFault[] {
   return issues.slice(0, 20).map((issue) => ({ pointer: base + pointerOf(issue), detail: faultText(issue) }))
 }
@@ -152,7 +156,7 @@ function pointerOf(issue: v.BaseIssue<unknown>): string {
 function faultText(issue: v.BaseIssue<unknown>): string {
   if (issue.type === 'strict_object' && issue.expected === 'never') return 'is not a member of this object'
   if (issue.kind === 'schema' && issue.received === 'undefined') return 'is missing'
-  // valibot's own messages quote the input; ours are sentences that begin in lower case and do not.
+  // valibot's own messages begin with Invalid and quote the input. Ours do neither.
   if (!issue.message.startsWith('Invalid ')) return issue.message
   return `must be ${expectation(issue.expected ?? 'valid')}`
 }
@@ -163,7 +167,7 @@ function expectation(expected: string): string {
   return /^[a-z]/.test(expected) ? `a ${expected}` : expected
 }
 
-/** What `schema` makes of `input`. @throws Problem `invalid-input` with a pointer per fault, below `base`. */
+/** What `schema` makes of `input`. @throws Problem `invalid-input`, with a pointer below `base` for each fault. */
 export function checkInput<Schema extends v.GenericSchema>(
   schema: Schema,
   input: unknown,

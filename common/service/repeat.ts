@@ -9,9 +9,9 @@ interface Task {
 }
 
 /**
- * A component that runs tasks, one after the other, at its start and then each time `everyMs` after their end. A task that
- * fails does not stop the others, and is tried again: `everyMs` later, or, with `longestPauseMs`, after pauses that grow up
- * to that.
+ * A component that runs tasks, one after the other, when it starts and again and again `everyMs` after their end. A task
+ * that fails does not stop the others and is tried again: `everyMs` later, or, with `longestPauseMs`, after pauses that
+ * grow up to that. The log says once that it fails, and once that it works again.
  * @example
  * repeat({ name: 'retention', everyMs: 60_000, tasks: [{ name: 'delete old results', run: deleteOld }], log })
  */
@@ -20,31 +20,31 @@ export function repeat(options: {
   everyMs: number
   longestPauseMs?: number
   tasks: readonly Task[]
-  log: Pick<Logger, 'warn'>
+  log: Pick<Logger, 'info' | 'warn'>
 }): Component {
   const { name, everyMs, longestPauseMs = everyMs, tasks, log } = options
   const closing = new AbortController()
   const { signal } = closing
   const pauses = backoff({ firstMs: everyMs, longestMs: longestPauseMs })
+  const failing = new Set<Task>()
   let running: Promise<void> | undefined
 
-  /** Whether it succeeded. */
-  async function attempt(task: Task): Promise<boolean> {
+  async function attempt(task: Task): Promise<void> {
+    const at = { component: name, task: task.name }
     try {
       await task.run(signal)
-      return true
+      if (failing.delete(task)) log.info(at, 'a task works again')
     } catch (error) {
-      log.warn({ err: error, component: name, task: task.name }, 'a task failed; it is tried again later')
-      return false
+      if (!failing.has(task)) log.warn({ err: error, ...at }, 'a task failed; it is tried again later')
+      failing.add(task)
     }
   }
 
   async function run(): Promise<void> {
     while (!signal.aborted) {
-      let succeeded = true
-      for (const task of tasks) if (!signal.aborted) succeeded = (await attempt(task)) && succeeded
-      if (succeeded) pauses.reset()
-      await (succeeded ? pause(everyMs, signal) : pauses.pause(signal))
+      for (const task of tasks) if (!signal.aborted) await attempt(task)
+      if (failing.size === 0) pauses.reset()
+      await (failing.size === 0 ? pause(everyMs, signal) : pauses.pause(signal))
     }
   }
 
@@ -61,8 +61,8 @@ export function repeat(options: {
 }
 
 /**
- * Deletes in portions, so that others get their turn at the store in between.
- * @param deleteSome deletes at most `atOnce`, and resolves to how many it deleted
+ * Deletes in portions, so that others can use the store in between. Ends when nothing is left, or when `signal` aborts.
+ * @param deleteSome deletes at most `atOnce` and resolves to how many it deleted
  * @returns how many were deleted in all
  */
 export async function deleteAll(

@@ -10,9 +10,9 @@ interface RouteOptions {
   /** Who may call it: anyone, whoever shows a valid access token, or operators only. */
   readonly caller: 'anyone' | 'user' | 'operator'
   readonly parameters?: NonNullable<DescribeRouteOptions['parameters']>
-  /** What it answers where it succeeds, by status: see `json`. */
+  /** What it answers when it succeeds, by status: see `json`. */
   readonly answers: NonNullable<DescribeRouteOptions['responses']>
-  /** What it may refuse with, besides what follows from the caller and from what is validated. */
+  /** The problems that it may answer with, besides those that follow from `caller`, `body` and `query`. */
   readonly problems?: readonly ProblemCode[]
 }
 
@@ -30,8 +30,8 @@ const queryProblems = ['malformed-request', 'invalid-input'] as const
 const bodyProblems = [...queryProblems, 'payload-too-large', 'unsupported-media-type'] as const
 
 /**
- * Makes the middleware of the routes with a tag: each lets in who may call it (`c.var.caller`), validates the body or the
- * query (`c.req.valid`), forbids caches to keep the answer, and describes itself in OpenAPI.
+ * Makes the middleware of the routes with a tag. Each checks who calls (`c.var.caller`), validates the body or the query
+ * (`c.req.valid`), forbids caches to keep the answer, and describes the route in OpenAPI.
  * @example
  * const route = routesOf('results', verify)
  * new Hono<Authenticated>().get(
@@ -72,7 +72,7 @@ export function routesOf(tag: string, verify: TokenVerifier) {
           ...(query ? queryProblems : []),
           ...(body ? bodyProblems : []),
           ...problems,
-          // Any may find its store away.
+          // Every route may find that its store is down.
           'unavailable',
         ]),
       },
@@ -86,7 +86,7 @@ export function routesOf(tag: string, verify: TokenVerifier) {
   return route
 }
 
-/** An answer with a body. */
+/** An answer with a JSON body. */
 export function json(schema: v.GenericSchema, description: string) {
   return { description, content: { 'application/json': { schema: resolver(schema) } } }
 }
@@ -96,13 +96,13 @@ export function eventStream(description: string) {
   return { description, content: { 'text/event-stream': { schema: { type: 'string' as const } } } }
 }
 
-/** What is valid of the body or the query by `c.req.valid`. @throws Problem 400, 415 or 422, before the handler runs. */
+/** Middleware that validates the body or the query, for `c.req.valid`. @throws Problem 400, 415 or 422. */
 export function validate<Target extends 'json' | 'query', Schema extends v.GenericSchema>(
   target: Target,
   schema: Schema,
 ) {
   const validated = validator(target, schema, (result) => {
-    // The hook is given the input; checking it once more makes the same problem here as everywhere.
+    // Checked once more, which makes the same problem of the same fault here as everywhere.
     if (!result.success) checkInput(schema, result.data)
   })
   const guarded: typeof validated = async (c, next) => {

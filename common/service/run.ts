@@ -3,8 +3,9 @@ import { type CommonConfig, ConfigError, type Environment, portVariable } from '
 import { type Deps, systemDeps } from './deps.ts'
 import { type Listener, listenAsConfigured } from './listener.ts'
 import type { Service } from './service.ts'
+import { onStopSignal } from './stop-signal.ts'
 
-/** One of the services, as its process, the demo and the tests start it. */
+/** One of the services, as its process, the demo and the tests know it. */
 export interface ServiceDefinition {
   readonly name: ServiceName
   /** @throws ConfigError with every fault. */
@@ -17,7 +18,7 @@ export interface ConfiguredService {
 }
 
 /**
- * Brings together what a service is called, how it reads its configuration and how it is made.
+ * Describes a service: its name, how it reads its configuration, and how it is made of it.
  * @example
  * export const processor = defineService({ name: 'processor', readConfig: readProcessorConfig, create: createProcessor })
  */
@@ -37,26 +38,24 @@ export function defineService<Config extends CommonConfig>(options: {
 }
 
 /**
- * Runs a service as a process: from the environment to exit. Configuration that cannot work ends it with code 1 and one
- * message with every fault. SIGTERM and SIGINT drain it, a second one ends it at once.
+ * Runs a service as a process, from reading the environment to the exit. Configuration that cannot work ends it with code 1
+ * and one message with every fault. SIGTERM or SIGINT closes the service; a second one ends the process at once.
+ * @example
+ * await run(gateway)
  */
 export async function run({ name, configure }: ServiceDefinition, deps: Deps = systemDeps): Promise<void> {
   try {
     let configured = configure(process.env)
     const variable = portVariable(name)
     const listener = listenAsConfigured(configured.config, variable)
-    // Port 0: the system chose one, and addresses follow from it.
+    // The system chose the port, and the service's address follows from it.
     if (configured.config.port === 0) configured = configure({ ...process.env, [variable]: String(listener.port) })
     const service = await configured.create(deps, listener)
-    let asked = false
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.on(signal, () => {
-        if (asked) process.exit(1)
-        asked = true
-        void service.close()
-      })
-    }
+    onStopSignal(() => void service.close())
+    // The process that started this one is gone.
+    process.on('disconnect', () => void service.close())
     await service.start()
+    process.send?.({ ready: configured.config.urls[name] })
     await service.ended.catch(async (error: unknown) => {
       await service.close()
       throw error

@@ -10,8 +10,10 @@ export interface ServerSentEvent {
 }
 
 /**
- * Streams what `events` yields, as JSON in server-sent events, until it ends, the client leaves or `closing` aborts.
+ * Streams what `events` yields as server-sent events with JSON, until it ends, the client leaves or `closing` aborts.
  * Comments in between keep the connection open.
+ * @example
+ * new Hono().get('/stream', (c) => streamEvents(c, closing, (signal) => changesOf(id, signal)))
  */
 export function streamEvents(
   c: Context,
@@ -36,7 +38,7 @@ export function streamEvents(
   })
 }
 
-/** The answer to a HEAD. A stream must not begin for it: nobody reads it, nobody leaves it, and so it would never end. */
+/** The answer to a HEAD. A stream that began for it would never end: it has no reader who could leave. */
 export function headOfStream(c: Context): Response {
   return c.body(null, 200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' })
 }

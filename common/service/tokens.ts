@@ -6,7 +6,7 @@ import type { TokenVerifier } from './auth.ts'
 import type { Deps } from './deps.ts'
 import { Problem } from './problem.ts'
 
-/** A public Ed25519 key (RFC 8037). Anything else in a key set is passed over. */
+/** A public Ed25519 key for signatures (RFC 8037). Other keys of a key set are ignored. */
 export const PublicKey = v.object({
   kty: v.literal('OKP'),
   crv: v.literal('Ed25519'),
@@ -17,7 +17,7 @@ export const PublicKey = v.object({
 })
 export type PublicKey = v.InferOutput<typeof PublicKey>
 
-/** Finds the key with an id. Undefined: there is none. @throws Problem `keys-unavailable` */
+/** Finds the key with an id. Undefined: no key has it. @throws Problem `keys-unavailable` */
 export type FindKey = (kid: string) => Promise<PublicKey | undefined>
 
 const Claims = v.object({
@@ -32,8 +32,11 @@ const MAX_TOKEN_CHARACTERS = 2048
 const REMEMBERED_TOKENS = 10_000
 
 /**
- * Checks access tokens: EdDSA alone, by a key of ours alone (what the token itself brings as `jwk` or `jku` is never
- * looked at), with issuer, audience and expiry (RFC 8725). A token that has passed is remembered until it expires.
+ * Checks access tokens (RFC 8725): signed with EdDSA by a key that `findKey` knows, of this issuer, for this audience, not
+ * expired. A `jwk` or `jku` in the token is ignored. A token that has passed is remembered until it expires.
+ * @example
+ * const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey: remoteKeys({ url: config.jwksUrl, deps }), deps })
+ * const { user, role } = await verify(token)
  */
 export function createTokenVerifier(options: {
   issuer: string
@@ -42,28 +45,18 @@ export function createTokenVerifier(options: {
 }): TokenVerifier {
   const { issuer, findKey, deps } = options
   const passed = new LRUCache<string, v.InferOutput<typeof Claims>>({ max: REMEMBERED_TOKENS })
-  const imported = new LRUCache<string, CryptoKey>({ max: 16 })
   const refused = new Problem('invalid-token', 'The access token is invalid or has expired.')
-
-  async function cryptoKey(key: PublicKey): Promise<CryptoKey> {
-    const id = `${key.kid}.${key.x}`
-    const known = imported.get(id)
-    if (known) return known
-    const made = await crypto.subtle.importKey('jwk', key, { name: 'Ed25519' }, false, ['verify'])
-    imported.set(id, made)
-    return made
-  }
 
   async function claimsOf(token: string): Promise<v.InferOutput<typeof Claims>> {
     const kid = keyIdOf(token)
     const key = kid === undefined ? undefined : await findKey(kid)
     if (!key) throw refused
     try {
-      // The clocks of two machines differ: `iat` a moment ahead is no forgery. The library checks `exp` where there is one.
-      const payload = await verify(token, await cryptoKey(key), { alg: 'EdDSA', iss: issuer, aud: NAME, iat: false })
+      // Clocks of two machines differ, so `iat` may lie in the future. The library takes a token without `exp`; Claims does not.
+      const payload = await verify(token, key, { alg: 'EdDSA', iss: issuer, aud: NAME, iat: false })
       return v.parse(Claims, payload)
     } catch {
-      // Its messages hold the token.
+      // The library's messages contain the token.
       throw refused
     }
   }
@@ -96,8 +89,8 @@ const UNKNOWN_KEY_REFRESH_MS = 10 * 1000
 const FETCH_TIMEOUT_MS = 3000
 
 /**
- * The keys at a JWK set's URL, fetched when first needed, every 5 minutes after that, and, at most every 10 s, for an id
- * that is not among them. When a fetch fails the keys of the one before go on serving.
+ * Finds keys in the JWK set at a URL. The set is fetched when a key is first needed, then every 5 minutes, and at most every
+ * 10 s for an id that it does not have. While it cannot be fetched, the keys known so far are used.
  */
 export function remoteKeys(options: { url: string; deps: Pick<Deps, 'monotonicMs' | 'fetch'> }): FindKey {
   const { url, deps } = options
@@ -109,7 +102,8 @@ export function remoteKeys(options: { url: string; deps: Pick<Deps, 'monotonicMs
     const response = await deps.fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), redirect: 'error' })
     if (!response.ok) throw new Error(`The key set's URL answered ${response.status}.`)
     const found = v.parse(KeySet, await response.json()).keys
-    keys = new Map(found.flatMap((key) => (v.is(PublicKey, key) ? [[key.kid, v.parse(PublicKey, key)] as const] : [])))
+    // Parsed, so that only a key's own members remain.
+    keys = new Map(found.filter((key) => v.is(PublicKey, key)).map((key) => [key.kid, v.parse(PublicKey, key)]))
   }
 
   /** Fetches unless a fetch was tried within `everyMs`; calls at the same time share one fetch. */
@@ -129,7 +123,7 @@ export function remoteKeys(options: { url: string; deps: Pick<Deps, 'monotonicMs
     const refreshed = refresh(known ? REFRESH_MS : keys ? UNKNOWN_KEY_REFRESH_MS : 1000).catch((error: unknown) => {
       failure = error
     })
-    // A key that is known serves at once; its refresh goes on behind.
+    // A known key is used at once, while the set is refreshed.
     if (known) return known
     await refreshed
     if (!keys) throw new Problem('keys-unavailable', undefined, { retryAfterS: 5, cause: failure })

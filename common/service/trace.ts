@@ -1,10 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
-/** What a log line and an outgoing message say of the work that they belong to: W3C Trace Context. */
+/** The work that a log line or an outgoing message belongs to: W3C Trace Context. */
 export interface Trace {
   /** 32 hex digits. */
   readonly traceId: string
-  /** 16 hex digits: this step of the work. */
+  /** 16 hex digits, for this step of the work. */
   readonly spanId: string
   readonly requestId?: string | undefined
 }
@@ -14,7 +14,7 @@ const TRACEPARENT = /^[\da-f]{2}-([\da-f]{32})-([\da-f]{16})-[\da-f]{2}(?:-.*)?$
 
 const randomHex = (bytes: number) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString('hex')
 
-/** The step that follows `traceparent`, or the first of a new trace where it is missing or invalid. */
+/** The step that follows `traceparent`. If that is missing or invalid: the first step of a new trace. */
 export function continueTrace(traceparent: string | undefined, requestId?: string): Trace {
   const [, traceId, parentId] = TRACEPARENT.exec(traceparent ?? '') ?? []
   const valid = traceId !== undefined && /[^0]/.test(traceId) && /[^0]/.test(parentId ?? '')
@@ -29,7 +29,7 @@ export function currentTrace(): Trace | undefined {
   return storage.getStore()
 }
 
-/** The header for what is sent now. */
+/** The `traceparent` header of what is sent now. */
 export function traceparent(trace: Trace | undefined = currentTrace()): string | undefined {
   return trace && `00-${trace.traceId}-${trace.spanId}-01`
 }

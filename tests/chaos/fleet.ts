@@ -91,7 +91,8 @@ export async function createFleet(options: {
       log: join(logDir, `${service}-${index}.log`),
       environment: () => ({ ...environmentOf(service), [portVariable(service)]: String(port) }),
       onOwnEnd: (code) => ownEnds.push({ service, index, atMs: Date.now(), code }),
-      onMessage: (message) => misread.push(v.parse(Report, message).misread),
+      // A service also says when it is ready.
+      onMessage: (message) => v.is(Report, message) && misread.push(message.misread),
     })
     members.push(member)
     return member

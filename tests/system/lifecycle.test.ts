@@ -128,10 +128,13 @@ describeLong('processes', () => {
     const first = gateway.stop('SIGTERM')
     await eventually(async () => (await tryCall('GET', `${gateway.url}/health/live`)).status === 0)
     const startedMs = performance.now()
-    expect(await gateway.stop('SIGTERM')).toBe(1)
-    // The drain would wait 4 s for the request.
+    // A signal that follows at once is taken for the first one, passed on twice.
+    const again = setInterval(() => void gateway.stop('SIGTERM'), 100)
+    expect(await first).toBe(1)
+    clearInterval(again)
+    // The drain alone would wait for the request for 4 s.
     expect(performance.now() - startedMs).toBeLessThan(3000)
-    await Promise.all([first, pending])
+    await pending
   }, 30_000)
 
   test.concurrent('two gateways look like one to clients, and one goes on without the other', async () => {

@@ -2,10 +2,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } 
 import { join } from 'node:path'
 import { environmentFor } from './server.ts'
 
-/** Downloads, builds, data and logs of the real parts. Ignored by git, safe to delete while nothing runs. */
+/** Downloads, builds, data and logs of the real parts. Git ignores it. Safe to delete while nothing runs. */
 export const infraDirectory = join(import.meta.dir, '../../.infra')
 
-/** What Maven and Go need to reach their repositories, and where they keep what they fetched. */
+/** How Maven and Go reach their repositories, and where they keep what they fetched. */
 const toolVariables = [
   'HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_FILE SSL_CERT_DIR XDG_CACHE_HOME',
   'MAVEN_OPTS MAVEN_ARGS JAVA_TOOL_OPTIONS',
@@ -14,13 +14,13 @@ const toolVariables = [
 
 export interface Build {
   name: string
-  /** The files that say what is built: another content is another build. */
+  /** The files that say what is built. When one changes, it is built again. */
   sources: readonly string[]
   /** Runs in the first source's folder. */
   command: (output: string) => readonly string[]
 }
 
-/** Where the finished build of these sources lies, or would. */
+/** The folder of the finished build of these sources, whether it exists or not. */
 export function builtPath({ name, sources }: Build): string {
   const hash = new Bun.CryptoHasher('sha256')
   for (const source of sources) hash.update(readFileSync(source))
@@ -32,18 +32,11 @@ export function missingForGo(plan: Build): string[] {
   return Bun.which('go') || existsSync(builtPath(plan)) ? [] : ['Go 1.24 or newer (`go` on the PATH)']
 }
 
-const inProgress = new Map<string, Promise<string>>()
-
-/** The build's folder; made on first use. It appears under its name only when it is whole, whoever else builds or dies. */
-export function build(plan: Build): Promise<string> {
+/** The build's folder; built on first use. It gets its name when it is whole, whoever else builds or dies meanwhile. */
+export async function build(plan: Build): Promise<string> {
+  const { name, sources, command } = plan
   const path = builtPath(plan)
-  if (existsSync(path)) return Promise.resolve(path)
-  const running = inProgress.get(path) ?? make(plan, path).finally(() => inProgress.delete(path))
-  inProgress.set(path, running)
-  return running
-}
-
-async function make({ name, sources, command }: Build, path: string): Promise<string> {
+  if (existsSync(path)) return path
   mkdirSync(infraDirectory, { recursive: true })
   const unfinished = mkdtempSync(join(infraDirectory, 'unfinished-'))
   try {
@@ -52,7 +45,7 @@ async function make({ name, sources, command }: Build, path: string): Promise<st
     await run(command(output), { cwd: join(sources[0] ?? '', '..'), env: environmentFor(toolVariables) })
     if (!existsSync(path)) renameSync(output, path)
   } catch (error) {
-    // Somebody else's build of the same sources may have come first: it is as good.
+    // Another process has built the same sources meanwhile: its build is as good.
     if (!existsSync(path)) throw error
   } finally {
     rmSync(unfinished, { recursive: true, force: true })
@@ -60,7 +53,7 @@ async function make({ name, sources, command }: Build, path: string): Promise<st
   return path
 }
 
-/** Runs a command to its end and returns what it printed; a failure is an error that has the end of its output. */
+/** Runs a command to its end and returns what it printed. @throws Error with the end of its output, when it fails. */
 export async function run(command: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}) {
   const { cwd = process.cwd(), env = environmentFor() } = options
   const child = Bun.spawn([...command], { cwd, env, stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' })

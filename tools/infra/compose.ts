@@ -9,20 +9,14 @@ const parts = ['redpanda', 'console', 'mongo']
 
 // What docker-compose.yml publishes on this machine.
 const brokerAddress = '127.0.0.1:19092'
-// Direct, since the replica set's only member has a name that resolves inside the compose network alone.
+// Direct: the name of the replica set's only member resolves nowhere but inside the compose network.
 const mongoUrl = 'mongodb://127.0.0.1:27017/?directConnection=true'
 
-const dockerVariables = [
-  'DOCKER_HOST',
-  'DOCKER_CONTEXT',
-  'DOCKER_CONFIG',
-  'DOCKER_CERT_PATH',
-  'DOCKER_TLS_VERIFY',
-  'XDG_RUNTIME_DIR',
-]
+const dockerVariables =
+  'DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG DOCKER_CERT_PATH DOCKER_TLS_VERIFY XDG_RUNTIME_DIR'.split(' ')
 const env = () => environmentFor(dockerVariables)
 
-/** The command that speaks Compose here, if there is one and an engine answers it. */
+/** The command for Compose on this machine. Undefined when there is none, or no Docker engine answers. */
 export function composeCommand(): string[] | undefined {
   const succeeds = (...command: string[]) =>
     Bun.which(command[0] ?? '') !== null &&
@@ -33,17 +27,16 @@ export function composeCommand(): string[] | undefined {
 }
 
 /**
- * Starts the real parts in containers, the three services not among them. What is temporary is a project of its own,
- * whose data is removed at the end; otherwise it is the one that `docker compose` starts in this repository.
+ * Starts the real parts, without the three services, in containers.
+ * @param temporary true: as a Compose project of its own, whose data is removed at the end. False: as the project that
+ * `docker compose` starts in this repository.
  */
 export async function startCompose(command: readonly string[], temporary: boolean) {
-  const compose = [...command, '-f', file, ...(temporary ? ['-p', 'posta-temporary'] : [])]
-  const stop = async () => {
-    if (temporary) await run([...compose, 'down', '--volumes'], { env: env() })
-    else await run([...compose, 'stop', ...parts], { env: env() })
-  }
+  const compose = (...args: string[]) =>
+    run([...command, '-f', file, ...(temporary ? ['-p', 'posta-temporary'] : []), ...args], { env: env() })
+  const stop = async () => void (await (temporary ? compose('down', '--volumes') : compose('stop', ...parts)))
   try {
-    await run([...compose, 'up', '-d', ...parts], { env: env() })
+    await compose('up', '-d', ...parts)
     await answering('Redpanda', brokerAddress, () => kafkaAnswers(brokerAddress))
     await answering('MongoDB', mongoUrl, () => mongoAnswers(mongoUrl))
   } catch (error) {

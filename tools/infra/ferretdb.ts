@@ -1,16 +1,8 @@
-import { mkdirSync, mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { MongoClient } from 'mongodb'
 import { build, missingForGo } from './build.ts'
-import { freePort, runServer, type Server } from './server.ts'
-
-export interface FerretdbOptions {
-  /** 127.0.0.1; one that is taken gives way to a free one, which is also the default. */
-  port?: number
-  /** Keeps the data there over stop and start. Without it the data is temporary. */
-  directory?: string
-}
+import { freePort, runServer, type Server, type ServerOptions, serverFolder } from './server.ts'
 
 const source = join(import.meta.dir, 'ferretdb')
 const binary = {
@@ -20,19 +12,13 @@ const binary = {
 }
 
 /** What this machine lacks to run FerretDB, in words for a person; empty when nothing is missing. */
-export function missingForFerretdb(): string[] {
-  return missingForGo(binary)
-}
+export const missingForFerretdb = () => missingForGo(binary)
 
 /** Starts FerretDB, which speaks MongoDB's protocol over SQLite files. Resolves when it takes writes. */
-export async function startFerretdb(options: FerretdbOptions = {}): Promise<Server> {
-  const missing = missingForFerretdb()
-  if (missing.length > 0) throw new Error(`FerretDB needs ${missing.join(' and ')}: install that first.`)
+export async function startFerretdb(options: ServerOptions = {}): Promise<Server> {
   const built = await build(binary)
-
-  const temporary = options.directory === undefined ? mkdtempSync(join(tmpdir(), 'posta-ferretdb-')) : undefined
-  const directory = options.directory ?? temporary ?? ''
-  const data = join(directory, 'data')
+  const at = serverFolder('ferretdb', options.directory)
+  const data = join(at.folder, 'data')
   mkdirSync(data, { recursive: true })
   const port = await freePort(options.port)
   const url = `mongodb://127.0.0.1:${port}/`
@@ -40,13 +26,12 @@ export async function startFerretdb(options: FerretdbOptions = {}): Promise<Serv
     name: 'FerretDB',
     url,
     command: [join(built, 'ferretdb'), `127.0.0.1:${port}`, data],
-    log: join(directory, 'server.log'),
     answers: () => mongoAnswers(url),
-    ...(temporary && { temporary }),
+    ...at,
   })
 }
 
-/** A member of a replica set answers before it is elected: only one that takes writes is ready. */
+/** Rejects unless the server takes writes: a member of a replica set answers before it is elected. */
 export async function mongoAnswers(url: string): Promise<void> {
   const client = new MongoClient(url, { serverSelectionTimeoutMS: 1000, connectTimeoutMS: 1000, socketTimeoutMS: 5000 })
   try {

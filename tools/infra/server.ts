@@ -1,6 +1,9 @@
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { dirname } from 'node:path'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pause } from '../../common/service/backoff.ts'
+import { within } from '../../common/service/deadline.ts'
 
 /** A real server in a process of its own, on a port and a directory that stay the same over kills and restarts. */
 export interface Server {
@@ -10,41 +13,70 @@ export interface Server {
   readonly log: string
   /** Sends the signal. Resolves when the process has ended; at once for SIGSTOP and SIGCONT, which end nothing. */
   kill(signal?: NodeJS.Signals): Promise<void>
-  /** Starts it again on the same port and data, ending it first if it runs. Resolves when it answers. */
+  /** Ends it if it runs, and starts it again on the same port and data. Resolves when it answers. */
   restart(): Promise<void>
   /** Ends it for good, and removes what was temporary. */
   stop(): Promise<void>
 }
 
-export interface ServerPlan {
+export interface ServerOptions {
+  /** On 127.0.0.1. Without it, or when it is taken: a free one. */
+  port?: number
+  /** Where the data stays after a stop. Without it the data is temporary. */
+  directory?: string
+}
+
+export interface ServerPlan extends ServerFolder {
   name: string
   url: string
   command: readonly string[]
-  log: string
-  /** Rejects, in seconds at most, while the server does not yet answer in its own protocol. */
+  /** Rejects, within seconds, while the server does not yet answer in its own protocol. */
   answers: () => Promise<void>
-  /** Removed when the server stops, or when this process dies. */
-  temporary?: string
 }
 
-const startTimeoutMs = 60_000
-const stopTimeoutMs = 10_000
+/** A server's data and log. */
+export interface ServerFolder {
+  folder: string
+  /** The folder is removed when the server stops, or when this process dies. */
+  temporary: boolean
+}
 
+/** Makes the folder of a server: `directory`, or a temporary one. */
+export function serverFolder(name: string, directory?: string): ServerFolder {
+  if (directory === undefined) return { folder: mkdtempSync(join(tmpdir(), `posta-${name}-`)), temporary: true }
+  mkdirSync(directory, { recursive: true })
+  return { folder: directory, temporary: false }
+}
+
+const START_TIMEOUT_MS = 60_000
+const STOP_TIMEOUT_MS = 10_000
+
+/** Starts a server. Resolves when it answers. @throws Error with the end of its log, when it does not within 60 s. */
 export async function runServer(plan: ServerPlan): Promise<Server> {
-  mkdirSync(dirname(plan.log), { recursive: true })
-  let running = start(plan)
+  const { name, url, folder, temporary, answers } = plan
+  const log = join(folder, 'server.log')
+  let running = start(plan, log)
 
-  const end = async (signal: NodeJS.Signals) => {
-    // A stopped process gets to see no other signal than SIGKILL before it goes on.
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    // A process under SIGSTOP handles no signal but SIGKILL until it goes on.
     running.kill('SIGCONT')
     running.kill(signal)
-    if (await ended(running.exited, stopTimeoutMs)) return
-    running.kill('SIGKILL')
+    await within(running.exited, STOP_TIMEOUT_MS, 'Stopping').catch(() => running.kill('SIGKILL'))
     await running.exited
   }
+
+  async function ready(): Promise<void> {
+    try {
+      await answering(name, url, answers, () => running.exitCode !== null || running.signalCode !== null)
+    } catch (error) {
+      const tail = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-25).join('\n')
+      throw new Error(`${error instanceof Error ? error.message : error}\nThe end of ${log}:\n${tail}`)
+    }
+  }
+
   const server: Server = {
-    url: plan.url,
-    log: plan.log,
+    url,
+    log,
     get pid() {
       return running.pid
     },
@@ -54,17 +86,17 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
     },
     async restart() {
       await end('SIGTERM')
-      running = start(plan)
-      await untilItAnswers(plan, running.exited)
+      running = start(plan, log)
+      await ready()
     },
     async stop() {
-      // Data that is thrown away needs no orderly end, which takes Kafka seconds.
-      await end(plan.temporary ? 'SIGKILL' : 'SIGTERM')
-      if (plan.temporary) rmSync(plan.temporary, { recursive: true, force: true })
+      // An orderly end takes Kafka seconds. Data that is thrown away does not need it.
+      await end(temporary ? 'SIGKILL' : 'SIGTERM')
+      if (temporary) rmSync(folder, { recursive: true, force: true })
     },
   }
   try {
-    await untilItAnswers(plan, running.exited)
+    await ready()
   } catch (error) {
     await server.stop()
     throw error
@@ -72,93 +104,56 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
   return server
 }
 
-function start(plan: ServerPlan) {
-  const log = openSync(plan.log, 'a')
-  const server = Bun.spawn([...plan.command], { env: environmentFor(), stdin: 'ignore', stdout: log, stderr: log })
-  closeSync(log)
-  const watcher = endWithUs({ pid: server.pid, folder: plan.temporary })
-  const exited = server.exited.then(() => watcher.kill('SIGKILL'))
-  return { pid: server.pid, exited, kill: (signal: NodeJS.Signals) => server.kill(signal) }
+function start({ command, folder, temporary }: ServerPlan, log: string) {
+  const out = openSync(log, 'a')
+  const server = Bun.spawn([...command], { env: environmentFor(), stdio: ['ignore', out, out] })
+  closeSync(out)
+  const watcher = endWithUs({ pid: server.pid, ...(temporary && { folder }) })
+  server.exited.then(() => watcher.kill('SIGKILL'))
+  return server
 }
 
-/** When this process ends in any way, kill -9 too, kills that one and removes that folder: nothing is left behind. */
-export function endWithUs({ pid, folder }: { pid?: number; folder?: string | undefined }): Bun.Subprocess {
+/** Kills the process and removes the folder when this process ends in any way, by kill -9 too. */
+export function endWithUs({ pid, folder }: { pid?: number; folder?: string }): Bun.Subprocess {
   // The watcher's standard input closes when this process ends.
-  const watcher = Bun.spawn(
-    [
-      'sh',
-      '-c',
-      'cat >/dev/null; [ -z "$1" ] || kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"',
-      'sh',
-      `${pid ?? ''}`,
-      folder ?? '',
-    ],
-    { env: environmentFor(), stdin: 'pipe', stdout: 'ignore', stderr: 'ignore' },
-  )
+  const script = 'cat >/dev/null; [ -z "$1" ] || kill -9 "$1"; [ -z "$2" ] || rm -rf "$2"'
+  const watcher = Bun.spawn(['sh', '-c', script, 'sh', `${pid ?? ''}`, folder ?? ''], {
+    env: environmentFor(),
+    stdio: ['pipe', 'ignore', 'ignore'],
+  })
   watcher.unref()
   return watcher
 }
 
-async function untilItAnswers({ name, url, log, answers }: ServerPlan, exited: Promise<void>) {
-  let gone = false
-  exited.then(() => {
-    gone = true
-  })
-  try {
-    await answering(name, url, answers, () => gone)
-  } catch (error) {
-    throw new Error(`${error instanceof Error ? error.message : error}\nThe end of ${log}:\n${tail(log)}`)
-  }
-}
-
-/** Resolves when the server at `url` answers in its own protocol; gives up when it is `gone` or has had its time. */
+/** Resolves when the server at `url` answers in its own protocol. @throws Error once it is `gone`, or after 60 s. */
 export async function answering(name: string, url: string, answers: () => Promise<void>, gone = () => false) {
-  const deadlineMs = Date.now() + startTimeoutMs
+  const deadlineMs = performance.now() + START_TIMEOUT_MS
   for (;;) {
     if (gone()) throw new Error(`${name} ended before it answered at ${url}.`)
     try {
       return await answers()
     } catch (error) {
-      if (Date.now() > deadlineMs) {
-        throw new Error(`${name} did not answer at ${url} within ${startTimeoutMs / 1000} s: ${error}`)
-      }
-      await Bun.sleep(50)
+      if (performance.now() > deadlineMs)
+        throw new Error(`${name} did not answer at ${url} within ${START_TIMEOUT_MS / 1000} s: ${error}`)
+      await pause(50)
     }
   }
 }
 
-function tail(file: string, lines = 25): string {
-  return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-lines).join('\n')
-}
-
-async function ended(exited: Promise<void>, timeoutMs: number): Promise<boolean> {
-  let timer: Timer | undefined
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), timeoutMs)
-  })
-  const inTime = await Promise.race([exited.then(() => true), late])
-  clearTimeout(timer)
-  return inTime
-}
-
 const plainVariables = ['PATH', 'HOME', 'JAVA_HOME', 'LANG', 'TMPDIR', 'TZ']
 
-/** What a server or a build tool may see of this process's environment: what is named, so never a secret by accident. */
+/** The environment of a server or a build tool: only the variables named here and in `also`, so that no secret slips in. */
 export function environmentFor(also: readonly string[] = []): Record<string, string> {
-  const env: Record<string, string> = {}
-  for (const name of [...plainVariables, ...also]) {
-    const value = process.env[name]
-    if (value !== undefined) env[name] = value
-  }
-  return env
+  const named = [...plainVariables, ...also].map((name) => [name, process.env[name]] as const)
+  return Object.fromEntries(named.flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])))
 }
 
-/** Ports that this process was told and may not have bound yet. */
+/** Ports that `freePort` gave out and that may not be bound yet. */
 const given = new Set<number>()
 
 /**
- * A port below those that systems hand out to outgoing connections (from 32768 on Linux, 49152 elsewhere), so that
- * nothing takes it while a killed server is down. `wanted` if that is free.
+ * `wanted` if it is free. Otherwise a free port below those that systems use for outgoing connections (from 32768 on
+ * Linux, 49152 elsewhere), so that nothing takes it while a killed server is down.
  */
 export async function freePort(wanted?: number): Promise<number> {
   if (wanted && (await isFree(wanted))) return wanted

@@ -1,13 +1,11 @@
-import { mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build, missingForGo } from './build.ts'
-import { freePort, runServer } from './server.ts'
+import { freePort, runServer, serverFolder } from './server.ts'
 
-/** What a connection through a proxy suffers: see https://github.com/Shopify/toxiproxy#toxics. */
+/** What a proxy does to its connections: see https://github.com/Shopify/toxiproxy#toxics. */
 export type Toxic =
   | { readonly type: 'latency'; readonly attributes: { readonly latency: number; readonly jitter: number } }
-  /** Data stops; after `timeout` ms, or never if it is 0, the connection is closed. */
+  /** No data passes. The connection is closed after `timeout` ms, or never if it is 0. */
   | { readonly type: 'timeout'; readonly attributes: { readonly timeout: number } }
   /** The connection is reset after `timeout` ms. */
   | { readonly type: 'reset_peer'; readonly attributes: { readonly timeout: number } }
@@ -15,16 +13,16 @@ export type Toxic =
 /** A TCP proxy in front of a server on this machine. */
 export interface TcpProxy {
   readonly port: number
-  /** Cuts every connection and takes none. */
+  /** Closes every connection and accepts none. */
   cut(): Promise<void>
-  /** Hurts data of every connection, there is and to come, on its way to the server and back. */
+  /** Applies `toxic` to every connection, present and future, in both directions. */
   hurt(toxic: Toxic): Promise<void>
-  /** As it was at first; connections that were hurt may be broken. */
+  /** Accepts connections and removes every toxic. Connections that suffered one may be broken. */
   heal(): Promise<void>
 }
 
 export interface Toxiproxy {
-  /** @param port of the server behind it, which need not run yet. @param listen for who connects; a free port by default. */
+  /** @param port of the server behind it, which need not run yet. @param listen where clients connect; a free port by default. */
   proxy(name: string, port: number, listen?: number): Promise<TcpProxy>
   stop(): Promise<void>
 }
@@ -40,13 +38,10 @@ const binary = {
 }
 
 /** What this machine lacks to run Toxiproxy, in words for a person; empty when nothing is missing. */
-export function missingForToxiproxy(): string[] {
-  return missingForGo(binary)
-}
+export const missingForToxiproxy = () => missingForGo(binary)
 
 export async function startToxiproxy(): Promise<Toxiproxy> {
   const built = await build(binary)
-  const temporary = mkdtempSync(join(tmpdir(), 'posta-toxiproxy-'))
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
 
@@ -60,9 +55,8 @@ export async function startToxiproxy(): Promise<Toxiproxy> {
     name: 'Toxiproxy',
     url,
     command: [join(built, 'toxiproxy'), '-host', '127.0.0.1', '-port', String(port)],
-    log: join(temporary, 'server.log'),
     answers: async () => void (await ask('GET', '/proxies')),
-    temporary,
+    ...serverFolder('toxiproxy'),
   })
   return {
     async proxy(name, behind, listen) {
