@@ -219,6 +219,21 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
+    promise('after a throw delivery begins again at the held offset', async ({ open }) => {
+      const broker = await open()
+      let calls = 0
+      const got = await subscribe(broker, groups.processor, [topics.requests], async () => {
+        calls++
+        if (calls === 1) return { heldFrom: 0 }
+        if (calls === 2) throw new Error('The store is down (this test makes it so).')
+        return undefined
+      })
+      await broker.publish([small('a', '0')])
+      await got.atLeast(1)
+      await broker.publish([small('a', '1')])
+      expect((await got.atLeast(3)).map(textOf)).toEqual(['0', '0', '1'])
+    })
+
     promise('a TypeError of a handler is a throw like any other', async ({ open }) => {
       const broker = await open()
       let calls = 0
