@@ -124,6 +124,35 @@ test('one new beat starts the 4 s anew', async () => {
   await close()
 })
 
+test.each([
+  ['its holder beats after all', sql`UPDATE ${leases} SET beat = beat + 1`],
+  ['another process takes it', sql`UPDATE ${leases} SET owner = 'another', epoch = epoch + 1`],
+])('a lease is not taken if, between the look at it and the write, %s', async (_, change) => {
+  const { contend, writer, row, leaveDead, close } = await start()
+  await leaveDead(7)
+  const gate = Promise.withResolvers<void>()
+  let attempts = 0
+  const lease = contend({
+    ...writer,
+    async write(statements) {
+      attempts += 1
+      await gate.promise
+      return writer.write(statements)
+    },
+  })
+  await lease.look()
+  lease.pass(4000)
+  await eventually(() => attempts > 0)
+  await writer.write([change])
+  const changed = await row()
+  gate.resolve()
+  await lease.look()
+  expect(lease.changes).toEqual([])
+  expect(await row()).toEqual(changed)
+  await lease.close()
+  await close()
+})
+
 test('each process counts the 4 s by its own clock', async () => {
   const { contend, leaveDead, close } = await start()
   await leaveDead(7)
@@ -247,7 +276,7 @@ test('another process takes the lease of one that was killed', async () => {
     const opened = await openDatabase({ url: ${JSON.stringify(url)} })
     const deps = { monotonicMs: () => performance.now(), newId: () => 'the killed one' }
     holdLease({ name: 'relay', ...opened, deps, log: { info() {}, warn() {} }, beatMs: 20, takeoverMs: 400 })`
-  const holder = Bun.spawn([process.execPath, '-e', program], { stdout: 'inherit', stderr: 'inherit' })
+  await using holder = Bun.spawn([process.execPath, '-e', program], { stdout: 'inherit', stderr: 'inherit' })
   await eventually(async () => (await row())?.owner === 'the killed one')
   const lease = holdLease({
     name: 'relay',
