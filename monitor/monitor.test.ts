@@ -80,7 +80,7 @@ async function eventually(path: string, token: string, count: number) {
   }
 }
 
-test('what is sent over the broker is there to be asked for, by its user', async () => {
+test('a user can ask for the events of messages that were sent over the broker', async () => {
   await broker.publish([loggedIn('login'), requested('op-1'), succeeded('op-1'), loggedIn('of bob', 'bob')])
   const ana = await tokenOf('ana', 'user')
   const items = await eventually('/events', ana, 3)
@@ -94,7 +94,7 @@ test('what is sent over the broker is there to be asked for, by its user', async
   expect(metrics).toMatch(/posta_consumer_lag\{.*topic="posta.events".*\} 0\n/)
 })
 
-test('an event that cannot be read becomes one dead letter, those behind it go on, and a redrive is an event', async () => {
+test('an unreadable event becomes one dead letter, later events are stored, and a redrive is an event', async () => {
   const bad = { ...loggedIn('bad'), value: Buffer.from('{') }
   await broker.publish([bad, loggedIn('behind')])
   const olga = await tokenOf('olga', 'operator')
@@ -111,7 +111,7 @@ test('an event that cannot be read becomes one dead letter, those behind it go o
   expect(again.map(({ status }) => status).toSorted()).toEqual(['open', 'redriven'])
 })
 
-test('it says how it is, serves its page, and describes every route that it has', async () => {
+test('monitor answers its health, serves the dashboard, and describes every route', async () => {
   expect(await ask('/health/live')).toEqual({ status: 'ok' })
   expect(await ask('/health/ready')).toMatchObject({ status: 'ok', parts: { store: {}, broker: {}, events: {} } })
   const page = await fetch(url)
@@ -139,7 +139,7 @@ test('it says how it is, serves its page, and describes every route that it has'
   )
 })
 
-test('closing ends the streams that are open', async () => {
+test('closing ends the open streams', async () => {
   const headers = { Authorization: `Bearer ${await tokenOf('olga', 'operator')}` }
   const response = await fetch(`${url}/events/stream`, { headers })
   const reader = response.body?.getReader()

@@ -16,13 +16,13 @@ import { finishDecisions } from './dead-letters/finish-decisions.ts'
 import { deadLetterRoutes } from './dead-letters/rest.ts'
 import { createAppend } from './events/append.ts'
 import { receiveEvents } from './events/receive.ts'
-import { routes } from './events/rest.ts'
+import { eventRoutes } from './events/rest.ts'
 import { createStats } from './events/stats.ts'
 import { createStream } from './events/stream.ts'
 import { createTimeline } from './events/timeline.ts'
-import { openStore } from './store/open.ts'
+import { openStore } from './store/store.ts'
 
-/** Monitor and its components: read this to see how it hangs together. */
+/** Monitor: what it consists of, and how its components are connected. */
 export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener: Listener): Service {
   const { app, log, metrics, closing, complete } = beginService('monitor', config, deps)
 
@@ -40,7 +40,7 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
   app.route('/', dashboard(config.urls))
   app.route(
     '/',
-    routes({
+    eventRoutes({
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
@@ -54,24 +54,16 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
   app.route('/dead-letters', deadLetterRoutes({ deadLetters, decisions, decideMany, verify }))
 
   return complete(listener, {
-    description: 'Keeps what happened, and puts right what failed.',
-    // Closed from the last to the first: no more messages, then what they go through. Without its store it stores nothing
-    // and loses nothing: the messages wait at the broker.
+    description: 'Keeps what happened. Operators see it live, and redrive or discard the messages that failed.',
+    // They close from the last to the first: the consumer before what it writes to. None is required: while the store is
+    // down, the messages wait at the broker.
     components: [
       { name: 'store', check: store.ping, close: store.close },
       { name: 'broker', check: broker.ping, close: broker.close },
       finishDecisions({ deadLetters, decisions, log }),
       retention({ store, trustedHeads, deps, log }),
       consumerComponent('events', () =>
-        receiveEvents({
-          broker,
-          append: createAppend(events),
-          deadLetters,
-          onStored: stream.wake,
-          log,
-          metrics,
-          deps,
-        }),
+        receiveEvents({ broker, append: createAppend(events), deadLetters, onStored: stream.wake, log, metrics, deps }),
       ),
     ],
   })

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 
-// What requests to monitor are made of.
+// Pieces of the schemas of monitor's routes.
 
 export const Id = v.pipe(v.string(), v.minLength(1), v.maxLength(256))
 export const Time = v.pipe(

@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { connect } from 'node:net'
 import { Hono } from 'hono'
 import { streamEvents } from './stream.ts'
 
@@ -40,4 +41,30 @@ test('a HEAD gets the headers of a stream and begins none, which nobody would ev
   expect(response.headers.get('content-type')).toBe('text/event-stream')
   expect(counts()).toEqual({ begun: 0, ended: 0 })
   await stop()
+})
+
+test('events are taken only as fast as their client reads', async () => {
+  let taken = 0
+  const app = new Hono().get('/stream', (c) =>
+    streamEvents(c, new AbortController().signal, async function* (signal) {
+      while (!signal.aborted) {
+        taken += 1
+        yield { event: 'large', data: 'x'.repeat(100_000) }
+      }
+    }),
+  )
+  const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: app.fetch })
+  const client = connect(server.port ?? 0, '127.0.0.1').pause()
+  client.write('GET /stream HTTP/1.1\r\nHost: test\r\n\r\n')
+  // The connection holds some megabytes.
+  while (taken < 2) await Bun.sleep(5)
+  await Bun.sleep(200)
+  const stalledAt = taken
+  expect(stalledAt).toBeLessThan(1000)
+  await Bun.sleep(200)
+  expect(taken).toBe(stalledAt)
+  client.resume()
+  while (taken < stalledAt + 100) await Bun.sleep(5)
+  client.destroy()
+  await server.stop(true)
 })

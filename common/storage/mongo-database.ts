@@ -7,14 +7,21 @@ import {
   type OptionalUnlessRequiredId,
 } from 'mongodb'
 
-/** The code of a write that met a unique index. */
+/** The code of a write that a unique index refused. */
 export const DUPLICATE_KEY = 11000
-/** FerretDB 1.24 goes on behind a duplicate after every hundredth document, ordered or not. */
+/** FerretDB 1.24 inserts a hundred documents at a time. After a duplicate it goes on with the next hundred, even in order. */
 const MAX_INSERT = 100
 
-/** The database of a store on a MongoDB, reached at its first use and, after an outage, again. */
+/**
+ * A database on a MongoDB server.
+ *
+ * - Opening never connects. The first call connects; calls reject, within about 3 s, while the server is down, and work
+ *   again once it is up.
+ * - A write that resolved is on the disks of a majority. A read sees only such writes, so nothing read is rolled back.
+ * - After a write that rejected because the connection broke, it is unknown whether the server stored it.
+ */
 export interface MongoDatabase<Collections> {
-  /** Those that `prepare` made. Where it failed the next call tries again. */
+  /** What `prepare` made. After a failure the next call tries again. */
   collections(): Promise<Collections>
   /** Rejects with the reason where the server does not answer. */
   ping(): Promise<void>
@@ -22,8 +29,9 @@ export interface MongoDatabase<Collections> {
 }
 
 /**
- * What is acknowledged here is on the disks of a majority, and what is read cannot be rolled back.
- * @param prepare makes the collections with their indexes; it runs again after a failure
+ * @param options.url names the server and the database: `mongodb://host:port/name`
+ * @param options.socketTimeoutMs how long the server may take to answer a call
+ * @param options.prepare makes the collections with their indexes, once connected; runs again if it failed
  */
 export function mongoDatabase<Collections>(options: {
   readonly url: string
@@ -43,7 +51,7 @@ export function mongoDatabase<Collections>(options: {
   let prepared: Promise<Collections> | undefined
 
   async function connect(): Promise<Collections> {
-    // Said outright: the driver connects by itself only once, and after a failure not again.
+    // The driver connects by itself only at its first call: after a failure it must be told to.
     await client.connect()
     return prepare(client.db())
   }
@@ -62,21 +70,26 @@ export function mongoDatabase<Collections>(options: {
       await collections()
       await client.db().command({ ping: 1 })
     },
-    async close() {
-      await client.close()
-    },
+    close: () => client.close(),
   }
 }
 
-/** One at a time: FerretDB 1.24 breaks on several of which two exist. */
+/**
+ * Makes the indexes that do not exist yet. Resolves to the collection.
+ * One command for each: FerretDB 1.24 fails at a command that names several indexes, two of which exist.
+ */
 export async function makeIndexes<Document extends { readonly _id: unknown }>(
   collection: Collection<Document>,
   indexes: readonly IndexDescription[],
-): Promise<void> {
+): Promise<Collection<Document>> {
   for (const index of indexes) await collection.createIndexes([index])
+  return collection
 }
 
-/** Inserts in order up to the first that meets a unique index; that one and all after it stay out. @returns how many went in */
+/**
+ * Inserts documents in their order up to the first that a unique index refuses: that one and all after it stay out.
+ * @returns how many were inserted
+ */
 export async function insertInOrder<Document extends { readonly _id: string }>(
   collection: Collection<Document>,
   documents: readonly OptionalUnlessRequiredId<Document>[],
@@ -85,25 +98,20 @@ export async function insertInOrder<Document extends { readonly _id: string }>(
     try {
       await collection.insertMany(documents.slice(start, start + MAX_INSERT), { ordered: true })
     } catch (error) {
-      const taken = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
-      if (!taken || error.result.getWriteConcernError()) throw error
+      const refused = error instanceof MongoBulkWriteError && error.code === DUPLICATE_KEY
+      if (!refused || error.result.getWriteConcernError()) throw error
       return start + error.insertedCount
     }
   }
   return documents.length
 }
 
-/** A document is the item with its id as `_id`. */
-export function toDocument<Item extends { readonly id: string }>({
-  id,
-  ...rest
-}: Item): Omit<Item, 'id'> & { readonly _id: string } {
+/** The document of an item: its id is `_id`. */
+export function toDocument<Item extends { readonly id: string }>({ id, ...rest }: Item) {
   return { _id: id, ...rest }
 }
 
-export function withId<Document extends { readonly _id: string }>({
-  _id,
-  ...rest
-}: Document): Omit<Document, '_id'> & { readonly id: string } {
+/** The item of a document. */
+export function withId<Document extends { readonly _id: string }>({ _id, ...rest }: Document) {
   return { ...rest, id: _id }
 }

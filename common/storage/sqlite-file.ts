@@ -1,25 +1,47 @@
 import { Database, SQLiteError } from 'bun:sqlite'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { backoff } from '../service/backoff.ts'
 import { ConfigError } from '../service/config.ts'
 
-/** A wait for the file's lock inside SQLite stops the whole process: it stays short, and what is longer waits outside. */
+/** While SQLite itself waits for the file's lock, this whole process stands still. So that wait is short. */
 const BUSY_TIMEOUT_MS = 50
-const BUSY_PATIENCE_MS = 5000
-/** What the log beside the file is cut back to after it has grown. */
+/** How long a call waits for the lock in all. Between two attempts the process goes on with other work. */
+const LOCK_PATIENCE_MS = 5000
+/** The write-ahead log is cut back to this size after it has grown. */
 const JOURNAL_BYTES = 64 * 1024 * 1024
 
-/** The file of an embedded store, opened at its first use; other processes may use it at the same time. */
+type SqlValue = string | number | null
+/** Values by the names of a statement's parameters: `user` is bound to `$user`. */
+export type SqlRow = Readonly<Record<string, SqlValue>>
+/** What a statement's parameters are bound to: in the order of its `?`, or by name. */
+type SqlValues = SqlValue[] | [SqlRow]
+
+/**
+ * A SQLite file that any number of processes use at the same time. It is opened, and made where it does not exist, by the
+ * first call. A call that fails to open it rejects, and the next call tries again.
+ *
+ * - Each call is one statement or one transaction: all of it is durable when the call resolves, and none of it is stored
+ *   when the call rejects.
+ * - While another process holds the file's lock a call waits for up to 5 s, and then rejects with SQLite's error.
+ */
 export interface SqliteFile {
-  /**
-   * Runs `use`, again while another process holds the file's lock: it must be one statement or one transaction, so that it
-   * went in whole or not at all. What it wrote is synced when this resolves. @throws after 5 s of a lock
-   */
-  run<Answer>(use: (database: Database) => Answer): Promise<Answer>
+  /** The rows that a statement answers. */
+  all<Row>(sql: string, ...values: SqlValues): Promise<Row[]>
+  /** Resolves to how many rows a statement changed. */
+  write(sql: string, ...values: SqlValues): Promise<number>
+  /** Runs a statement once for each row, in their order, in one transaction. */
+  writeEach(sql: string, rows: readonly SqlRow[]): Promise<void>
   close(): Promise<void>
 }
 
-/** @param schemas statements that make what does not exist yet */
+/**
+ * @param schemas statements that create what does not exist yet
+ * @example
+ * const file = sqliteFile('data/example.db', ['CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY) STRICT'])
+ * await file.write('INSERT INTO users VALUES (?)', 'ana')
+ * const users = await file.all<{ id: string }>('SELECT id FROM users WHERE id = $id', { id: 'ana' })
+ */
 export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile {
   let opened: Database | undefined
   let closed = false
@@ -43,19 +65,30 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
     return fresh
   }
 
-  return {
-    async run(use) {
-      const startedMs = performance.now()
-      for (;;) {
-        try {
-          return use(database())
-        } catch (error) {
-          const busy = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
-          if (!busy || performance.now() - startedMs > BUSY_PATIENCE_MS) throw error
-          await Bun.sleep(5 + Math.random() * 20)
-        }
+  async function run<Answer>(use: (database: Database) => Answer): Promise<Answer> {
+    const startedMs = performance.now()
+    const attempts = backoff({ firstMs: 5, longestMs: 40 })
+    for (;;) {
+      try {
+        return use(database())
+      } catch (error) {
+        const locked = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
+        if (!locked || performance.now() - startedMs > LOCK_PATIENCE_MS) throw error
+        await attempts.pause()
       }
-    },
+    }
+  }
+
+  return {
+    all: <Row>(sql: string, ...values: SqlValues) => run((db) => db.query<Row, SqlValues>(sql).all(...values)),
+    write: (sql, ...values) => run((db) => db.query<unknown, SqlValues>(sql).run(...values).changes),
+    writeEach: (sql, rows) =>
+      run((db) => {
+        const statement = db.query<unknown, SqlRow>(sql)
+        db.transaction(() => {
+          for (const row of rows) statement.run(row)
+        }).immediate()
+      }),
     async close() {
       closed = true
       opened?.close()
@@ -64,8 +97,8 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
 }
 
 /**
- * Makes the file, unless it is there, for its owner alone; what SQLite puts beside it gets the same mode.
- * @throws ConfigError where this process may not
+ * Makes the file, unless it exists, so that its owner alone may read it. SQLite gives the files beside it the same mode.
+ * @throws ConfigError where this process may not write there
  */
 export function makePrivate(path: string): void {
   try {

@@ -1,7 +1,7 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
-import type { Store } from '../events/events.ts'
+import type { Store } from '../store/store.ts'
 import { DAY_MS } from '../testing/checkpoints.ts'
 import { stores } from '../testing/dead-letters.ts'
 import { NOON_MS } from '../testing/messages.ts'

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
-import type { Store, StoredEvent } from '../events/events.ts'
+import type { StoredEvent } from '../events/events.ts'
+import type { Store } from '../store/store.ts'
 
 const EventLine = v.strictObject({
   id: v.string(),

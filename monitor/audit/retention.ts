@@ -2,7 +2,7 @@ import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
-import type { Store } from '../events/events.ts'
+import type { Store } from '../store/store.ts'
 import { type CurrentHeads, hasEvent } from './signed-checkpoints.ts'
 
 const EVERY_MS = 60 * 60 * 1000

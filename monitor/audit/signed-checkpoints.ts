@@ -2,8 +2,9 @@ import { type ChainHead, type Checkpoint, keySet, readCheckpoint } from '@posta/
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { FindKey } from '@posta/common/service/tokens.ts'
-import type { Events, Store, StoredEvent } from '../events/events.ts'
-import { show } from '../events/record.ts'
+import type { Events, StoredEvent } from '../events/events.ts'
+import { show } from '../events/show.ts'
+import type { Store } from '../store/store.ts'
 import { CHAINS } from './chain.ts'
 import { type DatedHeads, EVENT_RETENTION_MS, trustedHeadsOf } from './trusted-heads.ts'
 

@@ -25,7 +25,7 @@ test('the page may run its own script and speak to gateway and monitor, and noth
   })
 })
 
-test('the page has no script and no style of its own, and what it loads is there', async () => {
+test('the page has no inline script or style, and every file that it loads exists', async () => {
   const page = await (await app.request('/')).text()
   expect(page).not.toMatch(/<script(?![^>]* src=)|\son\w+=|\sstyle=|<style/)
   const loaded = [...page.matchAll(/(?:src|href)="(\/dashboard\/[^"]+)"/g)].map(([, path]) => path ?? '')
@@ -37,12 +37,12 @@ test('the page has no script and no style of its own, and what it loads is there
   }
 })
 
-test('the script sets text alone, never HTML', async () => {
+test('the script sets text only, never HTML', async () => {
   const script = await (await app.request('/dashboard/page.js')).text()
   expect(script).not.toMatch(/innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(/)
 })
 
-test('an address that is configured cannot break out of its attribute', async () => {
+test('a configured address cannot break out of its attribute', async () => {
   const page = await (await dashboard({ gateway: 'http://h/"><b>', monitor: 'http://m' }).request('/')).text()
   expect(page).not.toContain('"><b>')
 })

@@ -3,7 +3,7 @@ import { secureHeaders } from 'hono/secure-headers'
 
 const file = (name: string) => Bun.file(new URL(name, import.meta.url))
 
-/** The page at `/`: signing in at gateway, then the latest events. Its script runs in the browser as it is in the file. */
+/** The page at `/`: people sign in at gateway, and then see the latest events. Browsers run `page.js` as it is in the file. */
 export function dashboard({ gateway, monitor }: { gateway: string; monitor: string }): Hono {
   const policy = secureHeaders({
     contentSecurityPolicy: {
@@ -22,8 +22,8 @@ export function dashboard({ gateway, monitor }: { gateway: string; monitor: stri
   })
   const page = async () =>
     (await file('page.html').text())
-      .replace('{gateway}', () => attribute(gateway))
-      .replace('{monitor}', () => attribute(monitor))
+      .replace('{gateway}', () => Bun.escapeHTML(gateway))
+      .replace('{monitor}', () => Bun.escapeHTML(monitor))
   return new Hono()
     .get('/', policy, async (c) => c.html(await page(), 200, { 'Cache-Control': 'no-cache' }))
     .get('/dashboard/page.js', policy, () => serve('page.js', 'text/javascript; charset=utf-8'))
@@ -32,8 +32,4 @@ export function dashboard({ gateway, monitor }: { gateway: string; monitor: stri
 
 function serve(name: string, type: string): Response {
   return new Response(file(name), { headers: { 'Content-Type': type, 'Cache-Control': 'no-cache' } })
-}
-
-function attribute(text: string): string {
-  return Bun.escapeHTML(text)
 }

@@ -1,4 +1,4 @@
-// The page of monitor. Everything from outside is set as text, never as HTML; tokens are in this script's memory alone.
+// The dashboard. Everything from outside is set as text, never as HTML. Tokens are kept in this script's memory only.
 
 const { gateway, monitor } = document.body.dataset
 const SHOWN = 100
@@ -6,13 +6,14 @@ const POLL_MS = 3000
 const MAX_PAUSE_MS = 10_000
 
 const byId = (id) => document.getElementById(id)
+const rowId = ({ id }) => `event-${id}`
 const form = byId('sign-in')
 const list = byId('list')
 
-/** What is held of the session that is signed in; undefined outside of one. */
+/** Of the user who is signed in; undefined while nobody is. */
 let session
 
-/** A problem that the services answered with, in their words. */
+/** A problem that a service answered with, in its words. */
 class Refused extends Error {
   constructor(status, message) {
     super(message)
@@ -35,7 +36,7 @@ async function post(path, body) {
   return answered(response)
 }
 
-/** Asks as the one who is signed in, with a new access token where the old one has expired. */
+/** Sends a request with the user's access token; where that has expired, again with a new one. */
 async function ask(url, { signal, headers = {} }) {
   const asked = session
   const send = () => fetch(url, { signal, headers: { ...headers, Authorization: `Bearer ${asked.accessToken}` } })
@@ -52,7 +53,7 @@ async function ask(url, { signal, headers = {} }) {
   return answered(await send())
 }
 
-/** Latest events: by the stream for operators, otherwise by asking again and again. */
+/** Shows the latest events: operators follow the stream, others ask for the list every few seconds. */
 async function follow(signal) {
   let lastEventId
   let live
@@ -65,7 +66,7 @@ async function follow(signal) {
       if (live) {
         const headers = lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId }
         const stream = await ask('/events/stream', { signal, headers })
-        // The stream has begun before the list is asked for: what happens in between is in both.
+        // Only now, while the stream is open: so no event falls between the two.
         if (lastEventId === undefined) await load(signal)
         say('Live')
         pauseMs = 1000
@@ -82,7 +83,7 @@ async function follow(signal) {
     } catch (error) {
       if (signal.aborted) return
       if (error instanceof Refused && error.status === 403) {
-        // No operator any more.
+        // The user is not an operator any more.
         live = false
         pauseMs = 0
       } else if (error instanceof Refused && error.status === 401) {
@@ -100,34 +101,23 @@ async function load(signal) {
   show(items)
 }
 
-/** The messages of a body of server-sent events. EventSource itself cannot send a token. */
+/** The messages in a body of server-sent events. EventSource cannot send a token, so it is of no use here. */
 async function* messagesIn(body) {
+  // Not every browser can go through a stream with `for await`.
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader()
   let text = ''
-  for await (const chunk of chunksOf(body.pipeThrough(new TextDecoderStream()))) {
-    text += chunk
-    for (let end = text.indexOf('\n\n'); end !== -1; end = text.indexOf('\n\n')) {
-      const fields = Object.fromEntries(
-        text
-          .slice(0, end)
-          .split('\n')
-          .map((line) => line.match(/^(event|id|data): ?(.*)$/))
-          .filter(Boolean)
-          .map(([, name, value]) => [name, value]),
-      )
-      text = text.slice(end + 2)
-      if (fields.data !== undefined) yield { ...fields, data: JSON.parse(fields.data) }
-    }
-  }
-}
-
-/** Not every browser goes through a stream with `for await`. */
-async function* chunksOf(stream) {
-  const reader = stream.getReader()
   try {
     for (;;) {
       const { done, value } = await reader.read()
       if (done) return
-      yield value
+      const messages = (text + value).split('\n\n')
+      text = messages.pop()
+      for (const message of messages) {
+        const fields = Object.fromEntries(
+          [...message.matchAll(/^(event|id|data): ?(.*)$/gm)].map((line) => line.slice(1)),
+        )
+        if (fields.data !== undefined) yield { ...fields, data: JSON.parse(fields.data) }
+      }
     }
   } finally {
     reader.cancel().catch(() => {})
@@ -144,7 +134,7 @@ function pause(ms, signal) {
   })
 }
 
-/** Adds the events that are not there yet, the newest first; held back while paused. */
+/** Adds the events that are not in the list yet, the newest first. While paused it only keeps them. */
 function show(events) {
   for (const event of events) session.seen.set(event.id, event)
   for (const id of session.seen.keys()) {
@@ -152,11 +142,8 @@ function show(events) {
     session.seen.delete(id)
   }
   if (session.paused) return
-  for (const event of session.seen.values()) if (!session.rows.has(event.id)) addRow(event)
-  while (list.children.length > SHOWN) {
-    session.rows.delete(list.lastElementChild.dataset.id)
-    list.lastElementChild.remove()
-  }
+  for (const event of session.seen.values()) if (!byId(rowId(event))) addRow(event)
+  while (list.children.length > SHOWN) list.lastElementChild.remove()
   session.seen.clear()
   byId('none').hidden = list.children.length > 0
 }
@@ -164,7 +151,7 @@ function show(events) {
 function addRow(event) {
   const row = byId('event').content.firstElementChild.cloneNode(true)
   const at = new Date(event.time)
-  row.dataset.id = event.id
+  row.id = rowId(event)
   row.dataset.ms = String(at.getTime())
   const time = row.querySelector('time')
   time.dateTime = event.time
@@ -190,7 +177,6 @@ function addRow(event) {
   row.querySelector('pre').textContent = JSON.stringify(event.data, null, 2)
   const older = [...list.children].find((other) => Number(other.dataset.ms) <= at.getTime())
   list.insertBefore(row, older ?? null)
-  session.rows.add(event.id)
 }
 
 function say(text) {
@@ -198,7 +184,7 @@ function say(text) {
 }
 
 function enter(tokens, email) {
-  session = { ...tokens, closing: new AbortController(), seen: new Map(), rows: new Set(), paused: false }
+  session = { ...tokens, closing: new AbortController(), seen: new Map(), paused: false }
   byId('name').textContent = email
   for (const id of ['who', 'events']) byId(id).hidden = false
   byId('entrance').hidden = true

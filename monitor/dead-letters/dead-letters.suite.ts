@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
-import type { Store } from '../events/events.ts'
+import type { Store } from '../store/store.ts'
 import { NOON_MS } from '../testing/messages.ts'
 import type { DeadLetterPosition, DeadLetterSummary, Decision, StoredDeadLetter } from './dead-letters.ts'
 

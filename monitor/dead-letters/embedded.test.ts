@@ -1,7 +1,7 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
-import { openEmbedded } from '../events/embedded.ts'
+import { openEmbedded } from '../store/embedded.ts'
 import { describeDeadLetters } from './dead-letters.suite.ts'
 import type { DeadLetterFilter } from './dead-letters.ts'
 import { schema, statements } from './embedded.ts'

@@ -1,4 +1,4 @@
-import type { SqliteFile } from '@posta/common/storage/sqlite-file.ts'
+import type { SqliteFile, SqlRow } from '@posta/common/storage/sqlite-file.ts'
 import type {
   DeadLetterFilter,
   DeadLetterPosition,
@@ -50,7 +50,7 @@ const AFTER = '(received_at_ms, id) > ($receivedAtMs, $id)'
 
 /** Every statement there is; a test asks SQLite whether each uses an index. */
 export const statements = {
-  add: 'INSERT INTO dead_letters (id, summary, original) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING',
+  add: 'INSERT INTO dead_letters (id, summary, original) VALUES ($id, $summary, $original) ON CONFLICT (id) DO NOTHING',
   find: 'SELECT summary, original FROM dead_letters WHERE id IN (SELECT value FROM json_each(?))',
   list: (filter: DeadLetterFilter) => `
     SELECT summary FROM dead_letters WHERE ${matching(filter, BEFORE)}
@@ -73,41 +73,23 @@ export const statements = {
     WHERE status = 'open' AND decided_at IS NOT NULL AND id > ? ORDER BY id LIMIT ?`,
   prune: `
     DELETE FROM dead_letters WHERE id IN (
-      SELECT id FROM dead_letters WHERE status <> 'open' AND decided_at < ? LIMIT ?)
-    RETURNING id`,
-}
-
-type Value = string | number
-
-/** What the SQLite file of monitor's store offers: see events/embedded.ts. */
-export interface StoreFile {
-  readonly file: Pick<SqliteFile, 'run'>
-  all<Row>(sql: string, ...values: Value[]): Promise<Row[]>
-  allNamed<Row>(sql: string, values: Record<string, Value>): Promise<Row[]>
+      SELECT id FROM dead_letters WHERE status <> 'open' AND decided_at < ? LIMIT ?)`,
 }
 
 /** Dead letters in a SQLite file. A dead letter and the decision about it are one row, so each change is one statement. */
-export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLetters {
+export function embeddedDeadLetters({ all, write, writeEach }: SqliteFile): DeadLetters {
   async function find(ids: readonly string[]): Promise<ReadonlyMap<string, StoredDeadLetter>> {
     const found = (await all<StoredRow>(statements.find, JSON.stringify(ids))).map(toStored)
     return new Map(found.map((deadLetter) => [deadLetter.id, deadLetter]))
   }
 
   async function page(sql: string, filter: DeadLetterFilter, position: DeadLetterPosition, limit: number) {
-    return (await allNamed<SummaryRow>(sql, valuesOf(filter, position, limit))).map(toSummary)
+    return (await all<SummaryRow>(sql, valuesOf(filter, position, limit))).map(toSummary)
   }
 
   return {
-    async add(deadLetters) {
-      await file.run((db) => {
-        const add = db.query(statements.add)
-        // Originals are large: a statement each is ten times as fast as one over json_each.
-        db.transaction(() => {
-          for (const { original, ...summary } of deadLetters)
-            add.run(summary.id, JSON.stringify(summary), JSON.stringify(original))
-        }).immediate()
-      })
-    },
+    // Originals are large: a statement for each is ten times as fast as one over json_each.
+    add: (deadLetters) => writeEach(statements.add, deadLetters.map(toRow)),
 
     get: async (id) => (await find([id])).get(id),
 
@@ -118,7 +100,7 @@ export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLet
     oldest: (filter, { limit, after = FIRST }) => page(statements.oldest(filter), filter, after, limit),
 
     async count(filter, { atMost, after = FIRST }) {
-      const [row] = await allNamed<{ count: number }>(statements.count(filter), valuesOf(filter, after, atMost))
+      const [row] = await all<{ count: number }>(statements.count(filter), valuesOf(filter, after, atMost))
       return row?.count ?? 0
     },
 
@@ -128,16 +110,14 @@ export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLet
     },
 
     async confirm(decisions) {
-      await all(statements.confirm, JSON.stringify(decisions))
+      await write(statements.confirm, JSON.stringify(decisions))
     },
 
     async unconfirmed({ limit, afterId = '' }) {
       return (await all<StoredRow>(statements.unconfirmed, afterId, limit)).map(toStored)
     },
 
-    async prune(beforeMs, atMost) {
-      return (await all(statements.prune, new Date(beforeMs).toISOString(), atMost)).length
-    },
+    prune: (beforeMs, atMost) => write(statements.prune, new Date(beforeMs).toISOString(), atMost),
   }
 }
 
@@ -145,7 +125,7 @@ export function embeddedDeadLetters({ file, all, allNamed }: StoreFile): DeadLet
 const FIRST: DeadLetterPosition = { receivedAtMs: -1, id: '' }
 const LAST: DeadLetterPosition = { receivedAtMs: Number.MAX_SAFE_INTEGER, id: '' }
 
-function equalities({ fromMs, untilMs, ...equal }: DeadLetterFilter): Record<string, Value> {
+function equalities({ fromMs, untilMs, ...equal }: DeadLetterFilter): SqlRow {
   return Object.fromEntries(
     Object.entries(equal).flatMap(([name, value]) =>
       value === undefined ? [] : [[name, typeof value === 'boolean' ? Number(value) : value]],
@@ -164,6 +144,10 @@ interface SummaryRow {
 
 interface StoredRow extends SummaryRow {
   readonly original: string
+}
+
+function toRow({ original, ...summary }: StoredDeadLetter): SqlRow {
+  return { id: summary.id, summary: JSON.stringify(summary), original: JSON.stringify(original) }
 }
 
 function toSummary({ summary }: SummaryRow): DeadLetterSummary {

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer } from 'node:net'
 import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
-import { openMongo } from '../events/mongo.ts'
+import { openMongo } from '../store/mongo.ts'
 import { letters } from '../testing/dead-letters.ts'
 import { describeDeadLetters } from './dead-letters.suite.ts'
 

@@ -46,7 +46,7 @@ function memory() {
   return { events, stored, calls, failures, ids, fault }
 }
 
-test('the end of a chain is looked up once, and then known', async () => {
+test('the end of a chain is read once, and then remembered', async () => {
   const { events, calls, ids, fault } = memory()
   const append = createAppend(events)
   await append([event('a'), event('b')])
@@ -56,7 +56,7 @@ test('the end of a chain is looked up once, and then known', async () => {
   expect(await fault()).toBeUndefined()
 })
 
-test('what comes twice is stored once: in a batch, in another batch, in another chain', async () => {
+test('an event that comes twice is stored once: in one batch, in two batches, in two chains', async () => {
   const { events, stored, ids, fault } = memory()
   const append = createAppend(events)
   await append([event('a'), event('a'), event('b')])
@@ -67,7 +67,7 @@ test('what comes twice is stored once: in a batch, in another batch, in another 
   expect(await fault()).toBeUndefined()
 })
 
-test('who finds that another went on goes on behind it', async () => {
+test('of two processes that append to one chain, each continues after the other', async () => {
   const { events, ids, fault } = memory()
   const [one, other] = [createAppend(events), createAppend(events)]
   await one([event('a')])
@@ -78,7 +78,7 @@ test('who finds that another went on goes on behind it', async () => {
   expect(await fault()).toBeUndefined()
 })
 
-test('after an insert that failed half-way the rest goes where the chain ends', async () => {
+test('after an insert that failed half-way, the rest is appended where the chain ends', async () => {
   const { events, failures, ids, fault } = memory()
   const append = createAppend(events)
   await append([event('a')])
@@ -89,7 +89,7 @@ test('after an insert that failed half-way the rest goes where the chain ends', 
   expect(await fault()).toBeUndefined()
 })
 
-test('a large batch goes in pieces, in order', async () => {
+test('a large batch is inserted in pieces, in order', async () => {
   const { events, calls, ids, fault } = memory()
   const batch = Array.from({ length: 1201 }, (_, n) => event(`e-${n}`))
   await createAppend(events)(batch)
@@ -98,13 +98,13 @@ test('a large batch goes in pieces, in order', async () => {
   expect(await fault()).toBeUndefined()
 })
 
-test('nothing is stored for a partition that was lost', async () => {
+test('nothing is stored once the partition is lost', async () => {
   const { events, ids } = memory()
   await expect(createAppend(events)([event('a')], AbortSignal.abort(new Error('lost')))).rejects.toThrow('lost')
   expect(ids()).toEqual([])
 })
 
-test('a store that refuses for ever is trouble, not a loop', async () => {
+test('appending rejects where the store refuses every insert', async () => {
   const append = createAppend({
     insert: async () => 'taken',
     existing: async () => new Set(),

@@ -1,13 +1,12 @@
 import { SQLiteError } from 'bun:sqlite'
+import { setImmediate } from 'node:timers/promises'
 import { messages } from '@posta/common/messages/events.ts'
-import { sqliteFile } from '@posta/common/storage/sqlite-file.ts'
-import { schema as checkpointsSchema, embeddedCheckpoints } from '../audit/embedded.ts'
-import { schema as deadLettersSchema, embeddedDeadLetters } from '../dead-letters/embedded.ts'
-import type { EventFilter, MinuteCount, Store, StoredEvent, Tail } from './events.ts'
+import type { SqliteFile, SqlRow } from '@posta/common/storage/sqlite-file.ts'
+import type { EventFilter, Events, MinuteCount, StoredEvent, Tail } from './events.ts'
 import { minuteOf } from './record.ts'
 
-/** Each index ends in what its list is ordered by. That of types also answers the counts, without a look at the rows. */
-const schema = `
+/** Each index ends in what its list is ordered by. The one of types also answers the counts, without reading the rows. */
+export const schema = `
   CREATE TABLE IF NOT EXISTS events (
     id TEXT NOT NULL,
     type TEXT NOT NULL,
@@ -34,9 +33,11 @@ const EVENT = `
 
 const where = (conditions: readonly (string | false | undefined)[]) => conditions.filter(Boolean).join(' AND ')
 
-/** Every statement there is; a test asks SQLite that each finds its way by an index. */
+/** Every statement. A test asks SQLite whether each of them uses an index. */
 export const statements = {
-  insert: 'INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)',
+  insert: `
+    INSERT INTO events
+    VALUES ($id, $type, $timeMs, $user, $operation, $durationMs, $chain, $seq, $previousHash, $hash, $text)`,
   existing: 'SELECT id FROM events WHERE id IN (SELECT value FROM json_each(?))',
   tail: 'SELECT seq, hash FROM events WHERE chain = ? ORDER BY seq DESC LIMIT 1',
   get: `SELECT ${EVENT} FROM events WHERE id = ?`,
@@ -61,136 +62,88 @@ export const statements = {
   durations: `
     SELECT coalesce(sum(duration_ms), 0) AS totalMs, coalesce(max(duration_ms), 0) AS longestMs FROM events
     WHERE type IN (SELECT value FROM json_each(?)) AND time_ms >= ? AND time_ms < ?`,
-  ping: 'SELECT 1 FROM sqlite_schema LIMIT 1',
 }
 
 const TYPES = Object.keys(messages)
-const WALK_PAGE = 500
+const PAGE = 500
 
-/** Events, dead letters and checkpoints in a SQLite file; other processes may use it at the same time. */
-export function openEmbedded(path: string): Store {
-  const file = sqliteFile(path, [schema, deadLettersSchema, checkpointsSchema])
-
-  type Value = string | number | null
-  const all = <Row>(sql: string, ...values: Value[]) => file.run((db) => db.query<Row, Value[]>(sql).all(...values))
-  const allNamed = <Row>(sql: string, values: Record<string, Value>) =>
-    file.run((db) => db.query<Row, Record<string, Value>>(sql).all(values))
-
+/** Events in a SQLite file that has `schema`. */
+export function embeddedEvents({ all, write, writeEach }: SqliteFile): Events {
   return {
-    events: {
-      async insert(events) {
-        try {
-          await file.run((db) => {
-            const insert = db.query(statements.insert)
-            // With rows as wide as these, a statement each is faster than one over json_each.
-            db.transaction(() => {
-              for (const event of events)
-                insert.run(
-                  event.id,
-                  event.type,
-                  event.timeMs,
-                  event.user ?? null,
-                  event.operation ?? null,
-                  event.durationMs ?? null,
-                  event.chain,
-                  event.seq,
-                  event.previousHash,
-                  event.hash,
-                  event.text,
-                )
-            }).immediate()
-          })
-          return 'stored'
-        } catch (error) {
-          if (error instanceof SQLiteError && error.code === 'SQLITE_CONSTRAINT_UNIQUE') return 'taken'
-          throw error
-        }
-      },
-
-      async existing(ids) {
-        const rows = await all<{ id: string }>(statements.existing, JSON.stringify(ids))
-        return new Set(rows.map(({ id }) => id))
-      },
-
-      async tail(chain) {
-        const [tail] = await all<Tail>(statements.tail, chain)
-        return tail
-      },
-
-      async get(id) {
-        const [row] = await all<EventRow>(statements.get, id)
-        return row && toEvent(row)
-      },
-
-      async list(filter, { limit, before }) {
-        const { type, user, operation, fromMs, untilMs = Number.MAX_SAFE_INTEGER } = filter
-        // An id is never empty: nothing of `untilMs` itself comes before it.
-        const until = before && before.timeMs < untilMs ? before : { timeMs: untilMs, id: '' }
-        const rows = await allNamed<EventRow>(statements.list(filter), {
-          ...(type !== undefined && { type }),
-          ...(user !== undefined && { user }),
-          ...(operation !== undefined && { operation }),
-          ...(fromMs !== undefined && { fromMs }),
-          untilMs: until.timeMs,
-          untilId: until.id,
-          limit,
-        })
-        return rows.map(toEvent)
-      },
-
-      after: (seqs, limit) =>
-        file.run((db) => {
-          const beyond = db.query<EventRow, [string, number, number]>(statements.after)
-          const found: EventRow[] = []
-          for (const [chain, seq] of seqs) {
-            if (found.length >= limit) break
-            found.push(...beyond.all(chain, seq, limit - found.length))
-          }
-          return found.map(toEvent)
-        }),
-
-      async *inChainOrder(after) {
-        let { chain, seq } = after ?? { chain: '', seq: 0 }
-        for (;;) {
-          const page = await all<EventRow>(statements.inChainOrder, chain, seq, WALK_PAGE)
-          const last = page.at(-1)
-          if (!last) return
-          yield page.map(toEvent)
-          chain = last.chain
-          seq = last.seq
-          // SQLite answers synchronously: others are let in between two pages.
-          await Bun.sleep(0)
-        }
-      },
-
-      prune: (chain, beforeSeq, atMost) =>
-        file.run((db) => db.query(statements.prune).run(chain, beforeSeq, atMost).changes),
-
-      async countByMinute({ first, last }) {
-        const minutes = Array.from({ length: last - first + 1 }, (_, index) => first + index)
-        const rows = await all<MinuteCount>(statements.countByMinute, JSON.stringify(TYPES), JSON.stringify(minutes))
-        return rows.filter(({ count }) => count > 0)
-      },
-
-      async durations({ first, last }) {
-        const [row] = await all<{ totalMs: number; longestMs: number }>(
-          statements.durations,
-          JSON.stringify(TYPES),
-          first * 60_000,
-          (last + 1) * 60_000,
-        )
-        return row ?? { totalMs: 0, longestMs: 0 }
-      },
+    async insert(events) {
+      try {
+        // With rows as wide as these, a statement each is faster than one over json_each.
+        await writeEach(statements.insert, events.map(toRow))
+        return 'stored'
+      } catch (error) {
+        if (error instanceof SQLiteError && error.code === 'SQLITE_CONSTRAINT_UNIQUE') return 'taken'
+        throw error
+      }
     },
 
-    deadLetters: embeddedDeadLetters({ file, all, allNamed }),
-    checkpoints: embeddedCheckpoints({ all }),
-
-    async ping() {
-      await all(statements.ping)
+    async existing(ids) {
+      const rows = await all<{ id: string }>(statements.existing, JSON.stringify(ids))
+      return new Set(rows.map(({ id }) => id))
     },
 
-    close: file.close,
+    async tail(chain) {
+      const [tail] = await all<Tail>(statements.tail, chain)
+      return tail
+    },
+
+    async get(id) {
+      const [row] = await all<EventRow>(statements.get, id)
+      return row && toEvent(row)
+    },
+
+    async list(filter, { limit, before }) {
+      const { type = null, user = null, operation = null, fromMs = null, untilMs = Number.MAX_SAFE_INTEGER } = filter
+      // No event of the time `untilMs` comes before it: an id is never empty.
+      const end = before && before.timeMs < untilMs ? before : { timeMs: untilMs, id: '' }
+      const values = { type, user, operation, fromMs, untilMs: end.timeMs, untilId: end.id, limit }
+      return (await all<EventRow>(statements.list(filter), values)).map(toEvent)
+    },
+
+    async after(seqs, limit) {
+      const found: EventRow[] = []
+      for (const [chain, seq] of seqs) {
+        if (found.length >= limit) break
+        found.push(...(await all<EventRow>(statements.after, chain, seq, limit - found.length)))
+      }
+      return found.map(toEvent)
+    },
+
+    async *inChainOrder(after) {
+      let { chain, seq } = after ?? { chain: '', seq: 0 }
+      for (;;) {
+        const page = await all<EventRow>(statements.inChainOrder, chain, seq, PAGE)
+        const last = page.at(-1)
+        if (!last) return
+        yield page.map(toEvent)
+        chain = last.chain
+        seq = last.seq
+        // SQLite answers synchronously: others get their turn between two pages.
+        await setImmediate()
+      }
+    },
+
+    prune: (chain, beforeSeq, atMost) => write(statements.prune, chain, beforeSeq, atMost),
+
+    async countByMinute({ first, last }) {
+      const minutes = Array.from({ length: last - first + 1 }, (_, index) => first + index)
+      const rows = await all<MinuteCount>(statements.countByMinute, JSON.stringify(TYPES), JSON.stringify(minutes))
+      return rows.filter(({ count }) => count > 0)
+    },
+
+    async durations({ first, last }) {
+      const [row] = await all<{ totalMs: number; longestMs: number }>(
+        statements.durations,
+        JSON.stringify(TYPES),
+        first * 60_000,
+        (last + 1) * 60_000,
+      )
+      return row ?? { totalMs: 0, longestMs: 0 }
+    },
   }
 }
 
@@ -198,6 +151,11 @@ type Nullable<T> = {
   [Member in keyof T]: undefined extends T[Member] ? Exclude<T[Member], undefined> | null : T[Member]
 }
 type EventRow = Nullable<Omit<StoredEvent, 'minute'>>
+
+function toRow(event: StoredEvent): SqlRow {
+  const { user = null, operation = null, durationMs = null } = event
+  return { ...event, user, operation, durationMs }
+}
 
 function toEvent(row: EventRow): StoredEvent {
   return {

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
 import { link, START, verify } from '../audit/chain.ts'
+import type { Store } from '../store/store.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
-import type { NewEvent, Store, StoredEvent } from './events.ts'
+import type { NewEvent, StoredEvent } from './events.ts'
 import { minuteOf, toEvent } from './record.ts'
 
 const logins = (count: number, partition = 0, prefix = 'e'): NewEvent[] =>
@@ -27,7 +28,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       await here.dispose()
     })
 
-    test('an event comes back as it was stored, and is there for the next opening', async () => {
+    test('an event is read as it was stored, also after the store was opened again', async () => {
       const [request, result] = linked(
         toEvent(deliver(requested('op-1')), NOON_MS),
         toEvent(deliver(succeeded('op-1')), NOON_MS),
@@ -42,7 +43,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect(await reopened.events.get('unknown')).toBeUndefined()
     })
 
-    test('of two events at one place in a chain, or of one id, the first stays and the second is refused', async () => {
+    test('of two events at one place in a chain, or with one id, the first stays and the second is refused', async () => {
       const [first, second, third] = linked(...logins(3))
       if (!first || !second || !third) throw new Error('there are three')
       expect(await store.events.insert([first, second])).toBe('stored')
@@ -52,7 +53,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect(await store.events.get(third.id)).toBeUndefined()
     })
 
-    test('nothing after an event that was refused is added', async () => {
+    test('no event after a refused one is added', async () => {
       const [first, second, third] = linked(...logins(3))
       if (!first || !second || !third) throw new Error('there are three')
       await store.events.insert([first, second])
@@ -62,7 +63,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect(await store.events.get(third.id)).toBeUndefined()
     })
 
-    test('nothing after it is added of hundreds either', async () => {
+    test('no event after a refused one is added, even of hundreds', async () => {
       const events = linked(...logins(250))
       const [first, second, ...rest] = events
       if (!first || !second) throw new Error('there are hundreds')
@@ -75,7 +76,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect((await store.events.existing(rest.map(({ id }) => id))).size).toBe(rest.length)
     })
 
-    test('it tells which ids exist, and where a chain ends', async () => {
+    test('the store says which ids exist, and where a chain ends', async () => {
       const events = linked(...logins(3))
       await store.events.insert(events)
       expect(await store.events.existing(['e-1', 'unknown', 'e-2'])).toEqual(new Set(['e-1', 'e-2']))
@@ -96,7 +97,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
         await createAppend(store.events)(events)
       })
 
-      test('is the newest first, and of one time by id', async () => {
+      test('has the newest events first, and orders those of one time by id', async () => {
         expect(ids(await store.events.list({}, { limit: 10 }))).toEqual([
           'op-1.succeeded',
           'op-2.requested',
@@ -119,11 +120,11 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
           { user: undefined, type: undefined, operation: undefined },
           ['op-1.succeeded', 'op-2.requested', 'd', 'op-1.requested', 'a'],
         ],
-      ])('has only what fits %j', async (filter, expected) => {
+      ])('has only the events that fit %j', async (filter, expected) => {
         expect(ids(await store.events.list(filter, { limit: 10 }))).toEqual(expected)
       })
 
-      test('goes on where a page ended, also between two of one time, and within a filter', async () => {
+      test('continues after any event, also between two of one time, and with a filter', async () => {
         const seen: StoredEvent[] = []
         for (;;) {
           const before = seen.at(-1)
@@ -137,7 +138,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
         expect(ids(await store.events.list({ untilMs: NOON_MS + 1 }, { limit: 9, before }))).toEqual(['a'])
       })
 
-      test('counts by minute and type, and adds up how long operations took', async () => {
+      test('events are counted by minute and type, and durations are summed up', async () => {
         const minute = minuteOf(NOON_MS)
         await createAppend(store.events)([toEvent(deliver(loggedIn('later', 'ana', 60_000), 9), NOON_MS)])
         const counts = await store.events.countByMinute({ first: minute, last: minute + 1 })
@@ -160,7 +161,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       })
     })
 
-    test('what is beyond given places of chains comes in the order of each chain, up to the limit', async () => {
+    test('the events after given places of chains come in the order of each chain, up to the limit', async () => {
       await createAppend(store.events)([...logins(4, 0, 'x'), ...logins(3, 1, 'y'), ...logins(2, 2, 'z')])
       const seqs = new Map([
         ['posta.events/0', 2],
@@ -175,7 +176,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect(await store.events.after(new Map(), 3)).toEqual([])
     })
 
-    test('the walk over everything is in pages, by chain and place, from anywhere', async () => {
+    test('all events are read in pages, ordered by chain and place, from any place', async () => {
       await createAppend(store.events)([...logins(1200, 1, 'y'), ...logins(3, 0, 'x')])
       const walk = async (after?: { chain: string; seq: number }) =>
         (await Array.fromAsync(store.events.inChainOrder(after))).flat().map(({ chain, seq }) => `${chain} ${seq}`)
@@ -190,7 +191,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       }
     })
 
-    test('the first events of a chain are pruned, so many at a time, never up to the given place or in another chain', async () => {
+    test('pruning deletes the first events of one chain, at most as many as asked for, and none from the given place on', async () => {
       await createAppend(store.events)([...logins(6, 0, 'x'), ...logins(6, 1, 'y')])
       expect(await store.events.prune('posta.events/0', 1, 9)).toBe(0)
       expect(await store.events.prune('posta.events/0', 5, 3)).toBe(3)
@@ -202,7 +203,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect(await store.events.tail('posta.events/0')).toMatchObject({ seq: 6 })
     })
 
-    test('replicas that append to one chain at once keep it whole, with every event once', async () => {
+    test('replicas that append to one chain at the same time keep it whole, with every event once', async () => {
       const events = logins(120)
       const replicas = [store, here.open(), here.open()].map((each) => createAppend(each.events))
       // Each has most of them, so that they race for the places and for the ids.
@@ -218,7 +219,7 @@ export function describeStore(name: string, fresh: () => Fresh<Store>): void {
       expect(await store.events.existing(ids(events))).toEqual(new Set(ids(events)))
     })
 
-    test('it answers a ping', async () => {
+    test('a ping resolves', async () => {
       await store.ping()
     })
   })

@@ -1,7 +1,4 @@
-import type { Checkpoints } from '../audit/checkpoints.ts'
-import type { DeadLetters } from '../dead-letters/dead-letters.ts'
-
-/** What an event is looked up and counted by. All of it follows from the event's `text`; `verify` compares. */
+/** What events are looked up and counted by. All of it follows from the event's `text`; `verify` compares the two. */
 export interface EventFields {
   /** CloudEvents' `id`. */
   readonly id: string
@@ -14,7 +11,7 @@ export interface EventFields {
   readonly operation: string | undefined
   /** Of a terminal operation: from its creation to its completion. */
   readonly durationMs: number | undefined
-  /** `<topic>/<partition>`: the audit chain that it belongs to. */
+  /** The audit chain that it belongs to: `<topic>/<partition>`. */
   readonly chain: string
 }
 
@@ -40,13 +37,13 @@ export interface EventFilter {
   readonly type?: string | undefined
   readonly user?: string | undefined
   readonly operation?: string | undefined
-  /** The first that counts, in ms since the epoch. */
+  /** Only events of this time or later, in ms since the epoch. */
   readonly fromMs?: number | undefined
-  /** The first that no longer counts. */
+  /** Only events before this time. */
   readonly untilMs?: number | undefined
 }
 
-/** Where a list of events goes on: after this one. */
+/** Where an event stands in a list. */
 export interface EventPosition {
   readonly timeMs: number
   readonly id: string
@@ -59,42 +56,45 @@ export interface MinuteCount {
   readonly count: number
 }
 
-/** Minutes since the epoch, the last included. */
+/** Whole minutes since the epoch, both included. */
 export interface Minutes {
   readonly first: number
   readonly last: number
 }
 
-/** Keeps every event once, in chains that only grow. */
+/**
+ * Keeps each event once, in chains that grow at their end. Only `prune` removes events.
+ *
+ * - What a write resolved to is durable, and every later read sees it.
+ * - Of two events with one id, or at one place of a chain, the first stays; so any number of processes may append.
+ * - Calls reject while the store cannot be reached. Then it is unknown whether a write was stored.
+ */
 export interface Events {
   /**
-   * Adds the events in their order; when it resolves with `stored` all are durable. `taken`: the id of one, or its place
-   * in its chain, exists already; then some of those before it may have been added, and none after it.
+   * Adds events in their order. `taken`: an event with the id of one of them, or at its place in its chain, exists. Then
+   * some of those before that one may have been added, and none after it.
    */
   insert(events: readonly StoredEvent[]): Promise<'stored' | 'taken'>
   /** Which of the ids exist, in whatever chain. */
   existing(ids: readonly string[]): Promise<ReadonlySet<string>>
   tail(chain: string): Promise<Tail | undefined>
   get(id: string): Promise<StoredEvent | undefined>
-  /** The newest first, by time and then id. */
-  list(filter: EventFilter, page: { readonly limit: number; readonly before?: EventPosition }): Promise<StoredEvent[]>
-  /** Of each chain those beyond the given `seq`, in the chain's order; at most `limit` of all. */
+  /** The newest events first, by time and then by id; those that come after `before` where it is given. */
+  list(
+    filter: EventFilter,
+    page: { readonly limit: number; readonly before?: EventPosition | undefined },
+  ): Promise<StoredEvent[]>
+  /** At most `limit` events that come after the given `seq` of their chain, each chain in its order. */
   after(seqs: ReadonlyMap<string, number>, limit: number): Promise<StoredEvent[]>
-  /** Everything, in the order of (chain, seq), in pages, beginning after the given place. Sees what is there when it gets there. */
+  /**
+   * All events, or all after a place, ordered by chain and `seq`, in pages of at most 500. A page is read when it is asked
+   * for, so that it holds what was stored until then.
+   */
   inChainOrder(after?: { readonly chain: string; readonly seq: number }): AsyncIterable<readonly StoredEvent[]>
-  /** Deletes the first events of a chain, before the place `beforeSeq`, at most so many. Resolves with how many. */
+  /** Deletes at most `atMost` of the first events of a chain, none from `beforeSeq` on. Resolves to how many it deleted. */
   prune(chain: string, beforeSeq: number, atMost: number): Promise<number>
+  /** How many events of each type happened in each minute, where there are any. */
   countByMinute(minutes: Minutes): Promise<MinuteCount[]>
-  /** Over those that have a `durationMs`; `longestMs` is 0 where there are none. */
+  /** The sum and the maximum of `durationMs` over the events that have one; both 0 where none has. */
   durations(minutes: Minutes): Promise<{ readonly totalMs: number; readonly longestMs: number }>
-}
-
-/** Opening needs no server: what is down is met, as a rejection, by whoever asks, and again and again until it is up. */
-export interface Store {
-  readonly events: Events
-  readonly deadLetters: DeadLetters
-  readonly checkpoints: Checkpoints
-  /** Resolves if the store answers; rejects with the reason within 3 s or so if not. */
-  ping(): Promise<void>
-  close(): Promise<void>
 }

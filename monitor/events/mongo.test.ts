@@ -1,10 +1,10 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Socket } from 'node:net'
 import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
+import { openMongo } from '../store/mongo.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
 import { describeStore } from './events.suite.ts'
-import { openMongo } from './mongo.ts'
 import { toEvent } from './record.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
@@ -12,7 +12,7 @@ const serverUrl = process.env.TEST_MONGO_URL
 if (serverUrl) {
   describeStore('the MongoDB store', () => freshDatabase(serverUrl, openMongo))
 
-  test('a store whose server comes up later works from then on', async () => {
+  test('calls reject while the server is down, and work once it is up', async () => {
     const url = new URL(databaseUrl(serverUrl))
     const { hostname, port } = url
     const sockets = new Set<Socket>()
@@ -53,7 +53,7 @@ if (serverUrl) {
   }, 30_000)
 }
 
-test('without a server, opening does not wait, and a question is refused within a few seconds', async () => {
+test('opening does not connect, and without a server a call rejects within a few seconds', async () => {
   const store = openMongo('mongodb://127.0.0.1:1/nothing')
   const startedMs = performance.now()
   await expect(store.events.get('a')).rejects.toThrow()

@@ -37,11 +37,11 @@ test('requests, results and events become events', async () => {
   expect(calls).toEqual(['stored'])
 })
 
-test('an unreadable event is set aside, since nobody else would', () => {
+test('an unreadable event is dead-lettered, since monitor is its only reader', () => {
   expect(readMessage(garbled(deliver(loggedIn('e-1'))))).toEqual({ unreadable: 'The value is not JSON in UTF-8.' })
 })
 
-test('an unreadable request or result is left to the service that it is for: one message, one dead letter', async () => {
+test('an unreadable request or result is left to the service that it is for, which dead-letters it once', async () => {
   const { stored, letters, receiveAll } = setUp()
   const messages = [garbled(deliver(requested('op-1'))), deliver(loggedIn('e-1')), garbled(deliver(succeeded('op-1')))]
   expect(await receiveAll(...messages)).toEqual([{ done: true }, { done: true }, { done: true }])
@@ -49,7 +49,7 @@ test('an unreadable request or result is left to the service that it is for: one
   expect(letters).toEqual([])
 })
 
-test('a dead letter is stored as one', async () => {
+test('a dead letter is stored as a dead letter', async () => {
   const { letters, calls, receiveAll } = setUp()
   const original = deliver(requested('op-1'), 7, 3)
   await receiveAll(deliver(encodeDeadLetter(original, 'posta.processor', 'It failed.')))
@@ -61,15 +61,18 @@ test.each([
   ['without any fact', {}],
   ['without a value', { value: null }],
   ['without headers or key', { headers: [], key: null }],
-  ['of bytes', { value: new Uint8Array([0, 255]), headers: [['posta-id', new Uint8Array([255])]] }],
-] as const)('what lies among the dead letters %s is stored, and never set aside again', async (_, changes) => {
-  const { letters, receiveAll } = setUp()
-  const message = { ...deliver(loggedIn('e-1'), 5), topic: 'posta.dead-letters' as const, ...changes }
-  expect(await receiveAll(message)).toEqual([{ done: true }])
-  expect(letters).toMatchObject([{ id: `posta.dead-letters.0.5.${NOON_MS}`, redrivable: false }])
-})
+  ['with bytes that are no text', { value: new Uint8Array([0, 255]), headers: [['posta-id', new Uint8Array([255])]] }],
+] as const)(
+  'a message %s on the topic of dead letters is stored, and never dead-lettered again',
+  async (_, changes) => {
+    const { letters, receiveAll } = setUp()
+    const message = { ...deliver(loggedIn('e-1'), 5), topic: 'posta.dead-letters' as const, ...changes }
+    expect(await receiveAll(message)).toEqual([{ done: true }])
+    expect(letters).toMatchObject([{ id: `posta.dead-letters.0.5.${NOON_MS}`, redrivable: false }])
+  },
+)
 
-test('trouble of the store is no verdict: the batch comes again', async () => {
+test('a failure of the store rejects, so the batch is delivered again', async () => {
   const receive = createReceive({
     append: () => Promise.reject(new Error('down')),
     deadLetters: { add: async () => {} },

@@ -11,57 +11,53 @@ import { toDeadLetter } from '../dead-letters/from-message.ts'
 import type { Append } from './append.ts'
 import { toEvent } from './record.ts'
 
+/** What a message is to monitor. */
 type Kind = 'event' | 'dead letter' | 'left to others'
 
-/** What a message is to monitor. Never throws. */
+/** Never throws. */
 export function readMessage(message: Delivered): { readonly item: Kind } | { readonly unreadable: string } {
-  // What cannot be read among the dead letters is kept there too: sent on, it would come back for ever.
+  // Stored as a dead letter even where it cannot be read as one: set aside again, it would come back for ever.
   if (message.topic === topics.deadLetters) return { item: 'dead letter' }
   const decoded = decode(message)
   if ('envelope' in decoded) return { item: 'event' }
-  // Processor reads the requests too, and gateway the results: they set aside what cannot be read, once, and it comes
-  // back as a dead letter. The events have no other reader.
+  // Processor reads the requests too, and gateway the results: each sets aside what it cannot read, once, and monitor gets
+  // that as a dead letter. Nobody else reads the events.
   return message.topic === topics.events ? decoded : { item: 'left to others' }
 }
 
-/**
- * Stores each event once in its chain, and each dead letter once. Durable when it resolves.
- * @param parts.onStored is called when events were stored.
- */
-export function createReceive(parts: {
-  append: Append
-  deadLetters: Pick<DeadLetters, 'add'>
-  onStored: () => void
-  deps: Pick<Deps, 'now'>
-}): Consumer<Kind>['handle'] {
-  const { append, deadLetters, onStored, deps } = parts
+interface ReceiveOptions {
+  readonly append: Append
+  readonly deadLetters: Pick<DeadLetters, 'add'>
+  /** Called after events were stored. */
+  readonly onStored: () => void
+  readonly deps: Pick<Deps, 'now'>
+}
+
+/** Stores each event once in its chain, and each dead letter once. They are durable when it resolves. */
+export function createReceive({ append, deadLetters, onStored, deps }: ReceiveOptions): Consumer<Kind>['handle'] {
   return async (received, signal) => {
     const nowMs = deps.now()
-    const events = received.filter(({ item }) => item === 'event').map(({ message }) => toEvent(message, nowMs))
+    const of = (kind: Kind) => received.filter(({ item }) => item === kind).map(({ message }) => message)
+    const events = of('event').map((message) => toEvent(message, nowMs))
     if (events.length > 0) {
       await append(events, signal)
       onStored()
     }
-    const letters = received
-      .filter(({ item }) => item === 'dead letter')
-      .map(({ message }) => toDeadLetter(message, nowMs))
+    const letters = of('dead letter').map((message) => toDeadLetter(message, nowMs))
     if (letters.length > 0) await deadLetters.add(letters)
     return received.map(() => ({ done: true }))
   }
 }
 
-/** Reads every topic in a group of its own. */
+/** Reads every topic, in a group of monitor's own. */
 export function receiveEvents(
-  parts: Pick<Consumer<Kind>, 'broker' | 'log' | 'metrics'> & { deps: Deps } & Omit<
-      Parameters<typeof createReceive>[0],
-      'deps'
-    >,
+  options: ReceiveOptions & Pick<Consumer<Kind>, 'broker' | 'log' | 'metrics' | 'deps'>,
 ): Subscription {
-  const { broker, log, metrics, deps } = parts
-  const receive = createReceive(parts)
+  const { broker, log, metrics, deps } = options
+  const receive = createReceive(options)
   const read = new Counter({
     name: 'posta_messages_read_total',
-    help: 'Messages that monitor has dealt with, by what they were to it. One that came again counts again.',
+    help: 'Messages that monitor has dealt with, by their kind. A message that is delivered again counts again.',
     labelNames: ['topic', 'kind'],
     registers: [metrics],
   })

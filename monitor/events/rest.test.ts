@@ -11,12 +11,12 @@ import { Problem } from '@posta/common/service/problem.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
 import { createAudit } from '../audit/verify.ts'
-import { at, deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
+import { openEmbedded } from '../store/embedded.ts'
+import type { Store } from '../store/store.ts'
+import { at, deliver, failed, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
-import { openEmbedded } from './embedded.ts'
-import type { Store } from './events.ts'
 import { toEvent } from './record.ts'
-import { routes } from './rest.ts'
+import { eventRoutes } from './rest.ts'
 import { createStats } from './stats.ts'
 import { createStream } from './stream.ts'
 import { createTimeline } from './timeline.ts'
@@ -42,7 +42,7 @@ beforeEach(async () => {
   app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
   app.route(
     '/',
-    routes({
+    eventRoutes({
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
@@ -85,7 +85,7 @@ const pageOf = ({ body }: { readonly body: unknown }) => v.parse(Page, body)
 const idsOf = (answer: { readonly body: unknown }) => pageOf(answer).items.map(({ id }) => id)
 
 describe('GET /events', () => {
-  test('has the own events of a user, newest first', async () => {
+  test("answers a user's own events, newest first", async () => {
     const answer = await ask('/events', 'ana')
     expect(answer.status).toBe(200)
     expect(answer.headers.get('Cache-Control')).toBe('no-store')
@@ -104,12 +104,12 @@ describe('GET /events', () => {
     })
   })
 
-  test("has everyone's for operators", async () => {
+  test("answers everyone's events to an operator", async () => {
     expect(idsOf(await ask('/events', 'olga'))).toEqual(['login-bob', 'op-1.succeeded', 'op-1.requested', 'login-ana'])
     expect(idsOf(await ask('/events?user=bob', 'olga'))).toEqual(['login-bob'])
   })
 
-  test("has nothing of another's", async () => {
+  test("answers nothing of another user's", async () => {
     expect((await ask('/events?user=bob', 'ana')).body).toEqual({ items: [] })
     expect(idsOf(await ask('/events?user=ana', 'ana'))).toHaveLength(3)
     expect(idsOf(await ask('/events?operation=op-1', 'bob'))).toEqual([])
@@ -124,7 +124,7 @@ describe('GET /events', () => {
     ])
   })
 
-  test('goes on at the cursor until there is no more', async () => {
+  test('continues at the cursor until there are no more', async () => {
     const seen: string[] = []
     let cursor = ''
     do {
@@ -149,14 +149,14 @@ describe('GET /events', () => {
   })
 })
 
-test('GET /events/{id} is one of the own, for operators any, and otherwise is not there', async () => {
+test('GET /events/{id} answers an own event, any to an operator, and otherwise 404', async () => {
   expect((await ask('/events/op-1.requested', 'ana')).body).toMatchObject({ id: 'op-1.requested', operation: 'op-1' })
   expect((await ask('/events/op-1.requested', 'olga')).status).toBe(200)
   expect((await ask('/events/op-1.requested', 'bob')).body).toMatchObject({ code: 'not-found' })
   expect((await ask('/events/unknown', 'olga')).status).toBe(404)
 })
 
-test('GET /operations/{id}/timeline is of an own operation, for operators of any, and otherwise is not there', async () => {
+test('GET /operations/{id}/timeline answers for an own operation, for any to an operator, and otherwise 404', async () => {
   expect((await ask('/operations/op-1/timeline', 'ana')).body).toMatchObject({
     operation: 'op-1',
     user: 'ana',
@@ -167,15 +167,32 @@ test('GET /operations/{id}/timeline is of an own operation, for operators of any
   expect((await ask('/operations/unknown/timeline', 'olga')).status).toBe(404)
 })
 
-test('GET /stats counts the last hour', async () => {
-  expect((await ask('/stats', 'olga')).body).toMatchObject({
-    logins: 2,
-    failedOperations: 0,
-    latency: { operations: 1, averageMs: 1040, maxMs: 1040 },
+test('GET /stats counts each event of the last hour once', async () => {
+  const hour = 60 * 60_000
+  await createAppend(store.events)(
+    [
+      failed('op-2', 'bob', 500),
+      loggedIn('in the same hour', 'ana', 60_000 - hour),
+      loggedIn('an hour ago', 'ana', -hour),
+    ].map((message, offset) => toEvent(deliver(message, 9 + offset), NOON_MS)),
+  )
+  const types = { 'posta.operation.requested': 1, 'posta.operation.succeeded': 1, 'posta.operation.failed': 1 }
+  expect((await ask('/stats', 'olga')).body).toEqual({
+    from: at(60_000 - hour),
+    until: at(60_000),
+    types: { ...types, 'posta.user.logged-in': 3 },
+    logins: 3,
+    failedLogins: 0,
+    failedOperations: 1,
+    latency: { operations: 2, averageMs: 770, maxMs: 1040 },
+    minutes: [
+      { minute: at(0), types: { ...types, 'posta.user.logged-in': 2 } },
+      { minute: at(60_000 - hour), types: { 'posta.user.logged-in': 1 } },
+    ],
   })
 })
 
-test('GET /audit/verify tells whole chains from one that was changed', async () => {
+test('GET /audit/verify says that chains are whole, and where one was changed', async () => {
   expect((await ask('/audit/verify', 'olga')).body).toMatchObject({
     ok: true,
     events: 4,
@@ -195,7 +212,7 @@ test('GET /audit/verify tells whole chains from one that was changed', async () 
   expect((await ask('/audit/verify?cursor=x', 'olga')).status).toBe(400)
 })
 
-test('an event whose text was made unreadable is shown as that, and ends no list', async () => {
+test('an event whose text was made unreadable is listed as altered, among the others', async () => {
   const { Database } = await import('bun:sqlite')
   using database = new Database(join(folder, 'monitor.db'))
   database.run("UPDATE events SET text = 'x' WHERE id = 'op-1.succeeded'")
@@ -204,7 +221,7 @@ test('an event whose text was made unreadable is shown as that, and ends no list
   expect(items[0]).toMatchObject({ id: 'op-1.succeeded', altered: true, data: null })
 })
 
-test('however often HEAD asks for the stream, there is room for who follows it', async () => {
+test("a HEAD of the stream takes no client's place, however often it is sent", async () => {
   const headers = { Authorization: 'Bearer olga' }
   for (let n = 0; n < 150; n++)
     expect((await app.request('/events/stream', { method: 'HEAD', headers })).status).toBe(200)
@@ -213,7 +230,7 @@ test('however often HEAD asks for the stream, there is room for who follows it',
   await response.body?.cancel()
 })
 
-test('GET /events/stream sends what is stored, as server-sent events', async () => {
+test('GET /events/stream sends events as they are stored', async () => {
   const response = await app.request('/events/stream?user=ana', { headers: { Authorization: 'Bearer olga' } })
   expect(response.status).toBe(200)
   expect(response.headers.get('Content-Type')).toStartWith('text/event-stream')
@@ -249,7 +266,7 @@ const userRoutes = [
   ['GET', '/operations/op-1/timeline'],
 ] as const
 
-test.each(operatorRoutes)('%s %s is for operators alone', async (method, path) => {
+test.each(operatorRoutes)('%s %s is for operators only', async (method, path) => {
   const { status, body } = await ask(path, 'ana', { method })
   expect({ status, body }).toMatchObject({ status: 403, body: { code: 'forbidden' } })
 })

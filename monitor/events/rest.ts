@@ -9,7 +9,7 @@ import * as v from 'valibot'
 import { Audit, type createAudit } from '../audit/verify.ts'
 import { described, Id, Time } from '../query.ts'
 import type { Events } from './events.ts'
-import { ShownEvent, show } from './record.ts'
+import { ShownEvent, show } from './show.ts'
 import { type createStats, Stats } from './stats.ts'
 import type { EventStream } from './stream.ts'
 import { type createTimeline, Timeline } from './timeline.ts'
@@ -19,21 +19,20 @@ const filters = {
   user: v.optional(Id),
   operation: v.optional(Id),
 }
-
+const StreamQuery = v.strictObject(filters)
 const EventsQuery = v.strictObject({
   ...pageQuery,
   ...filters,
-  from: v.optional(described(Time, 'The first time that counts.')),
-  to: v.optional(described(Time, 'The first time that no longer counts.')),
+  from: v.optional(described(Time, 'Only events of this time or later.')),
+  to: v.optional(described(Time, 'Only events before this time.')),
 })
 const EventPosition = v.object({ timeMs: v.number(), id: v.string() })
-const StreamQuery = v.strictObject(filters)
 const AuditQuery = v.strictObject({
-  cursor: v.optional(described(v.string(), '`next` of an answer before.')),
+  cursor: v.optional(described(v.string(), '`next` of the answer before.')),
 })
 
-/** @param parts.closing ends the streams when the service closes. */
-export function routes(parts: {
+/** @param options.closing ends the streams when the service closes */
+export function eventRoutes(options: {
   events: Pick<Events, 'list' | 'get'>
   timeline: ReturnType<typeof createTimeline>
   stats: ReturnType<typeof createStats>
@@ -42,7 +41,7 @@ export function routes(parts: {
   verify: TokenVerifier
   closing: AbortSignal
 }): Hono<Authenticated> {
-  const { events, timeline, stats, audit, stream, verify, closing } = parts
+  const { events, timeline, stats, audit, stream, verify, closing } = options
   const route = routesOf('events', verify)
   const operating = routesOf('operating', verify)
 
@@ -51,7 +50,7 @@ export function routes(parts: {
       '/events',
       ...route({
         summary: 'Events, newest first',
-        description: "Your own, or everyone's for an operator. If you ask for another user's, the list is empty.",
+        description: "Your own; an operator gets everyone's. If you ask for another user's, the list is empty.",
         caller: 'user',
         query: EventsQuery,
         answers: { 200: json(pageOf(ShownEvent), 'A page of events.') },
@@ -63,7 +62,7 @@ export function routes(parts: {
         if (own !== undefined && user !== undefined && user !== own) return c.json({ items: [] })
         const found = await events.list(
           { type, user: own ?? user, operation, fromMs: from, untilMs: to },
-          { limit: limit + 1, ...(before && { before }) },
+          { limit: limit + 1, before },
         )
         return c.json(toPage(found, limit, show, ({ timeMs, id }) => ({ timeMs, id })))
       },
@@ -73,14 +72,15 @@ export function routes(parts: {
       ...route({
         summary: 'Events as they are stored',
         description:
-          'Server-sent events `event`, each as in `GET /events`. With `Last-Event-ID` the stream goes on where an earlier one ended; `skipped` says that this is too far back. A client that reads too slowly gets `overrun`, and the stream ends. After 15 minutes comes `end`: connect again.',
+          'Server-sent events. `ready` comes first. Each `event` is one as in `GET /events`; read them at your own pace, none is left out. To go on after an event, also on a new connection, send its id as `Last-Event-ID`. If more than 10,000 events were stored since then, `skipped` comes in place of `ready`, and those are not sent. After 15 minutes comes `end`: connect again with a fresh access token.',
         caller: 'operator',
         query: StreamQuery,
         parameters: [{ in: 'header', name: 'Last-Event-ID', schema: { type: 'string' } }],
-        answers: { 200: eventStream('Each event.') },
+        answers: { 200: eventStream('The events.') },
         problems: ['overloaded'],
       }),
       async (c) => {
+        // Before `follow`, which counts a client: nobody reads the body of a HEAD, so that client would never leave.
         if (c.req.method === 'HEAD') return headOfStream(c)
         const following = await stream.follow(c.req.valid('query'), c.req.header('last-event-id'))
         return streamEvents(c, closing, following)
@@ -89,7 +89,8 @@ export function routes(parts: {
     .get(
       '/events/:id',
       ...route({
-        summary: 'One event',
+        summary: 'An event',
+        description: "One of your own; an operator gets anyone's.",
         caller: 'user',
         answers: { 200: json(ShownEvent, 'The event.') },
         problems: ['not-found'],
@@ -106,6 +107,7 @@ export function routes(parts: {
       '/operations/:id/timeline',
       ...route({
         summary: 'What happened to an operation, in causal order',
+        description: "One of your own; an operator gets anyone's.",
         caller: 'user',
         answers: { 200: json(Timeline, 'The timeline.') },
         problems: ['not-found'],
@@ -121,7 +123,7 @@ export function routes(parts: {
       ...operating({
         summary: 'What happened in the last hour',
         caller: 'operator',
-        answers: { 200: json(Stats, 'Counts of events, and how long operations took.') },
+        answers: { 200: json(Stats, 'How many events there were, and how long operations took.') },
       }),
       async (c) => c.json(await stats()),
     )

@@ -67,7 +67,7 @@ test('the last hour is counted by type and by minute', async () => {
   })
 })
 
-test('an hour without anything is all zeros', async () => {
+test('an hour without events has only zeros', async () => {
   const stats = createStats(
     { countByMinute: async () => [], durations: async () => ({ totalMs: 0, longestMs: 0 }) },
     { now: () => NOON_MS },
@@ -75,7 +75,7 @@ test('an hour without anything is all zeros', async () => {
   expect(await stats()).toMatchObject({ types: {}, logins: 0, latency: { operations: 0, averageMs: 0, maxMs: 0 } })
 })
 
-test('the newest minutes are counted each time, the others once a minute', async () => {
+test('the newest minutes are counted at every call, the others once a minute', async () => {
   const { stats, asked, pass } = setUp()
   await Promise.all([stats(), stats(), stats()])
   const newest = { first: NOON - 2, last: NOON }
@@ -87,7 +87,7 @@ test('the newest minutes are counted each time, the others once a minute', async
   expect(asked.slice(-2)).toContainEqual({ first: NOON - 58, last: NOON - 2 })
 })
 
-test('what comes late is in the counts of the next minute', async () => {
+test('an event that comes late is counted within a minute', async () => {
   const { stats, counts, pass } = setUp()
   expect((await stats()).logins).toBe(0)
   counts.push(count(NOON - 30, 'posta.user.logged-in', 1))
@@ -95,7 +95,7 @@ test('what comes late is in the counts of the next minute', async () => {
   expect((await stats()).logins).toBe(1)
 })
 
-test('trouble of the store is not remembered', async () => {
+test('a failure of the store is not remembered', async () => {
   const { stats, fail } = setUp([count(NOON - 30, 'posta.user.logged-in', 1)])
   fail(new Error('down'))
   await expect(stats()).rejects.toThrow('down')

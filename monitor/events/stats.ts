@@ -1,6 +1,7 @@
 import type { messages } from '@posta/common/messages/events.ts'
-import type { Deps } from '@posta/common/service/deps.ts'
+import type { Clock } from '@posta/common/service/clock.ts'
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { Events, MinuteCount, Minutes } from './events.ts'
 import { minuteOf } from './record.ts'
 
@@ -9,23 +10,23 @@ const Counts = v.record(v.string(), v.number())
 export const Stats = v.object({
   from: v.string(),
   until: v.string(),
-  types: v.pipe(Counts, v.metadata({ description: 'Events by type.' })),
+  types: described(Counts, 'Events by type.'),
   logins: v.number(),
   failedLogins: v.number(),
   failedOperations: v.number(),
-  latency: v.pipe(
+  latency: described(
     v.object({ operations: v.number(), averageMs: v.number(), maxMs: v.number() }),
-    v.metadata({ description: 'From the acceptance of an operation to its outcome.' }),
+    'From the acceptance of an operation to its outcome.',
   ),
-  minutes: v.pipe(
+  minutes: described(
     v.array(v.object({ minute: v.string(), types: Counts })),
-    v.metadata({ description: 'Events by type in each minute that has any, newest first.' }),
+    'Events by type in each minute that has any, newest first.',
   ),
 })
 export type Stats = v.InferOutput<typeof Stats>
 
 const MINUTES = 60
-/** Events come late, while monitor was down or its clock differs: the newest minutes are counted each time. */
+/** The newest minutes are counted at every call, since their events are still coming. */
 const OPEN_MINUTES = 3
 
 interface Counted {
@@ -35,10 +36,10 @@ interface Counted {
 }
 
 /**
- * What happened in the last hour, by the time of the events. Nothing is counted beside the events themselves, so that no
- * crash can make the two differ. The minutes before the newest are counted once a minute at most.
+ * What happened in the last hour, by the time of the events. The stored events are counted, and no counter is kept beside
+ * them: so no crash can make the two differ. All but the newest minutes are counted once a minute at most.
  */
-export function createStats(events: Pick<Events, 'countByMinute' | 'durations'>, deps: Pick<Deps, 'now'>) {
+export function createStats(events: Pick<Events, 'countByMinute' | 'durations'>, deps: Pick<Clock, 'now'>) {
   let earlier: { readonly first: number; readonly counted: Promise<Counted> } | undefined
 
   async function count(minutes: Minutes): Promise<Counted> {
@@ -46,15 +47,15 @@ export function createStats(events: Pick<Events, 'countByMinute' | 'durations'>,
     return { minutes: counts, ...durations }
   }
 
-  /** Those who ask in one minute share the answer; a rejection is not kept. */
+  /** All calls in one minute share the counts. A failure is not kept: the next call counts again. */
   function countEarlier(minutes: Minutes): Promise<Counted> {
-    if (earlier?.first === minutes.first) return earlier.counted
-    const counted = count(minutes)
-    earlier = { first: minutes.first, counted }
-    counted.catch(() => {
-      if (earlier?.counted === counted) earlier = undefined
-    })
-    return counted
+    if (earlier?.first !== minutes.first) {
+      earlier = { first: minutes.first, counted: count(minutes) }
+      earlier.counted.catch(() => {
+        earlier = undefined
+      })
+    }
+    return earlier.counted
   }
 
   return async (): Promise<Stats> => {

@@ -1,14 +1,14 @@
-import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { afterEach, beforeEach, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
+import * as v from 'valibot'
+import { openEmbedded } from '../store/embedded.ts'
+import type { Store } from '../store/store.ts'
 import { deliver, loggedIn, NOON_MS, requested } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
-import { openEmbedded } from './embedded.ts'
-import type { Store } from './events.ts'
 import { toEvent } from './record.ts'
 import { createStream, type EventStream, type StreamFilter } from './stream.ts'
 
@@ -17,12 +17,15 @@ let folder: string
 let store: Store
 let stream: EventStream
 let append: (...ids: string[]) => Promise<void>
+/** What the stream has read. A test may say how long a read seems to take, that reads fail, and what happens meanwhile. */
+let read: { times: number; events: number; tookMs: number; failure?: Error | undefined; meanwhile: () => Promise<void> }
 const left: AbortController[] = []
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'posta-stream-'))
   store = openEmbedded(join(folder, 'monitor.db'))
-  stream = createStream({ events: store.events, deps: systemDeps, log })
+  read = { times: 0, events: 0, tookMs: 0, meanwhile: async () => {} }
+  stream = openStream()
   const add = createAppend(store.events)
   append = (...ids) => add(ids.map((id, n) => toEvent(deliver(loggedIn(id), n, ids.length % 6), NOON_MS)))
 })
@@ -32,6 +35,30 @@ afterEach(async () => {
   await store.close()
   rmSync(folder, { recursive: true, force: true })
 })
+
+/** As each replica has one. */
+function openStream(): EventStream {
+  let nowMs = 0
+  return createStream({
+    events: {
+      async tail(chain) {
+        if (read.failure) throw read.failure
+        return store.events.tail(chain)
+      },
+      async after(seqs, limit) {
+        read.times++
+        nowMs += read.tookMs
+        if (read.failure) throw read.failure
+        const found = await store.events.after(seqs, limit)
+        read.events += found.length
+        await read.meanwhile()
+        return found
+      },
+    },
+    deps: { monotonicMs: () => nowMs },
+    log,
+  })
+}
 
 /** A client of the stream that takes what it is asked to take. */
 async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stream) {
@@ -50,10 +77,11 @@ async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stre
   return { take, leave: () => leaving.abort() }
 }
 
+const InChain = v.object({ chain: v.object({ name: v.string(), seq: v.number() }) })
 const idsOf = (taken: readonly ServerSentEvent[]) =>
   taken.map(({ event, data }) => (event === 'event' ? (data as { id: string }).id : event))
 
-test('what is stored from now on comes at once, and what was there before does not', async () => {
+test('a client gets the events that are stored from now on, at once, and none that were stored before', async () => {
   await append('before')
   const client = await follow()
   expect(idsOf(await client.take(1))).toEqual(['ready'])
@@ -66,16 +94,53 @@ test('what is stored from now on comes at once, and what was there before does n
   expect(event).toMatchObject({ event: 'event', data: { id: 'c', type: 'posta.user.logged-in', user: 'ana' } })
 })
 
-test('what another replica stored comes too, without a wake', async () => {
+test('a client that waits gets what another replica stored, without a wake', async () => {
   const client = await follow()
-  await client.take(1)
-  const other = openEmbedded(join(folder, 'monitor.db'))
-  await createAppend(other.events)([toEvent(deliver(loggedIn('elsewhere')), NOON_MS)])
-  await other.close()
-  expect(idsOf(await client.take(1))).toEqual(['elsewhere'])
+  const taken = client.take(2)
+  while (read.times === 0) await Bun.sleep(1)
+  await append('elsewhere')
+  expect(idsOf(await taken)).toEqual(['ready', 'elsewhere'])
 })
 
-test('each client gets what its filter lets through', async () => {
+test('an event that is stored while the store is read comes at once, and not with the next poll', async () => {
+  read.tookMs = 3_600_000
+  const client = await follow()
+  await client.take(1)
+  read.meanwhile = async () => {
+    read.meanwhile = async () => {}
+    await append('a')
+    stream.wake()
+  }
+  expect(idsOf(await client.take(1))).toEqual(['a'])
+})
+
+test('a client that leaves gets no more events, whether it waits or not', async () => {
+  read.tookMs = 3_600_000
+  const [client, waiting] = [await follow(), await follow()]
+  await append('a', 'b', 'c')
+  expect(idsOf(await client.take(2))).toEqual(['ready', 'a'])
+  client.leave()
+  expect(idsOf(await client.take(2))).toEqual(['end'])
+  expect(idsOf(await waiting.take(4))).toEqual(['ready', 'a', 'b', 'c'])
+  const taken = waiting.take(2)
+  while (read.times < 3) await Bun.sleep(1)
+  waiting.leave()
+  expect(idsOf(await taken)).toEqual(['end'])
+})
+
+test('a stream ends after 15 minutes, when an access token has expired too', async () => {
+  const expired = new AbortController()
+  const timeout = spyOn(AbortSignal, 'timeout').mockReturnValue(expired.signal)
+  const client = await follow()
+  await client.take(1)
+  const taken = client.take(2)
+  expired.abort()
+  expect(idsOf(await taken)).toEqual(['end'])
+  expect(timeout.mock.calls).toEqual([[15 * 60_000]])
+  timeout.mockRestore()
+})
+
+test('each client gets only the events that fit its filter', async () => {
   const [logins, bobs] = [await follow({ type: 'posta.user.logged-in' }), await follow({ user: 'bob' })]
   const operation = await follow({ operation: 'op-1' })
   await createAppend(store.events)([
@@ -105,15 +170,15 @@ test('a client that comes back gets what it missed, each event once and in the o
   ).toEqual(['a', 'b', 'c', 'd', 'e', 'f'])
 })
 
-test('a restart of monitor, or another replica, goes on from the same id', async () => {
+test('another replica, or monitor after a restart, continues from the same id', async () => {
   const client = await follow()
   await append('a', 'b')
   const [, a] = await client.take(2)
-  const restarted = createStream({ events: store.events, deps: systemDeps, log })
+  const restarted = openStream()
   expect(idsOf(await (await follow({}, a?.id, restarted)).take(2))).toEqual(['ready', 'b'])
 })
 
-test('a client that was away for too long is told how much it missed', async () => {
+test('a client that was away for too long is told how many events it missed', async () => {
   const client = await follow()
   const [ready] = await client.take(1)
   client.leave()
@@ -122,21 +187,70 @@ test('a client that was away for too long is told how much it missed', async () 
   await append(...many)
   const back = await follow({}, ready?.id)
   expect(await back.take(1)).toMatchObject([{ event: 'skipped', data: { events: 10_002 } }])
+  await append('new')
+  expect(idsOf(await back.take(1))).toEqual(['new'])
 })
 
-test('a client that does not read is cut off, with an event that says so, and the others go on', async () => {
-  const [slow, quick] = [await follow(), await follow()]
+test('a client that reads slowly gets every event once and in order, and at most one page is held for it', async () => {
+  const slow = await follow()
   await slow.take(1)
-  await quick.take(1)
-  const seen: string[] = []
+  const add = createAppend(store.events)
+  const taken: ServerSentEvent[] = []
   for (let round = 0; round < 3; round++) {
-    await append(...Array.from({ length: 400 }, (_, n) => `e-${round}-${n}`))
+    await add(Array.from({ length: 400 }, (_, n) => toEvent(deliver(loggedIn(`e-${round}-${n}`), n, n % 6), NOON_MS)))
     stream.wake()
-    seen.push(...idsOf(await quick.take(400)))
+    for (let n = 0; n < 400; n++) {
+      taken.push(...(await slow.take(1)))
+      expect(read.events - taken.length).toBeLessThan(100)
+    }
   }
-  expect(seen).toHaveLength(1200)
-  const rest = await slow.take(5000)
-  expect(idsOf(rest)).toEqual(['overrun'])
+  expect(new Set(idsOf(taken)).size).toBe(1200)
+  const chains = taken.map(({ data }) => v.parse(InChain, data).chain)
+  for (const [, ofChain] of Map.groupBy(chains, ({ name }) => name))
+    expect(ofChain.map(({ seq }) => seq)).toEqual(ofChain.map((_, index) => index + 1))
+})
+
+test('nothing is read for a client that takes nothing, and the others go on', async () => {
+  const [stalled, quick] = [await follow(), await follow()]
+  await stalled.take(1)
+  await quick.take(1)
+  for (let round = 0; round < 3; round++) {
+    const ids = Array.from({ length: 300 }, (_, n) => `e-${round}-${n}`)
+    await append(...ids)
+    stream.wake()
+    expect(idsOf(await quick.take(300))).toEqual(ids)
+  }
+  expect(read.events).toBe(900)
+  expect(idsOf(await stalled.take(900))).toHaveLength(900)
+})
+
+test('a page of large events is cut short, and every event arrives in order', async () => {
+  const client = await follow()
+  await client.take(1)
+  const ids = Array.from({ length: 25 }, (_, n) => `e-${n}`)
+  const large = Buffer.from('x'.repeat(200_000))
+  await createAppend(store.events)(
+    ids.map((id) => {
+      const message = deliver(loggedIn(id))
+      return toEvent({ ...message, headers: [...message.headers, ['large', large]] }, NOON_MS)
+    }),
+  )
+  expect(idsOf(await client.take(25))).toEqual(ids)
+  // Four at a time fit.
+  expect(read.times).toBeGreaterThanOrEqual(7)
+})
+
+test('a hundred clients that wait at the end cost the store as much as one', async () => {
+  const clients = await Promise.all(Array.from({ length: 100 }, () => follow()))
+  for (const client of clients) await client.take(1)
+  const taking = clients.map((client) => client.take(2))
+  await append('a')
+  stream.wake()
+  await append('b')
+  stream.wake()
+  for (const taken of await Promise.all(taking)) expect(idsOf(taken)).toEqual(['a', 'b'])
+  expect(read.times).toBeLessThan(50)
+  expect(read.events).toBeLessThan(50)
 })
 
 test('an id that the stream did not give is refused', async () => {
@@ -148,7 +262,7 @@ test('an id that the stream did not give is refused', async () => {
   expect(idsOf(await client.take(2))).toEqual(['ready', 'a'])
 })
 
-test('beyond a hundred clients the next is refused, until one leaves', async () => {
+test('a client beyond the hundredth is refused until another leaves', async () => {
   const clients = await Promise.all(Array.from({ length: 100 }, () => follow()))
   await expect(follow()).rejects.toMatchObject({ code: 'overloaded', retryAfterS: 5 })
   const first = clients[0]
@@ -159,36 +273,32 @@ test('beyond a hundred clients the next is refused, until one leaves', async () 
   expect(idsOf(await (await follow()).take(1))).toEqual(['ready'])
 })
 
-test('the store is read only while someone follows, and trouble with it passes', async () => {
-  let reads = 0
-  let trouble = false
-  const counting = createStream({
-    events: {
-      tail: store.events.tail,
-      after: async (...asked) => {
-        reads++
-        if (trouble) throw new Error('down')
-        return store.events.after(...asked)
-      },
-    },
-    deps: systemDeps,
-    log,
-  })
-  const client = await follow({}, undefined, counting)
+test('the store is read only while a client follows, and again after a failure', async () => {
+  const client = await follow()
   await client.take(1)
-  trouble = true
+  read.failure = new Error('down')
+  const taken = client.take(1)
+  while (read.times < 2) {
+    await Bun.sleep(1)
+    stream.wake()
+  }
   await append('a')
-  const before = reads
-  counting.wake()
-  while (reads === before) await Bun.sleep(1)
-  trouble = false
-  counting.wake()
-  expect(idsOf(await client.take(1))).toEqual(['a'])
+  read.failure = undefined
+  stream.wake()
+  expect(idsOf(await taken)).toEqual(['a'])
+  const end = client.take(2)
   client.leave()
-  await client.take(2)
-  const atEnd = reads
-  counting.wake()
+  expect(idsOf(await end)).toEqual(['end'])
+  const { times } = read
   await append('b')
-  counting.wake()
-  expect(reads).toBe(atEnd)
+  stream.wake()
+  await Bun.sleep(300)
+  expect(read.times).toBe(times)
+})
+
+test("a client is refused while the store is down, and takes no other client's place", async () => {
+  read.failure = new Error('down')
+  for (let n = 0; n < 150; n++) await expect(follow()).rejects.toThrow('down')
+  read.failure = undefined
+  expect(idsOf(await (await follow()).take(1))).toEqual(['ready'])
 })

@@ -1,225 +1,174 @@
-import type { Deps } from '@posta/common/service/deps.ts'
+import { setImmediate } from 'node:timers/promises'
+import type { Clock } from '@posta/common/service/clock.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
 import { CHAINS } from '../audit/chain.ts'
 import type { EventFilter, Events, StoredEvent } from './events.ts'
-import { show } from './record.ts'
+import { type ShownEvent, show } from './show.ts'
 
-export type StreamFilter = Pick<EventFilter, 'type' | 'user' | 'operation'>
+const filterNames = ['type', 'user', 'operation'] as const
+export type StreamFilter = Pick<EventFilter, (typeof filterNames)[number]>
 
 export interface EventStream {
   /**
-   * The events that are stored from now on, by whichever replica, or from where the client says that it was. Each has an
-   * id to go on from. `skipped` says how many were too many to be sent again; `overrun` that the client reads too slowly,
-   * `end` that it should connect anew: after both the stream ends.
-   * @throws Problem `overloaded` with too many clients, `malformed-request` where the id is none of ours.
+   * The events that are stored from now on, by whichever replica, or all after `lastEventId`: each once, in the order of
+   * its chain, with an id to go on from. A client takes them at its own pace; none is left out, however slow it is.
+   * `ready` comes first, or `skipped` where more than 10,000 were stored since `lastEventId`; those are not sent. `end`
+   * comes last, once `signal` aborts or 15 minutes have passed.
+   * @throws Problem `overloaded` with too many clients, `malformed-request` where the id is not one of this stream
    */
   follow(
     filter: StreamFilter,
     lastEventId?: string,
   ): Promise<(signal: AbortSignal) => AsyncGenerator<ServerSentEvent, void>>
-  /** Events were stored here: they are looked for at once. */
+  /** Called after events were stored: clients that wait look for them at once. */
   wake(): void
 }
 
-/** Where a reader of all chains is: the last `seq` that it has, by chain. */
+/** How far a client has read: the `seq` of its last event in each chain. */
 type Position = ReadonlyMap<string, number>
 
-interface Client {
-  readonly filter: StreamFilter
-  queue: { readonly sent: ServerSentEvent; readonly characters: number }[]
-  queuedCharacters: number
-  overrun: boolean
-  wake(): void
+/** The events that one read found, and the position after them. */
+interface Page {
+  readonly events: readonly { readonly event: 'event'; readonly id: string; readonly data: ShownEvent }[]
+  readonly end: Position
 }
 
-const POLL_MS = 250
-const POLL_AFTER_TROUBLE_MS = 2000
-const PAGE = 500
 const MAX_CLIENTS = 100
-const MAX_QUEUED = 1000
-const MAX_QUEUED_CHARACTERS = 4_000_000
-const MAX_REPLAYED = 10_000
-/** As long as an access token lives: whoever was an operator must show that they still are. */
+/** As long as an access token lives: a client must show again that its user still is an operator. */
 const MAX_STREAM_MS = 15 * 60 * 1000
+const MAX_REPLAYED = 10_000
+const POLL_MS = 250
+const POLL_AFTER_FAILURE_MS = 2000
+/** A client holds one page at most. */
+const PAGE_EVENTS = 100
+const PAGE_CHARACTERS = 1_000_000
 
 /**
- * One reader of the store per process, and only while someone listens, for all who do: replicas share the partitions, so
- * that much of what is stored comes from another one.
+ * Each client reads the store, page by page, as fast as it takes the events. At the end it waits for `wake`, or for a poll,
+ * since other replicas store events too. All who wait share the poll, and clients at the same position share a page: a
+ * hundred clients that keep up cost the store what one costs.
  */
-export function createStream(parts: {
+export function createStream(options: {
   events: Pick<Events, 'after' | 'tail'>
-  deps: Pick<Deps, 'monotonicMs'>
-  log: Logger
+  deps: Pick<Clock, 'monotonicMs'>
+  log: Pick<Logger, 'warn'>
 }): EventStream {
-  const { events, deps, log } = parts
-  const clients = new Set<Client>()
-  let read: Map<string, number> | undefined
-  let loading: Promise<Map<string, number>> | undefined
-  let woken = false
-  let endPause = () => {}
+  const { events, deps, log } = options
+  let clients = 0
+  /** The last page that was read since the last `wake` or poll. */
+  let last: { readonly after: string; readonly page: Promise<Page> } | undefined
+  let woken = Promise.withResolvers<void>()
+  let poll: ReturnType<typeof setTimeout> | undefined
+  let pollMs = POLL_MS
 
-  async function loadTails(): Promise<Map<string, number>> {
-    const tails = await Promise.all(CHAINS.map((chain) => events.tail(chain)))
-    return new Map(CHAINS.map((chain, index) => [chain, tails[index]?.seq ?? 0]))
+  function wake(): void {
+    clearTimeout(poll)
+    poll = undefined
+    last = undefined
+    woken.resolve()
+    woken = Promise.withResolvers()
   }
 
-  /** From the position that it resolves with the client gets everything: the reader goes on in no other step. */
-  async function join(client: Client): Promise<Position> {
-    while (!read) {
-      loading ??= loadTails().finally(() => {
-        loading = undefined
-      })
-      const loaded = await loading
-      if (read) break
-      read = loaded
-      clients.add(client)
-      void keepReading(read)
-    }
-    clients.add(client)
-    return new Map(read)
+  function pageAfter(position: Position): Promise<Page> {
+    const after = toId(position)
+    if (last?.after !== after) last = { after, page: read(position) }
+    return last.page
   }
 
-  function leave(client: Client): void {
-    clients.delete(client)
-    if (clients.size === 0) endPause()
-  }
-
-  async function keepReading(position: Map<string, number>): Promise<void> {
-    while (clients.size > 0) {
-      woken = false
-      const startedMs = deps.monotonicMs()
-      let pauseMs = POLL_MS
-      try {
-        const found = await events.after(position, PAGE)
-        for (const event of found) {
-          position.set(event.chain, event.seq)
-          offer(event, position)
-        }
-        if (found.length > 0) woken = true
-        // A store that answers slowly is asked less often.
-        pauseMs = Math.max(POLL_MS, deps.monotonicMs() - startedMs)
-      } catch (error) {
-        pauseMs = POLL_AFTER_TROUBLE_MS
-        woken = false
-        log.warn({ err: error }, 'the event stream cannot read the store')
-      }
-      if (!woken && clients.size > 0) await pause(pauseMs)
-    }
-    read = undefined
-  }
-
-  function pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
-      endPause = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
-  }
-
-  function offer(event: StoredEvent, position: Position): void {
-    let sent: ServerSentEvent | undefined
-    for (const client of clients) {
-      if (client.overrun || !fits(event, client.filter)) continue
-      sent ??= toSent(event, position)
-      client.queue.push({ sent, characters: event.text.length })
-      client.queuedCharacters += event.text.length
-      if (client.queue.length > MAX_QUEUED || client.queuedCharacters > MAX_QUEUED_CHARACTERS) {
-        client.overrun = true
-        client.queue = []
-      }
-      client.wake()
-    }
-  }
-
-  async function* replay(filter: StreamFilter, from: Position, until: Position): AsyncGenerator<ServerSentEvent, void> {
-    const position = new Map(from)
-    for (;;) {
-      const behind = new Map([...position].filter(([chain, seq]) => seq < (until.get(chain) ?? 0)))
-      if (behind.size === 0) return
-      for (const event of await events.after(behind, PAGE)) {
-        // What is further on comes with what is new.
-        if (event.seq > (until.get(event.chain) ?? 0)) continue
-        position.set(event.chain, event.seq)
-        if (fits(event, filter)) yield toSent(event, position)
-      }
-    }
-  }
-
-  async function* send(
-    client: Client,
-    from: Position,
-    joinedAt: Position,
-    left: AbortSignal,
-  ): AsyncGenerator<ServerSentEvent, void> {
-    const signal = AbortSignal.any([left, AbortSignal.timeout(MAX_STREAM_MS)])
-    signal.addEventListener('abort', () => client.wake())
+  async function read(position: Position): Promise<Page> {
+    // An embedded store answers synchronously: others get their turn between two pages.
+    await setImmediate()
+    const startedMs = deps.monotonicMs()
     try {
-      const missed = count(joinedAt) - count(from)
-      if (missed > MAX_REPLAYED) {
-        yield { event: 'skipped', id: toId(joinedAt), data: { events: missed } }
-      } else {
-        yield { event: 'ready', id: toId(from), data: {} }
-        yield* replay(client.filter, from, joinedAt)
-      }
-      while (!signal.aborted) {
-        const next = client.queue.shift()
-        if (next) {
-          client.queuedCharacters -= next.characters
-          yield next.sent
-        } else if (client.overrun) break
-        else {
-          await new Promise<void>((resolve) => {
-            client.wake = resolve
-          })
-        }
-      }
-      if (client.overrun)
-        yield { event: 'overrun', data: { reason: 'The events come faster than they are read here.' } }
-      else yield { event: 'end', data: { reason: 'Connect again, with a fresh access token and Last-Event-ID.' } }
-    } finally {
-      leave(client)
+      const found = await events.after(position, PAGE_EVENTS)
+      // A store that answers slowly is asked less often.
+      pollMs = Math.max(POLL_MS, deps.monotonicMs() - startedMs)
+      return toPage(found, position)
+    } catch (error) {
+      log.warn({ err: error }, 'the event stream cannot read the store; it tries again')
+      pollMs = POLL_AFTER_FAILURE_MS
+      return { events: [], end: position }
     }
+  }
+
+  async function* send(first: ServerSentEvent, from: Position, filter: StreamFilter, left: AbortSignal) {
+    const signal = AbortSignal.any([left, AbortSignal.timeout(MAX_STREAM_MS)])
+    signal.addEventListener('abort', wake)
+    try {
+      yield first
+      let position = from
+      while (!signal.aborted) {
+        // Taken before the page is read, so that no `wake` in between is missed.
+        const { promise: more } = woken
+        const page = await pageAfter(position)
+        for (const event of page.events) {
+          if (signal.aborted) break
+          if (fits(event.data, filter)) yield event
+        }
+        position = page.end
+        if (page.events.length > 0) continue
+        poll ??= setTimeout(wake, pollMs)
+        await more
+      }
+      yield { event: 'end', data: { reason: 'Connect again, with a fresh access token and Last-Event-ID.' } }
+    } finally {
+      clients -= 1
+    }
+  }
+
+  async function currentEnd(): Promise<Position> {
+    const ends = CHAINS.map(async (chain) => [chain, (await events.tail(chain))?.seq ?? 0] as const)
+    return new Map(await Promise.all(ends))
   }
 
   return {
     async follow(filter, lastEventId) {
       const asked = lastEventId === undefined ? undefined : fromId(lastEventId)
-      if (clients.size >= MAX_CLIENTS)
-        throw new Problem('overloaded', 'Too many follow the events.', { retryAfterS: 5 })
-      const client: Client = { filter, queue: [], queuedCharacters: 0, overrun: false, wake: () => {} }
-      const joinedAt = await join(client)
-      // No client is ahead of the store, unless it speaks of another one.
-      const from = new Map([...joinedAt].map(([chain, seq]) => [chain, Math.min(seq, asked?.get(chain) ?? seq)]))
-      return (signal) => send(client, from, joinedAt, signal)
+      if (clients >= MAX_CLIENTS)
+        throw new Problem('overloaded', 'Too many clients follow the events.', { retryAfterS: 5 })
+      clients += 1
+      try {
+        const end = await currentEnd()
+        // The id of another store may be ahead of this one.
+        const from = new Map([...end].map(([chain, seq]) => [chain, Math.min(seq, asked?.get(chain) ?? seq)]))
+        const missed = count(end) - count(from)
+        return missed > MAX_REPLAYED
+          ? (signal) => send({ event: 'skipped', id: toId(end), data: { events: missed } }, end, filter, signal)
+          : (signal) => send({ event: 'ready', id: toId(from), data: {} }, from, filter, signal)
+      } catch (error) {
+        clients -= 1
+        throw error
+      }
     },
-    wake() {
-      woken = true
-      endPause()
-    },
+    wake,
   }
 }
 
-function fits(event: StoredEvent, { type, user, operation }: StreamFilter): boolean {
-  return (
-    (type === undefined || event.type === type) &&
-    (user === undefined || event.user === user) &&
-    (operation === undefined || event.operation === operation)
-  )
+function toPage(found: readonly StoredEvent[], from: Position): Page {
+  const end = new Map(from)
+  const events: Page['events'][number][] = []
+  let characters = 0
+  for (const event of found) {
+    characters += event.text.length
+    // The rest is read again, once there is room for it.
+    if (events.length > 0 && characters > PAGE_CHARACTERS) break
+    end.set(event.chain, event.seq)
+    events.push({ event: 'event', id: toId(end), data: show(event) })
+  }
+  return { events, end }
 }
 
-function toSent(event: StoredEvent, position: Position): ServerSentEvent {
-  return { event: 'event', id: toId(position), data: show(event) }
+function fits(event: ShownEvent, filter: StreamFilter): boolean {
+  return filterNames.every((name) => filter[name] === undefined || filter[name] === event[name])
 }
 
 function count(position: Position): number {
   return position.values().reduce((sum, seq) => sum + seq, 0)
 }
 
-/** The numbers of all chains in a fixed order: the only place among chains that no replica and no restart can mistake. */
+/** The `seq` of every chain, in the order of `CHAINS`: it means the same to every replica, and after a restart. */
 function toId(position: Position): string {
   return CHAINS.map((chain) => position.get(chain) ?? 0).join('.')
 }

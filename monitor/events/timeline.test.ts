@@ -4,7 +4,8 @@ import type { Outgoing } from '@posta/common/messages/message.ts'
 import { link, START } from '../audit/chain.ts'
 import { at, deliver, failed, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { EventFilter, StoredEvent } from './events.ts'
-import { show, toEvent } from './record.ts'
+import { toEvent } from './record.ts'
+import { show } from './show.ts'
 import { createTimeline, stepsOf } from './timeline.ts'
 
 const deadLettered = (deadLetter: string, ms: number, user?: string) =>
@@ -42,7 +43,7 @@ const stored = (...messages: Outgoing[]): StoredEvent[] =>
 const idsOf = (...messages: Outgoing[]) => stepsOf(stored(...messages).map(show)).items.map(({ id }) => id)
 
 describe('the steps of an operation', () => {
-  test('say what happened, where and after how long', () => {
+  test('say what happened, where the broker holds the message, and after how long', () => {
     expect(stepsOf(stored(requested('op-1', 'ana', 0), succeeded('op-1', 'ana', 40)).map(show))).toEqual({
       totalMs: 40,
       items: [
@@ -68,7 +69,7 @@ describe('the steps of an operation', () => {
     })
   })
 
-  test('show a clock that goes behind another as no time, and say so', () => {
+  test('take no time, and say so, where a clock is behind another', () => {
     const { totalMs, items } = stepsOf(stored(succeeded('op-1', 'ana', -40), requested('op-1', 'ana', 0)).map(show))
     expect(items.map(({ id }) => id)).toEqual(['op-1.requested', 'op-1.succeeded'])
     expect(items[1]).toMatchObject({ sincePreviousMs: 0, clockSkew: true })
@@ -84,12 +85,12 @@ describe('the steps of an operation', () => {
   ]
   const order = ['op-1.requested', 'd1.dead-lettered', 'op-1.failed', 'd1.redriven', 'op-1.succeeded']
 
-  test('are in causal order through a redrive, however they come', () => {
+  test('are in causal order through a redrive, in whatever order the events are stored', () => {
     expect(idsOf(...whole)).toEqual(order)
     expect(idsOf(...whole.toReversed())).toEqual(order)
   })
 
-  test('are in causal order whatever the clocks say', () => {
+  test('are in causal order even where the clocks differ', () => {
     expect(
       idsOf(
         succeeded('op-1', 'ana', -9000, 'd1.redriven'),
@@ -101,7 +102,7 @@ describe('the steps of an operation', () => {
     ).toEqual(order)
   })
 
-  test('go through as many redrives as there were', () => {
+  test('are in causal order through several redrives', () => {
     const failedAgain = encode({
       ...{ id: 'op-1.d1', time: at(5020), subject: 'op-1', redrive: 'd1.redriven' },
       type: 'posta.operation.failed',
@@ -121,7 +122,22 @@ describe('the steps of an operation', () => {
     ])
   })
 
-  test('have a dead letter that nobody has redriven yet in the round of its time', () => {
+  test('have a discarded dead letter after the redrive that led to it', () => {
+    const discarded = encode({
+      id: 'd2.discarded',
+      type: 'posta.dead-letter.discarded',
+      time: at(9000),
+      subject: 'op-1',
+      data: { user: 'ana', deadLetter: 'd2', by: 'olga', reason: 'It is not needed any more.' },
+    })
+    expect(idsOf(discarded, deadLettered('d2', 5010), ...whole.slice(0, 4))).toEqual([
+      ...order.slice(0, 4),
+      'd2.dead-lettered',
+      'd2.discarded',
+    ])
+  })
+
+  test('have a dead letter that was not redriven where its time says', () => {
     expect(idsOf(deadLettered('d2', 5010), redriven('d1', 5000), deadLettered('d1', 20), requested('op-1'))).toEqual([
       'op-1.requested',
       'd1.dead-lettered',
@@ -140,7 +156,7 @@ describe('a timeline', () => {
       },
     })
 
-  test('is for the user of its events and for operators, and is nothing for others', async () => {
+  test('is answered to the user of its events and to operators, and to nobody else', async () => {
     const timeline = timelineOf(stored(requested('op-1', 'ana'), succeeded('op-1', 'ana'), deadLettered('d1', 20)))
     expect(await timeline('op-1', 'ana')).toMatchObject({ operation: 'op-1', user: 'ana' })
     expect(await timeline('op-1', undefined)).toMatchObject({ items: [{}, {}, {}] })
@@ -148,7 +164,7 @@ describe('a timeline', () => {
     expect(await timelineOf([])('op-1', undefined)).toBeUndefined()
   })
 
-  test('is for operators alone where its events name several users, or none', async () => {
+  test('is answered to operators only where its events name several users, or none', async () => {
     const several = timelineOf(stored(requested('op-1', 'ana'), succeeded('op-1', 'bob')))
     expect(await several('op-1', 'ana')).toBeUndefined()
     expect(await several('op-1', 'bob')).toBeUndefined()
@@ -157,7 +173,7 @@ describe('a timeline', () => {
     expect(await none('op-1', undefined)).toMatchObject({ items: [{ id: 'd1.dead-lettered' }] })
   })
 
-  test('reads the events of the operation alone', async () => {
+  test('reads only the events of the operation', async () => {
     const asked: EventFilter[] = []
     await timelineOf([], asked)('op-1', undefined)
     expect(asked).toEqual([{ operation: 'op-1' }])

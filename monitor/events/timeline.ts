@@ -1,7 +1,8 @@
 import type { messages } from '@posta/common/messages/events.ts'
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { Events } from './events.ts'
-import { type ShownEvent, show } from './record.ts'
+import { type ShownEvent, show } from './show.ts'
 
 const Step = v.object({
   id: v.string(),
@@ -10,39 +11,39 @@ const Step = v.object({
   topic: v.string(),
   partition: v.number(),
   offset: v.number(),
-  sincePreviousMs: v.pipe(v.number(), v.metadata({ description: 'From the time of the step before, never negative.' })),
+  sincePreviousMs: described(v.number(), 'From the time of the step before, never negative.'),
   clockSkew: v.optional(
-    v.pipe(
-      v.literal(true),
-      v.metadata({ description: 'The step before has a later time: two machines have different clocks.' }),
-    ),
+    described(v.literal(true), 'The step before has a later time: the clocks of two machines differ.'),
   ),
 })
 
 export const Timeline = v.object({
   operation: v.string(),
   user: v.optional(v.string()),
-  totalMs: v.pipe(v.number(), v.metadata({ description: 'From the first step to the last, never negative.' })),
+  totalMs: described(v.number(), 'From the first step to the last, never negative.'),
   items: v.array(Step),
 })
 export type Timeline = v.InferOutput<typeof Timeline>
 
-/** An operation has a handful of events; each redrive adds a few. */
+/** Far more than an operation has: a handful of events, and a few for each redrive. */
 const MAX_STEPS = 200
 
-/** The timeline of an operation, or undefined where there is none, or none for this user. `user` undefined: anyone's. */
+/**
+ * The timeline of a user's operation, or of anyone's where `user` is undefined. Undefined where there is none, or it is
+ * another user's.
+ */
 export function createTimeline(events: Pick<Events, 'list'>) {
   return async (operation: string, user: string | undefined): Promise<Timeline | undefined> => {
     const found = await events.list({ operation }, { limit: MAX_STEPS })
     const users = new Set(found.flatMap((event) => event.user ?? []))
-    // Events of an operation without a user (what could not be read has none) belong to whoever the others name.
+    // An event without a user (of a message that could not be read) belongs to the user that the other events name.
     if (found.length === 0 || (user !== undefined && !(users.size === 1 && users.has(user)))) return undefined
     const [owner] = users
     return { operation, ...(owner !== undefined && { user: owner }), ...stepsOf(found.map(show)) }
   }
 }
 
-/** In causal order, whatever the clocks of the machines said. */
+/** The steps in causal order, even where the clocks of the machines differ. */
 export function stepsOf(events: readonly ShownEvent[]): Pick<Timeline, 'totalMs' | 'items'> {
   const ordered = inCausalOrder(events)
   const items = ordered.map(({ id, type, time, topic, partition, offset }, index) => {
@@ -56,19 +57,21 @@ export function stepsOf(events: readonly ShownEvent[]): Pick<Timeline, 'totalMs'
 }
 
 /**
- * An operation goes through rounds: the first begins with its request, each further one with a redrive. In a round the
- * message is set aside or not, and then there is a result. What a redrive caused names it; a dead letter is set aside in
- * the round before it is redriven; where nothing tells, the time does.
+ * An operation goes through rounds: the first begins with its request, each later one with a redrive. Within a round the
+ * order is that of `RANKS`. The round of an event is
+ * - that of the redrive which caused it, where it names one;
+ * - where it tells of a dead letter, the round before that was redriven; if it was not, the round of the event's time;
+ * - otherwise the first.
  */
 function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
   const redrives = events.filter(({ type }) => type === REDRIVEN).toSorted(byTime)
   const roundOf = (event: ShownEvent): number => {
-    const own = redrives.findIndex(({ id }) => id === event.id || id === event.redrive)
-    if (own !== -1) return own + 1
-    if (event.type !== DEAD_LETTERED) return 0
+    const cause = redrives.findIndex(({ id }) => id === event.id || id === event.redrive)
+    if (cause !== -1) return cause + 1
     const deadLetter = deadLetterOf(event)
-    const redriven = redrives.findIndex((redrive) => deadLetterOf(redrive) === deadLetter)
-    return redriven === -1 ? redrives.filter((redrive) => byTime(redrive, event) < 0).length : redriven
+    if (deadLetter === undefined) return 0
+    const redrive = redrives.findIndex((each) => deadLetterOf(each) === deadLetter)
+    return redrive === -1 ? redrives.filter((each) => byTime(each, event) < 0).length : redrive
   }
   return events
     .map((event) => ({ event, round: roundOf(event), rank: RANKS.indexOf(event.type) }))
@@ -77,11 +80,10 @@ function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
 }
 
 const REDRIVEN = 'posta.dead-letter.redriven' satisfies keyof typeof messages
-const DEAD_LETTERED = 'posta.message.dead-lettered' satisfies keyof typeof messages
 const RANKS: readonly string[] = [
   'posta.operation.requested',
   REDRIVEN,
-  DEAD_LETTERED,
+  'posta.message.dead-lettered',
   'posta.operation.failed',
   'posta.operation.succeeded',
   'posta.dead-letter.discarded',

@@ -3,8 +3,8 @@ import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import { freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
 import { toDeadLetter } from '../dead-letters/from-message.ts'
-import { openEmbedded } from '../events/embedded.ts'
-import { openMongo } from '../events/mongo.ts'
+import { openEmbedded } from '../store/embedded.ts'
+import { openMongo } from '../store/mongo.ts'
 import { deliver, loggedIn, NOON_MS, requested } from './messages.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL

@@ -10,8 +10,8 @@ import { type ChainReport, verify } from '../audit/chain.ts'
 import { exportLines, readExport } from '../audit/export.ts'
 import { trustedHeadsFrom } from '../audit/trusted-heads.ts'
 import { readMonitorConfig } from '../config.ts'
-import type { Store, StoredEvent } from '../events/events.ts'
-import { openStore } from '../store/open.ts'
+import type { StoredEvent } from '../events/events.ts'
+import { openStore, type Store } from '../store/store.ts'
 
 const USAGE = `bun run audit export [--out FILE]
 bun run audit verify [EXPORT] [--checkpoint FILE] [--keys FILE]

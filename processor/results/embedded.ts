@@ -61,11 +61,7 @@ const END: Position = { completedAt: '~', id: '' }
 
 /** Results in a SQLite file; other processes may use it at the same time. */
 export function openEmbeddedResults(path: string): Results {
-  const file = sqliteFile(path, [schema])
-  const all = <Row>(sql: string, ...values: (string | number)[]) =>
-    file.run((database) => database.query<Row, typeof values>(sql).all(...values))
-  const write = (sql: string, ...values: (string | number)[]) =>
-    file.run((database) => database.query(sql).run(...values).changes)
+  const { all, write, close } = sqliteFile(path, [schema])
 
   return {
     async find(ids) {
@@ -101,7 +97,7 @@ export function openEmbeddedResults(path: string): Results {
     async ping() {
       await all(queries.get, '')
     },
-    close: file.close,
+    close,
   }
 }
 

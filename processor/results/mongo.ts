@@ -24,11 +24,7 @@ export function openMongoResults(url: string): Results {
   const database = mongoDatabase({
     url,
     socketTimeoutMs: 10_000,
-    async prepare(opened) {
-      const collection = opened.collection<ResultDocument>('results')
-      await makeIndexes(collection, indexes)
-      return collection
-    },
+    prepare: (opened) => makeIndexes(opened.collection<ResultDocument>('results'), indexes),
   })
   const results = database.collections
 

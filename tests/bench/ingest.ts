@@ -10,7 +10,7 @@ import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
 import { type Append, createAppend } from '../../monitor/events/append.ts'
 import { receiveEvents } from '../../monitor/events/receive.ts'
-import { openStore } from '../../monitor/store/open.ts'
+import { openStore } from '../../monitor/store/store.ts'
 import { type Figure, inTurn, temporaryFolder, timeMs } from './measure.ts'
 
 const EVENTS = 100_000

@@ -21,6 +21,7 @@ const Succeeded = v.object({
   output: v.record(v.string(), v.unknown()),
   completedAt: v.string(),
 })
+const Stats = v.looseObject({ from: v.string(), until: v.string(), types: v.record(v.string(), v.number()) })
 const Page = v.object({ items: v.array(v.record(v.string(), v.unknown())), next: v.optional(v.string()) })
 const wait = { Prefer: 'wait=20' }
 const usdToArs = (amount: string) => ({ type: 'convert', input: { from: 'usd', to: 'ars', amount } })
@@ -52,6 +53,18 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
     const submit = (token: string, body: unknown, headers: Record<string, string> = wait): Promise<Answer> =>
       call('POST', `${urls.gatewayUrl}/operations`, { token, body, headers })
     const typesOf = (answer: Answer) => expectBody(answer, 200, Page).items.map(({ type }) => type)
+    /** How many events of each type the list has. */
+    async function countByType(token: string, from: string, to: string): Promise<Record<string, number>> {
+      const counts: Record<string, number> = {}
+      let next: string | undefined
+      do {
+        const query = new URLSearchParams({ limit: '100', from, to, ...(next && { cursor: next }) })
+        const page = expectBody(await call('GET', `${urls.monitorUrl}/events?${query}`, { token }), 200, Page)
+        for (const { type } of page.items) counts[String(type)] = (counts[String(type)] ?? 0) + 1
+        next = page.next
+      } while (next)
+      return counts
+    }
     const eventsOf = (token: string, path: string, types: readonly string[]) =>
       eventually(
         () => call('GET', `${urls.monitorUrl}${path}`, { token }),
@@ -286,7 +299,25 @@ function describeFlow(name: string, makeParts: () => Promise<Parts>, replicas: n
       })
       const verified = await call('GET', `${urls.monitorUrl}/audit/verify`, { token: operator })
       expect(verified).toMatchObject({ status: 200, body: { ok: true } })
-      expect((await call('GET', `${urls.monitorUrl}/stats`, { token: operator })).status).toBe(200)
+      // Each event of the hour counts once: of every type there are as many as the list has.
+      let stats: v.InferOutput<typeof Stats> | undefined
+      let listed: Record<string, number> = {}
+      await eventually(
+        async () => {
+          const answer = await call('GET', `${urls.monitorUrl}/stats`, { token: operator })
+          stats = expectBody(answer, 200, Stats)
+          listed = await countByType(operator, stats.from, stats.until)
+          return answer
+        },
+        () => Bun.deepEquals(stats?.types, listed),
+      )
+      const { 'posta.operation.succeeded': succeeded = 0, 'posta.operation.failed': failed = 0 } = listed
+      expect(succeeded).toBeGreaterThan(0)
+      expect(stats).toMatchObject({
+        logins: listed['posta.user.logged-in'],
+        failedOperations: failed,
+        latency: { operations: succeeded + failed },
+      })
       expect(await call('GET', `${urls.monitorUrl}/dead-letters`, { token: operator })).toMatchObject({
         status: 200,
         body: { items: [] },

@@ -1,0 +1,89 @@
+import { Database } from 'bun:sqlite'
+import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type SqliteFile, sqliteFile } from './sqlite-file.ts'
+
+const schema = 'CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, age INTEGER) STRICT'
+let folder: string
+let path: string
+const opened: SqliteFile[] = []
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'posta-sqlite-'))
+  path = join(folder, 'new', 'store.db')
+})
+
+afterEach(async () => {
+  for (const file of opened.splice(0)) await file.close()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+function open(): SqliteFile {
+  const file = sqliteFile(path, [schema])
+  opened.push(file)
+  return file
+}
+
+test('values are bound in order or by name, and a write says how many rows it changed', async () => {
+  const file = open()
+  expect(await file.write('INSERT INTO users VALUES (?, ?), (?, ?)', 'ana', 30, 'bob', null)).toBe(2)
+  expect(await file.write('UPDATE users SET age = $age WHERE id = $id', { id: 'bob', age: 40 })).toBe(1)
+  expect(await file.write('DELETE FROM users WHERE id = ?', 'eve')).toBe(0)
+  expect(await file.all<object>('SELECT * FROM users WHERE age > $age ORDER BY id', { age: 29 })).toEqual([
+    { id: 'ana', age: 30 },
+    { id: 'bob', age: 40 },
+  ])
+})
+
+test('rows are written in their order, all of them or none', async () => {
+  const file = open()
+  const insert = 'INSERT INTO users VALUES ($id, $age)'
+  await file.writeEach(insert, [
+    { id: 'ana', age: 30 },
+    { id: 'bob', age: null },
+  ])
+  const again = ['eve', 'ana', 'ida'].map((id) => ({ id, age: 20 }))
+  await expect(file.writeEach(insert, again)).rejects.toMatchObject({ code: 'SQLITE_CONSTRAINT_PRIMARYKEY' })
+  expect(await file.all('SELECT id FROM users ORDER BY rowid')).toEqual([{ id: 'ana' }, { id: 'bob' }])
+})
+
+test('only its owner may read the file, and what SQLite puts beside it', async () => {
+  await open().write('INSERT INTO users VALUES (?, ?)', 'ana', 30)
+  for (const suffix of ['', '-wal', '-shm']) expect(statSync(path + suffix).mode & 0o777).toBe(0o600)
+})
+
+test('a write waits while another process holds the lock, this process goes on, and then the write is stored', async () => {
+  const file = open()
+  await file.all('SELECT 1')
+  using other = new Database(path)
+  other.run('BEGIN IMMEDIATE')
+  let settled = false
+  const written = file.write('INSERT INTO users VALUES (?, ?)', 'ana', 30).finally(() => {
+    settled = true
+  })
+  // Each turn of this loop shows that the process goes on; three of them outlast the wait inside SQLite.
+  for (let turn = 0; turn < 3; turn++) {
+    await Bun.sleep(60)
+    expect(settled).toBe(false)
+  }
+  other.run('COMMIT')
+  expect(await written).toBe(1)
+  expect(await file.all('SELECT id FROM users')).toEqual([{ id: 'ana' }])
+})
+
+test('calls reject while the file cannot be opened, and work once it can', async () => {
+  writeFileSync(join(folder, 'new'), 'a file where a folder is needed')
+  const file = open()
+  await expect(file.all('SELECT 1')).rejects.toThrow(path)
+  rmSync(join(folder, 'new'))
+  expect(await file.write('INSERT INTO users VALUES (?, ?)', 'ana', 30)).toBe(1)
+})
+
+test('once closed, calls reject', async () => {
+  const file = open()
+  await file.all('SELECT 1')
+  await file.close()
+  await expect(file.all('SELECT 1')).rejects.toThrow('closed')
+})
