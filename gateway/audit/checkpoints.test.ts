@@ -10,7 +10,7 @@ import { forgetCheckpoint, signCheckpoints } from './checkpoints.ts'
 const TEN_MINUTES_MS = 10 * 60 * 1000
 let errors: string[]
 const log = { info() {}, warn() {}, error: (_facts: unknown, message?: string) => void errors.push(message ?? '') }
-const place = (seq: number, chain = 'posta.events/0'): ChainHead => ({ chain, seq, hash: String(seq % 10).repeat(64) })
+const head = (seq: number, chain = 'posta.events/0'): ChainHead => ({ chain, seq, hash: String(seq % 10).repeat(64) })
 
 let accounts: Awaited<ReturnType<typeof openAccounts>>
 let heads: ChainHead[]
@@ -44,7 +44,7 @@ async function monitor(url: string | URL | Request, init: RequestInit = {}): Pro
 
 beforeEach(async () => {
   accounts = await openAccounts()
-  heads = [place(7)]
+  heads = [head(7)]
   missing = []
   storeIsNew = false
   errors = []
@@ -108,7 +108,7 @@ test("the heads of monitor's chains are signed and sent to monitor, and the last
   heads = []
   await component.start?.()
   await eventually(() => asked > 0)
-  heads = [place(7), place(2, 'posta.requests/3')]
+  heads = [head(7), head(2, 'posta.requests/3')]
   await eventuallyLater(async () => (await kept()) !== undefined)
   expect(taken).toHaveLength(1)
   expect(await kept()).toBe(taken[0] ?? '')
@@ -124,11 +124,11 @@ test('every ten minutes monitor compares the last one, and another is signed if 
   accounts.pass(TEN_MINUTES_MS)
   await eventually(() => asked === 4)
   expect(taken).toEqual([first ?? '', first ?? ''])
-  heads = [place(9)]
+  heads = [head(9)]
   accounts.pass(TEN_MINUTES_MS)
   await eventually(() => taken.length === 4)
   expect(taken[2]).toBe(first ?? '')
-  expect((await read(taken[3])).heads).toEqual([place(9)])
+  expect((await read(taken[3])).heads).toEqual([head(9)])
 })
 
 test('a new key signs soon', async () => {
@@ -160,8 +160,8 @@ test('once the chains no longer have what was signed nothing is signed, until th
   await component.start?.()
   await eventually(async () => (await kept()) !== undefined)
   component.check()
-  missing = [place(7)]
-  heads = [place(3)]
+  missing = [head(7)]
+  heads = [head(3)]
   const before = await kept()
   accounts.pass(TEN_MINUTES_MS)
   await eventually(() => taken.length === 2)
@@ -182,14 +182,14 @@ test('once the chains no longer have what was signed nothing is signed, until th
   missing = []
   expect(await forgetCheckpoint(accounts)).toEqual(await read(before))
   await eventually(async () => (await kept()) !== before)
-  expect((await read(await kept())).heads).toEqual([place(3)])
+  expect((await read(await kept())).heads).toEqual([head(3)])
   expect(taken.at(-1)).toBe((await kept()) ?? '')
   expect(taken).toHaveLength(4)
   component.check()
 })
 
 test('a new store of monitor is called new, and what an operator can do is said', async () => {
-  heads = [place(7), place(2, 'posta.requests/3')]
+  heads = [head(7), head(2, 'posta.requests/3')]
   await component.start?.()
   await eventually(async () => (await kept()) !== undefined)
   const signedAt = new Date((await read(await kept())).atMs).toISOString()
@@ -210,7 +210,7 @@ test('a new store of monitor is called new, and what an operator can do is said'
 test('a store that has again what was signed is seen soon', async () => {
   await component.start?.()
   await eventually(async () => (await kept()) !== undefined)
-  missing = [place(7)]
+  missing = [head(7)]
   accounts.pass(TEN_MINUTES_MS)
   await eventually(() => !doesNotThrow(component.check))
   missing = []
@@ -223,7 +223,7 @@ test('a checkpoint is forgotten once, and without one there is nothing to forget
   await component.start?.()
   await eventually(async () => (await kept()) !== undefined)
   await component.close?.(1000)
-  expect((await forgetCheckpoint(accounts))?.heads).toEqual([place(7)])
+  expect((await forgetCheckpoint(accounts))?.heads).toEqual([head(7)])
   expect(await forgetCheckpoint(accounts)).toBeUndefined()
 })
 

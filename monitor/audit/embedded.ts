@@ -15,14 +15,14 @@ export const statements = {
   prune: 'DELETE FROM checkpoints WHERE at_ms < ?',
 }
 
-export function embeddedCheckpoints({ all }: SqliteFile): Checkpoints {
+export function embeddedCheckpoints({ all, write }: SqliteFile): Checkpoints {
   return {
     async keep({ atMs, jwt }) {
-      await all(statements.keep, dayOf(atMs), atMs, jwt)
+      await write(statements.keep, dayOf(atMs), atMs, jwt)
     },
     list: ({ limit, beforeMs = Number.MAX_SAFE_INTEGER }) => all<KeptCheckpoint>(statements.list, beforeMs, limit),
     async prune(beforeMs) {
-      await all(statements.prune, beforeMs)
+      await write(statements.prune, beforeMs)
     },
   }
 }

@@ -1,4 +1,4 @@
-import type { SqliteFile } from '@posta/common/storage/sqlite-file.ts'
+import type { SqliteFile, SqlRow } from '@posta/common/storage/sqlite-file.ts'
 import type {
   DeadLetterFilter,
   DeadLetterPosition,
@@ -73,14 +73,11 @@ export const statements = {
     WHERE status = 'open' AND decided_at IS NOT NULL AND id > ? ORDER BY id LIMIT ?`,
   prune: `
     DELETE FROM dead_letters WHERE id IN (
-      SELECT id FROM dead_letters WHERE status <> 'open' AND decided_at < ? LIMIT ?)
-    RETURNING id`,
+      SELECT id FROM dead_letters WHERE status <> 'open' AND decided_at < ? LIMIT ?)`,
 }
 
-type Value = string | number
-
 /** Dead letters in a SQLite file. A dead letter and the decision about it are one row, so each change is one statement. */
-export function embeddedDeadLetters({ all, writeEach }: SqliteFile): DeadLetters {
+export function embeddedDeadLetters({ all, write, writeEach }: SqliteFile): DeadLetters {
   async function find(ids: readonly string[]): Promise<ReadonlyMap<string, StoredDeadLetter>> {
     const found = (await all<StoredRow>(statements.find, JSON.stringify(ids))).map(toStored)
     return new Map(found.map((deadLetter) => [deadLetter.id, deadLetter]))
@@ -91,16 +88,8 @@ export function embeddedDeadLetters({ all, writeEach }: SqliteFile): DeadLetters
   }
 
   return {
-    // Originals are large: a statement each is ten times as fast as one over json_each.
-    add: (deadLetters) =>
-      writeEach(
-        statements.add,
-        deadLetters.map(({ original, ...summary }) => ({
-          id: summary.id,
-          summary: JSON.stringify(summary),
-          original: JSON.stringify(original),
-        })),
-      ),
+    // Originals are large: a statement for each is ten times as fast as one over json_each.
+    add: (deadLetters) => writeEach(statements.add, deadLetters.map(toRow)),
 
     get: async (id) => (await find([id])).get(id),
 
@@ -121,16 +110,14 @@ export function embeddedDeadLetters({ all, writeEach }: SqliteFile): DeadLetters
     },
 
     async confirm(decisions) {
-      await all(statements.confirm, JSON.stringify(decisions))
+      await write(statements.confirm, JSON.stringify(decisions))
     },
 
     async unconfirmed({ limit, afterId = '' }) {
       return (await all<StoredRow>(statements.unconfirmed, afterId, limit)).map(toStored)
     },
 
-    async prune(beforeMs, atMost) {
-      return (await all(statements.prune, new Date(beforeMs).toISOString(), atMost)).length
-    },
+    prune: (beforeMs, atMost) => write(statements.prune, new Date(beforeMs).toISOString(), atMost),
   }
 }
 
@@ -138,7 +125,7 @@ export function embeddedDeadLetters({ all, writeEach }: SqliteFile): DeadLetters
 const FIRST: DeadLetterPosition = { receivedAtMs: -1, id: '' }
 const LAST: DeadLetterPosition = { receivedAtMs: Number.MAX_SAFE_INTEGER, id: '' }
 
-function equalities({ fromMs, untilMs, ...equal }: DeadLetterFilter): Record<string, Value> {
+function equalities({ fromMs, untilMs, ...equal }: DeadLetterFilter): SqlRow {
   return Object.fromEntries(
     Object.entries(equal).flatMap(([name, value]) =>
       value === undefined ? [] : [[name, typeof value === 'boolean' ? Number(value) : value]],
@@ -157,6 +144,10 @@ interface SummaryRow {
 
 interface StoredRow extends SummaryRow {
   readonly original: string
+}
+
+function toRow({ original, ...summary }: StoredDeadLetter): SqlRow {
+  return { id: summary.id, summary: JSON.stringify(summary), original: JSON.stringify(original) }
 }
 
 function toSummary({ summary }: SummaryRow): DeadLetterSummary {
