@@ -88,7 +88,7 @@ function describeDeadLetters(makeParts: MakeParts): void {
       expect(waited).toMatchObject({ status: 200, body: { id: anas[0]?.id, error: { code: 'dead-lettered' } } })
     }, 30_000)
 
-    test('a dry run changes nothing; a redrive by two operators has each effect once, and new streams show it', async () => {
+    test('a dry run changes nothing; two redrives at once have each effect once; new streams show it', async () => {
       const filter = { user: userOf(ana).id, topic: topics.requests }
       const before = await lettersOf(ana)
       expect(await many(0, 'redrive', { filter })).toMatchObject({
