@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { readProcessorConfig } from './config.ts'
 
-test('everything has a default that needs nothing', () => {
+test('every value has a default', () => {
   const config = readProcessorConfig({ DATA_DIR: '/somewhere' })
   expect(config).toMatchObject({ port: 3001, dailyLimitUsdE8: 10_000 * 1e8 })
   expect(config.storeUrl).toBe(`file:${join('/somewhere', 'processor.db')}`)

@@ -29,7 +29,7 @@ const entries = {
   ...commonEntries,
   ...brokerEntries,
   PROCESSOR_STORE_URL: v.optional(StoreUrl),
-  // So large that nobody asks for more, so small that every sum of 1e-8 USD within it is a whole number below 2^53.
+  // At most 1e15 in 1e-8 USD, which is below 2^53: sums within a limit are exact as numbers.
   DAILY_LIMIT_USD: v.optional(
     v.pipe(
       v.string(),

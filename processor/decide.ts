@@ -1,3 +1,4 @@
+// 4. Decides what becomes of each request: a pure function. Next: performers/convert.ts
 import type { Verdict } from '@posta/common/consumer/consume.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
@@ -6,21 +7,21 @@ import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Performers } from './performers/performers.ts'
-import { type Request, reply } from './request.ts'
-import type { Result, ResultSummary, UserDay } from './results/results.ts'
+import { type Request, toReply } from './request-reply.ts'
+import { type Result, type ResultSummary, userDayKey } from './results/results.ts'
 
-/** All that a decision rests on. */
+/** All that a decision depends on, besides the requests. */
 export interface Known {
   readonly performers: Performers
   readonly dailyLimitUsdE8: number
-  /** The results that exist of the operations asked for, by id. */
+  /** The results that these operations have already, by id. */
   readonly stored: ReadonlyMap<string, ResultSummary>
-  /** What counts, before these requests, against the limit of each user and day, by `userDayKey`, in 1e-8 USD. */
+  /** What counts against each user's limit of each day before these requests, by `userDayKey`, in 1e-8 USD. */
   readonly countedUsdE8: ReadonlyMap<string, number>
   readonly completedAt: string
 }
 
-/** What is to be stored: first results, or a success in the place of a failure by dead letter. */
+/** What is to be stored: new results, or a success that replaces a dead-lettered failure. */
 export type Effect = { readonly append: readonly Result[] } | { readonly replace: Result }
 
 export interface Decision {
@@ -28,61 +29,45 @@ export interface Decision {
   readonly verdicts: readonly Verdict[]
   /** In the order of the requests. */
   readonly effects: readonly Effect[]
-  /** To publish once the effects are stored. */
+  /** To be published once the effects are stored. */
   readonly replies: readonly Outgoing[]
 }
 
-export function userDayKey({ user, day }: UserDay): string {
-  return `${day} ${user}`
-}
-
-/** Whether a request is performed or, since there is a result, only answered: a redrive tries a dead letter once more. */
-export function isPerformed(request: Request, stored: ResultSummary | undefined): boolean {
-  if (!stored) return true
-  return isDeadLettered(stored) && request.redrive !== undefined && request.user === stored.user
-}
-
-function isDeadLettered(stored: ResultSummary): boolean {
-  return stored.status === 'failed' && stored.error.code === 'dead-lettered'
-}
-
-/** What becomes of requests of one partition, in their order. Pure. */
+/** Decides on requests of one partition, in their order. */
 export function decide(requests: readonly Request[], known: Known): Decision {
   const stored = new Map(known.stored)
   const countedUsdE8 = new Map(known.countedUsdE8)
-  const held = new Set<string>()
+  /** Users with a request in this batch that could not be performed. */
+  const blocked = new Set<string>()
   const effects: ({ append: Result[] } | { replace: Result })[] = []
   const replies = new Map<string, Outgoing>()
 
   function verdictOn(request: Request): Verdict {
-    if (held.has(request.user)) return { retry: 'An earlier operation of the same user is not done yet.' }
+    if (blocked.has(request.user)) return { retry: 'An earlier operation of the same user is not done yet.' }
     const before = stored.get(request.id)
-    if (before && !isPerformed(request, before)) return answer(request, before)
-    if (isTooOld(request, known.completedAt)) return before ? answer(request, before) : { dead: TOO_OLD }
+    const tooOld = isTooOld(request, known.completedAt)
+    if (before && (tooOld || !mayBeReplaced(before, request))) return answer(request, before)
+    if (tooOld) return { dead: 'It is so old that its result may be deleted: its effect could happen twice.' }
     const counted = countedUsdE8.get(userDayKey(request)) ?? 0
     const attempt = perform(request, counted, known)
     if (!('result' in attempt)) {
-      held.add(request.user)
+      blocked.add(request.user)
       return attempt
     }
     const { result } = attempt
-    // A redrive improves on a failure or leaves it as it is.
+    // A redrive that fails changes nothing.
     if (before && result.status === 'failed') return answer(request, before)
     stored.set(result.id, result)
     countedUsdE8.set(userDayKey(result), counted + result.countedUsdE8)
-    store(result, before ? 'replace' : 'append')
+    const last = effects.at(-1)
+    if (before) effects.push({ replace: result })
+    else if (last && 'append' in last) last.append.push(result)
+    else effects.push({ append: [result] })
     return answer(request, result)
   }
 
-  function store(result: Result, how: 'append' | 'replace'): void {
-    const last = effects.at(-1)
-    if (how === 'replace') effects.push({ replace: result })
-    else if (last && 'append' in last) last.append.push(result)
-    else effects.push({ append: [result] })
-  }
-
   function answer(request: Request, result: ResultSummary): Verdict {
-    replies.set(`${request.id} ${request.redrive}`, reply(result, request))
+    replies.set(`${request.id} ${request.redrive}`, toReply(result, request))
     return { done: true }
   }
 
@@ -90,10 +75,15 @@ export function decide(requests: readonly Request[], known: Known): Decision {
   return { verdicts, effects, replies: [...replies.values()] }
 }
 
-const DAY_MS = 24 * 60 * 60 * 1000
-const TOO_OLD = 'It is so old that its result may have been deleted: nothing tells whether it was performed before.'
+/** Only a dead-lettered failure may be replaced, by a redrive. */
+function mayBeReplaced(stored: ResultSummary, { user, redrive }: Request): boolean {
+  const deadLettered = stored.status === 'failed' && stored.error.code === 'dead-lettered'
+  return deadLettered && redrive !== undefined && user === stored.user
+}
 
-/** A result is deleted no sooner than so long after its request; the day is for clocks that differ. */
+const DAY_MS = 24 * 60 * 60 * 1000
+
+/** Whether the result of a request may have been deleted already. The day allows for clocks that differ. */
 function isTooOld({ createdAt }: Request, now: string): boolean {
   return Date.parse(now) - Date.parse(createdAt) > OPERATION_RETENTION_MS - DAY_MS
 }
@@ -107,7 +97,7 @@ function perform<Type extends OperationType>(
   countedUsdE8: number,
   { performers, dailyLimitUsdE8, completedAt }: Known,
 ): Attempt {
-  const { id, user, type, rates, createdAt, day, redrive } = request
+  const { type, rates, redrive } = request
   const contract: Catalog[Type] = catalog[type]
   const performer: Performer<Catalog[Type]> = performers[type]
   const checked = v.safeParse(contract.input, request.input)
@@ -118,18 +108,18 @@ function perform<Type extends OperationType>(
   const input = checked.output
   try {
     const outcome = performer({ input, rates, countedUsdE8, dailyLimitUsdE8 })
-    const base = { id, user, type, input, rates, createdAt, completedAt, day, redrive }
+    const common = { ...commonOf(request, input, completedAt), redrive }
     const result: Result =
       'failure' in outcome
-        ? { ...base, status: 'failed', error: outcome.failure, countedUsdE8: 0 }
+        ? { ...common, status: 'failed', error: outcome.failure, countedUsdE8: 0 }
         : {
-            ...base,
+            ...common,
             status: 'succeeded',
             output: v.parse(contract.output, outcome.output),
             countedUsdE8: outcome.countsUsdE8 ?? 0,
           }
-    // What no message can carry is stored neither.
-    reply(result, request)
+    // Throws for a result that is too large for a message, so that it is not stored.
+    toReply(result, request)
     return { result }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
@@ -137,21 +127,17 @@ function perform<Type extends OperationType>(
   }
 }
 
-/** The result of a request that was given up. What is wrong with it is for operators, in the dead letter. */
+/** The result of a request that was dead-lettered. Operators find the reason in the dead letter. */
 export function deadLettered(request: Request, completedAt: string): Result {
-  const { id, user, type, rates, createdAt, day } = request
-  const checked = v.safeParse(catalog[type].input, request.input)
+  const checked = v.safeParse(catalog[request.type].input, request.input)
   return {
-    id,
-    user,
-    type,
-    input: checked.success ? checked.output : undefined,
-    rates,
-    createdAt,
-    completedAt,
-    day,
+    ...commonOf(request, checked.success ? checked.output : undefined, completedAt),
     status: 'failed',
     error: { code: 'dead-lettered', message: problems['dead-lettered'].help },
     countedUsdE8: 0,
   }
+}
+
+function commonOf({ id, user, type, rates, createdAt, day }: Request, input: Result['input'], completedAt: string) {
+  return { id, user, type, input, rates, createdAt, completedAt, day }
 }

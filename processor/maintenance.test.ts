@@ -6,7 +6,7 @@ import { conversion } from './results/results.suite.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
-test('results go 400 days after their operations were performed, however many; younger ones stay', async () => {
+test('all results are deleted 400 days after their operations were performed; younger ones stay', async () => {
   const here = freshFile(openEmbeddedResults)
   const results = here.open()
   const performedMs = Date.UTC(2026, 10, 23)
@@ -18,7 +18,7 @@ test('results go 400 days after their operations were performed, however many; y
   let nowMs = performedMs + 400 * DAY_MS
   let rounds = 0
   const left = async () => (await results.page({ limit: 2000 })).length
-  const upkeep = maintenance({
+  const component = maintenance({
     results: {
       async deleteBefore(...asked) {
         rounds += 1
@@ -29,12 +29,12 @@ test('results go 400 days after their operations were performed, however many; y
     log: { info() {}, warn() {} },
     everyMs: 1,
   })
-  await upkeep.start?.()
+  await component.start?.()
   while (rounds < 2) await Bun.sleep(1)
   expect(await left()).toBe(1101)
   nowMs += 1
   while ((await left()) !== 1) await Bun.sleep(1)
-  await upkeep.close?.(1000)
+  await component.close?.(1000)
   expect(await results.get('younger')).toBeDefined()
   await results.close()
   await here.dispose()

@@ -7,14 +7,14 @@ import type { Results } from './results/results.ts'
 
 const EVERY_MS = 60 * 60 * 1000
 
-/** What time alone brings about, done every hour by every processor: results that were kept for long enough go. */
-export function maintenance(parts: {
+/** Deletes old results, every hour. Every processor does it. */
+export function maintenance(options: {
   results: Pick<Results, 'deleteBefore'>
   deps: Pick<Deps, 'now'>
   log: Pick<Logger, 'info' | 'warn'>
   everyMs?: number
 }): Component {
-  const { results, deps, log, everyMs = EVERY_MS } = parts
+  const { results, deps, log, everyMs = EVERY_MS } = options
 
   async function deleteOld(signal: AbortSignal): Promise<void> {
     const before = new Date(deps.now() - OPERATION_RETENTION_MS).toISOString()

@@ -23,7 +23,7 @@ afterEach(async () => {
 
 const issuer = 'http://gateway.test'
 
-/** Gateway's part: its key set, and a token by it. */
+/** What gateway gives: a key set, and a token that it signed. */
 async function keys() {
   const { privateKey, publicKey } = generateKeyPairSync('ed25519')
   const jwk = { ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA', use: 'sig' }
@@ -63,7 +63,7 @@ async function eventually<Value>(look: () => Promise<Value | undefined> | Value 
   }
 }
 
-test('a request on the broker is answered on the broker, and its result is shown over HTTP', async () => {
+test('a request on the broker is answered on the broker, and its result is served over HTTP', async () => {
   const folder = temporary()
   const { fetch: fetchKeys, token } = await keys()
   const { url } = await start(folder, { fetch: fetchKeys })
@@ -92,7 +92,7 @@ test('a request on the broker is answered on the broker, and its result is shown
   expect(metrics).toMatch(/posta_consumer_lag\{topic="posta.requests",partition="0",.*\} 0/)
 })
 
-test('the store in trouble is told by readiness and holds requests up, until it is back', async () => {
+test('while the store fails, readiness says so and requests wait; they are performed once it is back', async () => {
   const folder = temporary()
   // A file where the store's folder should be.
   await Bun.write(join(folder, 'store'), '')
@@ -125,7 +125,7 @@ test('the store in trouble is told by readiness and holds requests up, until it 
   expect(await eventually(async () => ((await readiness()).status === 'ok' ? 'ok' : undefined))).toBe('ok')
 })
 
-test('its API is described from the validators that it runs', async () => {
+test('its OpenAPI document describes every route', async () => {
   const { url } = await start(temporary())
   const Api = v.object({
     paths: v.record(v.string(), v.record(v.string(), v.looseObject({ responses: v.record(v.string(), v.unknown()) }))),

@@ -26,8 +26,8 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
 
   return complete(listener, {
     description: 'Performs operations, keeps their results and the rate tables, and answers gateway over Kafka.',
-    // Closed from the last to the first: no more requests, then what they stand on. Without its store or its broker it
-    // still answers HTTP, if only that it cannot now: neither takes it out of service.
+    // Closed in the reverse order: first the requests, then what they need. Store and broker are not required: without
+    // them HTTP still answers, with a problem where it needs them.
     components: [
       { name: 'store', check: results.ping, close: results.close },
       { name: 'broker', check: broker.ping, close: broker.close },

@@ -10,7 +10,7 @@ import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
 import { openEmbeddedResults } from './results/embedded.ts'
 import { openMongoResults } from './results/mongo.ts'
 import type { Results } from './results/results.ts'
-import { NOON, NOON_MS, requested, requestsInHand, usd, usdRates } from './testing/requests.ts'
+import { createFakeRequests, NOON, NOON_MS, requested, usd, usdRates } from './testing/requests.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
 
@@ -18,14 +18,14 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-/** A member of the group, on a store, with a broker in the test's hands. */
+/** A member of the group, with a fake broker. */
 async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}) {
   const results = store.open()
   cleanups.push(() => results.close())
-  const hand = requestsInHand()
+  const requests = createFakeRequests()
   const metrics = new Registry()
   receiveRequests({
-    broker: hand.broker,
+    broker: requests.broker,
     results,
     performers,
     dailyLimitUsdE8: 10_000 * 1e8,
@@ -35,7 +35,7 @@ async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}
     firstPauseMs: 1,
     ...more,
   })
-  return { ...hand, results, metrics }
+  return { ...requests, results, metrics }
 }
 
 const outcomes = (replies: ReturnType<Awaited<ReturnType<typeof member>>['replies']>) =>
@@ -59,7 +59,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   }
 
   describe('a batch of requests', () => {
-    test('is performed, stored and answered in its order', async () => {
+    test('is performed, stored and answered in order', async () => {
       const { deliver, replies, results, committed } = await member(newStore())
       await deliver([
         requested('a', { input: usd('100.50') }),
@@ -90,7 +90,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(committed()).toBe(3)
     })
 
-    test('that comes again has the same replies, byte for byte, after a restart and much later too', async () => {
+    test('that comes again gets the same replies, byte for byte, also after a restart and much later', async () => {
       const store = newStore()
       const batch = [
         requested('a'),
@@ -108,7 +108,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(await later.results.page({ limit: 10 })).toHaveLength(3)
     })
 
-    test('that was stored before a crash and not yet answered is answered from the store, and counts once', async () => {
+    test('that was stored but not answered before a crash is answered from the store, and counts once', async () => {
       const store = newStore()
       const crashed = await member(store)
       crashed.failNextPublishes(Number.POSITIVE_INFINITY)
@@ -138,14 +138,14 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(published).toEqual([])
     })
 
-    test('with the same operation twice in it performs that once', async () => {
+    test('with the same operation twice performs it once', async () => {
       const { deliver, replies, results } = await member(newStore())
       await deliver([requested('a', { input: usd('6000') }), requested('b'), requested('a', { input: usd('6000') })])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b succeeded'])
       expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([6001 * 1e8])
     })
 
-    test('of 500 with a poison one among them has 499 successes, and a failure that is answered', async () => {
+    test('of 500, of which one cannot be performed, has 499 successes and one failure, all answered', async () => {
       const { deliver, replies, published, committed, results } = await member(newStore())
       const ids = Array.from({ length: 500 }, (_, index) => `op-${index}`)
       await deliver(
@@ -163,7 +163,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       })
     })
 
-    test('is counted in the metrics when it is stored, and not when it comes again', async () => {
+    test('is counted in the metrics when it is stored, but not when it comes again', async () => {
       const { deliver, metrics } = await member(newStore())
       await deliver([requested('a'), requested('b', { input: usd('99999') })])
       await deliver([requested('a')])
@@ -175,7 +175,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   })
 
   describe('the daily limit', () => {
-    test('is of the user and of the UTC day on which the operation was accepted', async () => {
+    test('applies per user and per UTC day on which the operation was accepted', async () => {
       const { deliver, replies } = await member(newStore())
       const all = { input: usd('10000') }
       await deliver([
@@ -196,7 +196,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       ])
     })
 
-    test('makes the same of a sequence of operations however it is cut into batches', async () => {
+    test('gives the same outcomes however a sequence of operations is cut into batches', async () => {
       const operations = fc.array(
         fc.record({
           user: fc.constantFrom('ana', 'bob'),
@@ -237,7 +237,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       )
     })
 
-    test('holds while two members handle the same requests, and both give the same answers', async () => {
+    test('holds while two members handle the same requests, and both give the same replies', async () => {
       await fc.assert(
         fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 2 }), async (cuts) => {
           const store = newStore()
@@ -269,7 +269,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       )
     })
 
-    test('holds where another member stores a result between the look and the append', async () => {
+    test('holds if another member stores a result between the read and the append', async () => {
       const store = newStore()
       const other = await member(store)
       const batch = [requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })]
@@ -305,7 +305,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       },
     })
 
-    test("is tried again, and its user's later ones wait for it while others go on", async () => {
+    test("is tried again; its user's later operations wait for it, and those of others do not", async () => {
       let attempts = 0
       const { deliver, replies, committed } = await member(newStore(), {
         performers: failing((amount) => amount === '13' && ++attempts < 3),
@@ -317,7 +317,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(replies())).toEqual(['c succeeded', 'a succeeded', 'b succeeded'])
     })
 
-    test('fails as a dead letter in the end, through a stored result, and the later ones are performed', async () => {
+    test('is dead-lettered in the end and fails, through a stored result; the later ones are performed', async () => {
       const { deliver, replies, results, published, committed } = await member(newStore(), {
         performers: failing((amount) => amount === '13'),
       })
@@ -330,7 +330,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         .find(({ topic }) => topic === topics.deadLetters)
         ?.headers.find(([name]) => name === 'posta-reason')
       expect(String(reason?.[1])).toContain('Performing convert failed: Not today.')
-      // What went wrong inside is for operators.
+      // The reason is for operators only.
       expect(JSON.stringify(stored)).not.toContain('Not today')
     })
 
@@ -343,7 +343,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         'fits no message',
         { amount: '1'.repeat(300_000), currency: 'ARS', rate: '1', date: '2026-11-23', source: 'live' as const },
       ],
-    ])('is one whose output %s, too', async (_, output) => {
+    ])('is also one whose output %s', async (_, output) => {
       const { deliver, replies, committed } = await member(newStore(), {
         performers: { ...performers, convert: () => ({ output }) },
       })
@@ -352,7 +352,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(replies())).toEqual(['b succeeded', 'a dead-lettered'])
     })
 
-    test('is a dead letter at once where its input does not fit the contract, and nothing of it is stored as input', async () => {
+    test('is dead-lettered at once if its input does not fit the contract, and that input is not stored', async () => {
       const { deliver, replies, results, published, committed } = await member(newStore())
       const hostile = { ...usd('1'), $where: { 'a.b': [null] } }
       await deliver([requested('a', { input: hostile }), requested('b', { input: usd('1e3') })])
@@ -366,7 +366,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(reasons.join()).not.toContain('1e3')
     })
 
-    test('fails all the same, as the same dead letter, where the process died between that and the stored failure', async () => {
+    test('still fails, as the same dead letter, if the process died after publishing it and before storing the failure', async () => {
       const store = newStore()
       const crashed = await member(store, {
         results: { ...store.open(), append: () => Promise.reject(new Error('Killed.')) },
@@ -387,7 +387,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(new Set(letters.map(({ key }) => key)).size).toBe(1)
     })
 
-    test('goes before the later ones of its user, also where the process dies before it is set aside', async () => {
+    test('is answered before the later ones of its user, even if the process dies before it is dead-lettered', async () => {
       const store = newStore()
       const { results, deliver, losePartition, failNextPublishes } = await member(store)
       const batch = [
@@ -408,7 +408,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(next.replies())).toEqual(['c succeeded', 'a dead-lettered', 'b succeeded'])
     })
 
-    test('is answered with the success that exists, where there is one', async () => {
+    test('is answered with its success if one is stored', async () => {
       const store = newStore()
       await (await member(store)).deliver([requested('a')])
       const { deliver, replies } = await member(store)
@@ -418,10 +418,10 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test.each([
       ['its key is not its user', { ...requested('a'), key: 'bob' }],
-      ['an id has characters that stores might not tell apart', requested('a\u0000b')],
+      ['an id has characters that stores may not tell apart', requested('a\u0000b')],
       ['an id is too long to become part of another', requested('a', { redrive: 'r'.repeat(200) })],
-      ['it was accepted at a time that there is not', requested('a', { createdAt: '2026-11-23T24:61:00Z' })],
-    ])('has no result where %s: only the dead letter', async (_, message) => {
+      ['its createdAt is not a time that exists', requested('a', { createdAt: '2026-11-23T24:61:00Z' })],
+    ])('has a dead letter but no result if %s', async (_, message) => {
       const { deliver, published, results } = await member(newStore())
       await deliver([message, requested('z')])
       expect(published.map(({ topic }) => topic).sort()).toEqual([topics.deadLetters, topics.events, topics.results])
@@ -430,13 +430,13 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   })
 
   describe('a redrive', () => {
-    /** A store where `a`, of `amount` USD, failed by dead letter: the performer was out of order. */
+    /** Dead-letters operation `a` of `amount` USD: its performer was broken. */
     async function deadLetteredIn(store: Fresh<Results>, amount: string) {
       const broken = await member(store, {
         performers: {
           ...performers,
           convert() {
-            throw new Error('Out of order.')
+            throw new Error('Broken.')
           },
         },
       })
@@ -445,7 +445,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(broken.replies())).toEqual(['a dead-lettered'])
     }
 
-    test('performs what failed by dead letter, once, and says so the same way each time', async () => {
+    test('performs a dead-lettered operation once, and gets the same reply each time', async () => {
       const store = newStore()
       await deadLetteredIn(store, '6000')
       const { deliver, published, replies, results } = await member(store)
@@ -461,7 +461,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(await results.get('a')).toMatchObject({ redrive: 'r1' })
     })
 
-    test('stands: the first request, where it comes again later, is answered as the redrive was', async () => {
+    test('is final: if the first request comes again it gets the reply of the redrive', async () => {
       const store = newStore()
       await deadLetteredIn(store, '1')
       const { deliver, replies } = await member(store)
@@ -471,7 +471,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(replies()[1]).toMatchObject({ id: 'a.r1', type: 'posta.operation.succeeded' })
     })
 
-    test('counts from its place among the requests of its batch', async () => {
+    test('counts in the order of the batch', async () => {
       const store = newStore()
       await deadLetteredIn(store, '6000')
       const { deliver, replies } = await member(store)
@@ -492,7 +492,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(replies().map(({ id }) => id)).toEqual(['b.result', 'a.r1', 'c.result', 'd.result', 'a.r2'])
     })
 
-    test('that fails leaves the failure as it is, and is answered with it', async () => {
+    test('that fails leaves the stored failure as it is, and is answered with it', async () => {
       const store = newStore()
       await deadLetteredIn(store, '20000')
       const { deliver, replies, results } = await member(store)
@@ -502,7 +502,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(await results.get('a')).not.toHaveProperty('redrive')
     })
 
-    test('that is a dead letter again is answered with the failure that exists', async () => {
+    test('that is dead-lettered again is answered with the stored failure', async () => {
       const store = newStore()
       await deadLetteredIn(store, '1')
       const { deliver, replies, published } = await member(store)
@@ -512,7 +512,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(published.some(({ topic }) => topic === topics.deadLetters)).toBe(true)
     })
 
-    test('of what succeeded, or was refused, performs nothing and is answered with that', async () => {
+    test('of an operation that succeeded or failed otherwise performs nothing and is answered from the store', async () => {
       const { deliver, replies, results } = await member(newStore())
       await deliver([requested('a', { input: usd('1') }), requested('b', { input: usd('10000') })])
       await deliver([
@@ -523,7 +523,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(await results.countedUsdE8([{ user: 'ana', day: '2026-11-23' }])).toEqual([1e8])
     })
 
-    test('of what has no result is performed as any request', async () => {
+    test('of an operation without a result is performed like any request', async () => {
       const { deliver, replies } = await member(newStore())
       await deliver([requested('a', { redrive: 'r1' })])
       await deliver([requested('a')])
@@ -533,7 +533,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       ])
     })
 
-    test('of a request so old that its result may have been deleted performs nothing: it could have its effect twice', async () => {
+    test('of a request so old that its result may be deleted performs nothing, since that could be its second effect', async () => {
       const store = newStore()
       const first = await member(store)
       await first.deliver([requested('a')])

@@ -1,12 +1,12 @@
-// 3. A batch of requests: already stored? else perform; one write, one publish. Next: performers/convert.ts
+// 3. Takes a batch of requests: reads what is stored, decides, stores, publishes the replies. Next: decide.ts
 import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { Counter, Histogram } from 'prom-client'
-import { deadLettered, decide, type Effect, isPerformed, userDayKey } from './decide.ts'
+import { deadLettered, decide, type Effect } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
-import { type Request, readRequest, reply } from './request.ts'
-import type { Result, ResultSummary, Results } from './results/results.ts'
+import { type Request, readRequest, toReply } from './request-reply.ts'
+import { type Result, type Results, userDayKey } from './results/results.ts'
 
 export interface RequestsOptions
   extends Pick<Consumer<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
@@ -15,26 +15,25 @@ export interface RequestsOptions
   readonly dailyLimitUsdE8: number
 }
 
-/** So often a batch is computed again at once where another member of the group stored some of it meanwhile. */
-const MAX_RACES = 5
+/** How often a batch is decided at once, before a pause, while another member of the group stores some of its results. */
+const MAX_DECISIONS = 5
 
 /**
- * Performs what gateway asks for, a batch of one partition at a time: one look at what is stored, the decision
- * (decide.ts, which calls the performers), one ordered write, one publish of all replies; then the group's offset moves.
- * A crash at any point is made good by the redelivery: what was stored is answered from the store, the rest performed.
+ * Performs the operations that gateway requests, in batches of one partition each. The group's offset moves once all
+ * replies are published. After a crash the batch comes again: what was stored is answered from the store, and the rest is
+ * performed.
  *
- * Right after a partition has changed hands two members may handle the same requests. Both see them in the same order,
- * and both store a user's results in that order, so whatever the other member stored since this one looked begins with
- * the first result of that user that this one is about to store. An append ends at an id that exists: before anything
- * that was computed from a day's total which is no longer true. All is then computed anew from what is stored. The look
- * at the results comes before the totals: a total holds every result that was seen, and more only if the append will
- * tell.
+ * After a rebalance two members may handle the same requests for a moment. Both get them in the same order, and both store
+ * the results of each user in that order. So whatever the other member has stored since this one read the store begins with
+ * the first result that this one is about to store for that user. `append` stops at an id that exists, and so before any
+ * result that depends on a total which is no longer true. The batch is then decided again. The results are read before the
+ * totals: a total includes every result that was read, and if it includes others, `append` stops.
  */
 export function receiveRequests(options: RequestsOptions): Subscription {
   const { broker, results, performers, dailyLimitUsdE8, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
-    help: 'Operations whose result was stored, by what came of them.',
+    help: 'Operations whose result was stored, by status.',
     labelNames: ['type', 'status'],
     registers: [metrics],
   })
@@ -44,14 +43,14 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     buckets: [1, 2, 5, 10, 25, 50, 100, 250, 500],
     registers: [metrics],
   })
+  const isoNow = () => new Date(deps.now()).toISOString()
 
   async function handle(received: readonly Received<Request>[], signal: AbortSignal): Promise<readonly Verdict[]> {
     const requests = received.map(({ item }) => item)
-    for (let races = 0; races < MAX_RACES; races++) {
+    for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
       const stored = await results.find([...new Set(requests.map(({ id }) => id))])
-      const countedUsdE8 = await countedBefore(requests, stored)
-      const completedAt = new Date(deps.now()).toISOString()
-      const decision = decide(requests, { performers, dailyLimitUsdE8, stored, countedUsdE8, completedAt })
+      const countedUsdE8 = await countedBefore(requests)
+      const decision = decide(requests, { performers, dailyLimitUsdE8, stored, countedUsdE8, completedAt: isoNow() })
       signal.throwIfAborted()
       if (await store(decision.effects)) {
         signal.throwIfAborted()
@@ -60,22 +59,16 @@ export function receiveRequests(options: RequestsOptions): Subscription {
         return decision.verdicts
       }
     }
-    throw new Error('Another member of the group goes on storing the results of the same requests.')
+    throw new Error('Another member of the group keeps storing results of the same requests.')
   }
 
-  async function countedBefore(
-    requests: readonly Request[],
-    stored: ReadonlyMap<string, ResultSummary>,
-  ): Promise<ReadonlyMap<string, number>> {
-    const asked = new Map(
-      requests.filter((request) => isPerformed(request, stored.get(request.id))).map((one) => [userDayKey(one), one]),
-    )
-    if (asked.size === 0) return new Map()
-    const counted = await results.countedUsdE8([...asked.values()].map(({ user, day }) => ({ user, day })))
-    return new Map([...asked.keys()].map((key, index) => [key, counted[index] ?? 0]))
+  async function countedBefore(requests: readonly Request[]): Promise<ReadonlyMap<string, number>> {
+    const userDays = new Map(requests.map(({ user, day }) => [userDayKey({ user, day }), { user, day }]))
+    const counted = await results.countedUsdE8([...userDays.values()])
+    return new Map([...userDays.keys()].map((key, index) => [key, counted[index] ?? 0]))
   }
 
-  /** False where another member was faster: that result and those after it are not stored. */
+  /** False if another member stored one of these results first. That one and those after it are then not stored. */
   async function store(effects: readonly Effect[]): Promise<boolean> {
     for (const effect of effects) {
       const wanted = 'append' in effect ? effect.append : [effect.replace]
@@ -98,11 +91,11 @@ export function receiveRequests(options: RequestsOptions): Subscription {
     read: readRequest,
     handle,
     async onDead({ item: request }) {
-      const failure = deadLettered(request, new Date(deps.now()).toISOString())
+      const failure = deadLettered(request, isoNow())
       if ((await results.append([failure])) === 1) count([failure])
       const stored = (await results.find([request.id])).get(request.id)
-      if (!stored) throw new Error('The result of a dead request cannot be read back yet.')
-      await broker.publish([reply(stored, request)])
+      if (!stored) throw new Error('The result of a dead-lettered request cannot be read back yet.')
+      await broker.publish([toReply(stored, request)])
     },
   })
 }

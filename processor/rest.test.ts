@@ -17,7 +17,7 @@ import type { Result } from './results/results.ts'
 const folder = mkdtempSync(join(tmpdir(), 'posta-rest-'))
 const results = openEmbeddedResults(join(folder, 'results.db'))
 
-/** The token says who it is: how real ones are checked is tested with the verifier. */
+/** A fake: the token is the user's id and role. */
 const verify: TokenVerifier = async (token) => {
   const [user = '', role] = token.split('-')
   if (user === 'bad') throw new Problem('invalid-token')
@@ -98,7 +98,7 @@ describe('GET /results', () => {
     expect((await idsOf('/results?limit=3', 'olga-operator')).ids).toEqual(['ana-5', 'bob-1', 'ana-4'])
   })
 
-  test('shows what came of each, and what it counts', async () => {
+  test('shows the outcome of each, and what it counts', async () => {
     const { body } = await get('/results?limit=2', 'olga-operator')
     expect(v.parse(Page, body).items[1]).toEqual({
       id: 'bob-1',
@@ -117,7 +117,7 @@ describe('GET /results', () => {
   })
 
   test.each([
-    ['that is no JSON', 'x'],
+    ['that is not JSON', 'x'],
     ['without a position', btoa('{}')],
     ['with a position of another list', btoa('{"completedAt":1,"id":"a"}')],
     ['of 2000 characters', 'A'.repeat(2000)],
@@ -128,7 +128,7 @@ describe('GET /results', () => {
 })
 
 describe('GET /results/{id}', () => {
-  test("shows the caller's own with the rates that it rests on", async () => {
+  test("shows the caller's own with the rates that it was computed from", async () => {
     const { status, headers, body } = await get('/results/ana-1')
     expect(status).toBe(200)
     expect(headers.get('cache-control')).toBe('no-store')
@@ -146,7 +146,7 @@ describe('GET /results/{id}', () => {
     })
   })
 
-  test("is 404 for another's as for what does not exist, and open to an operator", async () => {
+  test("is 404 for another user's, as if it did not exist; an operator sees it", async () => {
     const [anothers, none] = [await get('/results/bob-1'), await get('/results/none')]
     expect(anothers.status).toBe(404)
     expect(anothers.body).toEqual(none.body)
@@ -155,13 +155,13 @@ describe('GET /results/{id}', () => {
 })
 
 describe('GET /rates/{base}', () => {
-  test('shows the newest table to whoever is logged in, in any case', async () => {
+  test('shows the newest table to every user; the code may be in any case', async () => {
     const { status, body } = await get('/rates/usd', 'bob')
     expect(status).toBe(200)
     expect(body).toEqual({ ...rates, storedAt: '2026-11-23T13:00:00.000Z' })
   })
 
-  test('is 404 where none is stored, and 400 for what is no currency', async () => {
+  test('is 404 if no table is stored, and 400 if the path is not a currency code', async () => {
     expect((await get('/rates/EUR')).status).toBe(404)
     expect((await get('/rates/U$D')).status).toBe(400)
   })
@@ -175,7 +175,7 @@ test.each(['/results', '/results/ana-1', '/rates/USD'])('%s needs a valid token'
   }
 })
 
-test('another method is 405, and names those that there are', async () => {
+test('another method is 405, and `Allow` names the right ones', async () => {
   const { status, headers } = await get('/results', 'ana', 'POST')
   expect(status).toBe(405)
   expect(headers.get('allow')).toContain('GET')

@@ -1,5 +1,5 @@
 import { operationTypes } from '@posta/common/operations/catalog.ts'
-import { CurrencyCode, RateDate, RateSource } from '@posta/common/operations/rates.ts'
+import { CurrencyCode, RateTable } from '@posta/common/operations/rates.ts'
 import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem, problemCodes } from '@posta/common/service/problem.ts'
@@ -8,13 +8,6 @@ import Big from 'big.js'
 import { Hono } from 'hono'
 import * as v from 'valibot'
 import type { ResultSummary, Results } from './results/results.ts'
-
-const Rates = v.object({
-  base: v.string(),
-  date: RateDate,
-  source: RateSource,
-  rates: v.array(v.object({ code: v.string(), rate: v.string() })),
-})
 
 const members = {
   id: v.string(),
@@ -29,17 +22,17 @@ const members = {
   completedAt: v.string(),
 }
 const ShownResult = v.object(members)
-const ShownResultWithRates = v.object({ ...members, rates: Rates })
-const ShownRates = v.object({ ...Rates.entries, storedAt: v.string() })
+const ShownResultWithRates = v.object({ ...members, rates: RateTable })
+const ShownRates = v.object({ ...RateTable.entries, storedAt: v.string() })
 
 const Cursor = v.object({ completedAt: v.string(), id: v.string() })
 
-interface Parts {
+interface Options {
   readonly results: Results
   readonly verify: TokenVerifier
 }
 
-export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
+export function resultRoutes({ results, verify }: Options): Hono<Authenticated> {
   const route = routesOf('results', verify)
   return new Hono<Authenticated>()
     .get(
@@ -60,29 +53,31 @@ export function resultRoutes({ results, verify }: Parts): Hono<Authenticated> {
     .get(
       '/:id',
       ...route({
-        summary: 'The result of an operation, with the rates that it rests on',
+        summary: 'The result of an operation, with the rates that it was computed from',
         caller: 'user',
         answers: { 200: json(ShownResultWithRates, 'The result.') },
         problems: ['not-found'],
       }),
       async (c) => {
-        const { user = undefined } = ownOnly(c.var.caller)
+        const { user } = ownOnly(c.var.caller)
         const found = await results.get(c.req.param('id'))
         if (!found || (user !== undefined && found.user !== user))
-          throw new Problem('not-found', 'You have no result with this id. An operation has one once it is performed.')
+          throw new Problem(
+            'not-found',
+            'You have no result with this id. An operation has a result once it has been performed.',
+          )
         return c.json({ ...shown(found), rates: found.rates })
       },
     )
 }
 
-export function rateRoutes({ results, verify }: Parts): Hono<Authenticated> {
+export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
   const route = routesOf('rates', verify)
   return new Hono<Authenticated>().get(
     '/:base',
     ...route({
       summary: 'The newest stored rate table of a currency',
-      description:
-        'The table with the latest date among those that `store-rates` operations stored, whoever asked for them.',
+      description: 'The table with the latest date that any `store-rates` operation has stored.',
       caller: 'user',
       answers: { 200: json(ShownRates, 'The rate table.') },
       problems: ['malformed-request', 'not-found'],
@@ -98,7 +93,7 @@ export function rateRoutes({ results, verify }: Parts): Hono<Authenticated> {
   )
 }
 
-/** Operators see what is everyone's, others their own. */
+/** Operators see everyone's results, other users their own. */
 function ownOnly({ user, role }: Caller): { user?: string } {
   return role === 'operator' ? {} : { user }
 }

@@ -4,33 +4,36 @@ import { type MessageData, type MessageType, messages, sources } from './events.
 import { type Delivered, type Header, headerText, type Outgoing, sizeBytes } from './message.ts'
 import type { Topic } from './topics.ts'
 
-/** At most this much enters the outbox; the limits of the topics leave room for what travels with it. */
+/** More does not enter the outbox. The topics' limits are higher, to leave room for headers that others add. */
 export const MAX_MESSAGE_BYTES = 256 * 1024
 
-/** A CloudEvents 1.0 event, whose data has the schema of its type. */
+/** A CloudEvents 1.0 event. `data` has the schema of its type. */
 export interface Envelope<Type extends MessageType = MessageType> {
   readonly id: string
   readonly type: Type
   /** When it happened, RFC 3339. */
   readonly time: string
-  /** The operation's id, where there is one. */
+  /** The operation's id, if it is about one. */
   readonly subject?: string | undefined
   /** W3C Trace Context. */
   readonly traceparent?: string | undefined
-  /** On what a redrive caused: the id of the redrive's event. */
+  /** The id of the redrive's event, if a redrive caused the message. */
   readonly redrive?: string | undefined
   readonly data: MessageData<Type>
 }
 
-/** An envelope of each type: what `switch (envelope.type)` narrows. */
+/** An envelope of any type. `switch (envelope.type)` narrows it. */
 export type AnyEnvelope = { [Type in MessageType]: Envelope<Type> }[MessageType]
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
- * The Kafka message of an event: CloudEvents' Kafka protocol binding, binary mode. Its key is the user's id, so that one
- * user's messages keep their order, or else the event's id.
- * @throws Problem `payload-too-large` beyond `MAX_MESSAGE_BYTES`.
+ * The Kafka message of an event, by the Kafka protocol binding of CloudEvents 1.0, section 3.2 (binary mode). Its key is the
+ * user's id, so that one user's messages keep their order, or the event's id if there is no user.
+ * @throws Problem `payload-too-large` above `MAX_MESSAGE_BYTES`
+ * @example
+ * const message = encode({ id, type: 'posta.user.registered', time: '2026-11-23T12:00:00Z', data: { user } })
+ * await broker.publish([message])
  */
 export function encode<Type extends MessageType>(envelope: Envelope<Type>): Outgoing {
   const { topic } = messages[envelope.type]
@@ -62,13 +65,18 @@ const Attributes = v.object({
   ce_type: v.pipe(v.string(), v.maxLength(128)),
   ce_subject: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
   ce_redrive: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
-  // It travels on with what the message causes: one that no tracer made must not make that too large.
+  // It is copied to the messages that this one causes. A long one, which no tracer makes, could make those too large.
   traceparent: v.fallback(v.optional(v.pipe(v.string(), v.maxLength(256))), undefined),
 })
 
 export type Decoded = { readonly envelope: AnyEnvelope } | { readonly unreadable: string }
 
-/** What a message says, or why it cannot be read: a sentence that quotes none of its content. Never throws. */
+/**
+ * Reads a message. Never throws. `unreadable` is a sentence that says why it cannot be read, and quotes no content.
+ * @example
+ * const decoded = decode(message)
+ * if ('envelope' in decoded && decoded.envelope.type === 'posta.user.registered') welcome(decoded.envelope.data.user)
+ */
 export function decode(message: Delivered): Decoded {
   const attributes = v.safeParse(
     Attributes,
@@ -78,7 +86,7 @@ export function decode(message: Delivered): Decoded {
     return { unreadable: `The header ${String(attributes.issues[0].path?.[0]?.key)} is missing or invalid.` }
   const { ce_type: type } = attributes.output
   if (!isMessageType(type) || messages[type].topic !== message.topic)
-    return { unreadable: `Its ce_type is none of those on ${message.topic}.` }
+    return { unreadable: `Its ce_type does not belong on ${message.topic}.` }
   const json = parseJson(message.value)
   if (!json) return { unreadable: 'The value is not JSON in UTF-8.' }
   const data = v.safeParse(messages[type].data, json.value)
@@ -87,7 +95,7 @@ export function decode(message: Delivered): Decoded {
     return { unreadable: `The value does not fit the schema of ${type}${path && ` at ${path.slice(0, 100)}`}.` }
   }
   const { ce_id: id, ce_time: time, ce_subject: subject, ce_redrive: redrive, traceparent } = attributes.output
-  // The schema of `type` has just accepted the data, which the compiler cannot see through the look-up.
+  // The schema of `type` accepted the data. The compiler cannot see that through the look-up.
   return { envelope: { id, type, time, subject, redrive, traceparent, data: data.output } as AnyEnvelope }
 }
 
@@ -104,7 +112,7 @@ function parseJson(value: Uint8Array | null): { value: unknown } | undefined {
   }
 }
 
-/** The types that may stand on a topic. */
+/** The types of the events on a topic. */
 export function typesOn(topic: Topic): MessageType[] {
   return Object.keys(messages)
     .filter(isMessageType)

@@ -11,17 +11,16 @@ const Text = v.pipe(v.string(), v.maxLength(2000))
 
 const OperationRef = { user: Id, operation: Id, operationType: v.picklist(operationTypes) }
 
-/** The same facts wherever a message is spoken of: in the broker's words. */
-const MessagePlace = { topic: v.picklist(Object.values(topics)), partition: v.number(), offset: v.number() }
+const Position = { topic: v.picklist(Object.values(topics)), partition: v.number(), offset: v.number() }
 
 const Session = v.object({ user: Id, session: Id })
 
 /**
- * Every message there is: its topic, and the schema of its data. Consumers ignore members that they do not know, so that
- * versions can mix. Data holds user ids, never an email or a secret.
+ * All messages: the topic and the schema of the data of each. Consumers ignore unknown members, so that services of two
+ * versions work together. Data holds user ids, never an email or a secret.
  */
 export const messages = {
-  /** A Kafka send: what processor is asked to do, with everything that it needs. */
+  /** Has everything that processor needs to perform the operation. */
   'posta.operation.requested': {
     topic: topics.requests,
     data: v.object({ ...OperationRef, input: v.record(v.string(), v.unknown()), rates: RateTable, createdAt: Time }),
@@ -41,7 +40,7 @@ export const messages = {
   },
   'posta.user.registered': { topic: topics.events, data: v.object({ user: Id }) },
   'posta.user.logged-in': { topic: topics.events, data: Session },
-  /** Without `user` where no such user exists. */
+  /** Without `user` if there is no such user. */
   'posta.user.login-failed': {
     topic: topics.events,
     data: v.object({ user: v.optional(Id), reason: v.picklist(['unknown-user', 'wrong-password', 'disabled']) }),
@@ -53,9 +52,9 @@ export const messages = {
   'posta.key.rotated': { topic: topics.events, data: v.object({ kid: Id }) },
   'posta.message.dead-lettered': {
     topic: topics.events,
-    data: v.object({ user: v.optional(Id), deadLetter: Id, group: Id, ...MessagePlace, reason: Text }),
+    data: v.object({ user: v.optional(Id), deadLetter: Id, group: Id, ...Position, reason: Text }),
   },
-  /** `by`: the operator's user id; `user`: whose message it was. */
+  /** `by`: the user id of the operator. `user`: whose message it was. */
   'posta.dead-letter.redriven': {
     topic: topics.events,
     data: v.object({ user: v.optional(Id), deadLetter: Id, by: Id }),
@@ -69,7 +68,7 @@ export const messages = {
 export type MessageType = keyof typeof messages
 export type MessageData<Type extends MessageType> = v.InferOutput<(typeof messages)[Type]['data']>
 
-/** CloudEvents' `source`: who writes each topic. */
+/** The `source` of CloudEvents: who writes each topic. */
 export const sources: Readonly<Record<Topic, string>> = {
   [topics.requests]: `/${NAME}/gateway`,
   [topics.results]: `/${NAME}/processor`,

@@ -1,6 +1,6 @@
 import type { Topic } from './topics.ts'
 
-/** Key and value of a message are bytes, header names text and header values bytes; a name may repeat, in order. */
+/** As in Kafka: a name may occur several times, and the order is kept. */
 export type Header = readonly [name: string, value: Uint8Array]
 
 /** A message to publish. */
@@ -19,16 +19,16 @@ export interface RecordPosition {
   readonly offset: number
 }
 
-/** A message as it arrives. Anyone may have written it: only its position is certain. */
+/** A message as it arrives. Only its position can be trusted, since anyone may have written it. */
 export interface Delivered extends RecordPosition {
   readonly key: Uint8Array | null
   readonly value: Uint8Array | null
   readonly headers: readonly Header[]
-  /** When the broker or the producer wrote it, in ms since the epoch. */
+  /** By the broker's or the producer's clock, in ms since the epoch. */
   readonly timestampMs: number
 }
 
-/** The bytes that count against a topic's limit. */
+/** What counts against the size limit of a topic, in bytes. */
 export function sizeBytes(message: Pick<Outgoing, 'key' | 'value' | 'headers'>): number {
   let bytes = Buffer.byteLength(message.key) + message.value.byteLength
   for (const [name, value] of message.headers) bytes += Buffer.byteLength(name) + value.byteLength
@@ -37,7 +37,7 @@ export function sizeBytes(message: Pick<Outgoing, 'key' | 'value' | 'headers'>):
 
 const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
 
-/** The last value of a header as text, as a reader of single-valued headers takes it. */
+/** The last value of a header as text. Undefined if there is none. */
 export function headerText(message: { readonly headers: readonly Header[] }, name: string): string | undefined {
   const found = message.headers.findLast(([each]) => each === name)
   return found && utf8.decode(found[1])

@@ -1,6 +1,6 @@
 import { NAME } from '../name.ts'
 
-/** A topic and how it is made where it does not exist. The partition count is fixed at creation. */
+/** What a topic is created with. Its partition count cannot change later. */
 interface TopicSettings {
   readonly partitions: number
   readonly retentionMs: number
@@ -8,7 +8,6 @@ interface TopicSettings {
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000
-const PARTITIONS = 6
 
 export const topics = {
   requests: `${NAME}.requests`,
@@ -18,11 +17,13 @@ export const topics = {
 } as const
 export type Topic = (typeof topics)[keyof typeof topics]
 
+const usual: TopicSettings = { partitions: 6, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 }
+
 export const topicSettings: Readonly<Record<Topic, TopicSettings>> = {
-  [topics.requests]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
-  [topics.results]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
-  [topics.events]: { partitions: PARTITIONS, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 },
-  // A dead letter holds the original bytes and headers and more: it must fit where the original did.
+  [topics.requests]: usual,
+  [topics.results]: usual,
+  [topics.events]: usual,
+  // Larger than the others, since a dead letter holds a whole message and more.
   [topics.deadLetters]: { partitions: 1, retentionMs: 30 * DAY_MS, maxMessageBytes: 2 * 1024 * 1024 },
 }
 

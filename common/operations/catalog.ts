@@ -1,7 +1,7 @@
 import { convert } from './convert.ts'
 import { storeRates } from './store-rates.ts'
 
-/** Every operation that can be asked for. A new one is added here and to `processor/performers`. */
+/** All operations. Add a new one here and to `processor/performers/performers.ts`. */
 export const catalog = { convert, 'store-rates': storeRates } as const
 
 export type Catalog = typeof catalog

@@ -1,16 +1,15 @@
 import * as v from 'valibot'
 
-/** A currency as the external API names it, in any case; answered in upper case. */
 export const CurrencyCode = v.pipe(
   v.string(),
   v.regex(/^[A-Za-z0-9]{2,10}$/, 'must be a currency code such as USD'),
   v.toUpperCase(),
-  v.metadata({ description: 'A currency code, in any case; answered in upper case.', examples: ['USD'] }),
+  v.metadata({ description: 'A currency code, in any case. Answers have it in upper case.', examples: ['USD'] }),
 )
 
 const DECIMAL = /^(?:0|[1-9]\d{0,17})(?:\.\d{1,8})?$/
 
-/** A number as a string, so that no reader rounds it: at most 18 digits before and 8 after the point, no exponent. */
+/** A number in a string, so that no JSON parser rounds it: at most 18 digits before and 8 after the point. */
 export const Decimal = v.pipe(
   v.string('must be a decimal number in a string, such as "100.50"'),
   v.maxLength(27, 'must have at most 18 digits before and 8 after the point'),
@@ -26,18 +25,15 @@ export const PositiveDecimal = v.pipe(
   v.check((text) => /[1-9]/.test(text), 'must be more than zero'),
 )
 
-/** A rate: a plain decimal of whatever length the external API's number has, more than zero. */
+/** A decimal number above zero, with as many digits as the external API gave. */
 export const Rate = v.pipe(v.string(), v.maxLength(64), v.regex(/^\d+(?:\.\d+)?$/), v.regex(/[1-9]/))
 
-/**
- * Where rates came from: the public API, its mirror, an earlier answer kept by gateway, or the snapshot in the package.
- * With `date` it tells an old rate from today's.
- */
+/** Where rates came from: the public API, its mirror, an earlier answer that gateway kept, or the bundled snapshot. */
 export const RateSource = v.picklist(['live', 'mirror', 'cache', 'bundled'])
 
 export const RateDate = v.pipe(v.string(), v.isoDate())
 
-/** What one unit of `base` is worth in other currencies on a day. */
+/** What one unit of `base` was worth in other currencies on a day. */
 export const RateTable = v.object({
   base: CurrencyCode,
   date: RateDate,

@@ -6,7 +6,7 @@ export const storeRates = {
   type: 'store-rates',
   summary: "Store the day's rate table of a currency",
   description:
-    'Keeps every rate that the external API returned for `base`; `currencies` is how many there are. The newest table is at processor, `GET /rates/{base}`.',
+    'Stores all rates of `base` that the external API returned; `currencies` is how many there are. Processor serves the newest table at `GET /rates/{base}`.',
   input: v.strictObject({ base: CurrencyCode }),
   output: v.object({
     base: v.string(),

@@ -1,5 +1,5 @@
-// 6. Wakes who waits for a result: Prefer: wait, the SSE stream and the GraphQL subscription. Next: monitor/events/receive.ts
-
+// 7. Wakes those who wait for an operation: Prefer: wait, SSE, the subscription. Next: monitor/events/receive.ts
+import { pause } from '@posta/common/service/backoff.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { and, ne, sql } from 'drizzle-orm'
@@ -9,42 +9,31 @@ import { isTerminal, type Operation } from './operation.ts'
 import type { Read } from './read.ts'
 
 const POLL_MS = 50
-/** Bounds in all and by user, so that nobody can take every place. */
 const MAX_WAITERS = 10_000
+/** So that one user cannot take all places. */
 const MAX_WAITERS_PER_USER = 200
 
-/** Everyone in this process who waits for an operation's outcome. */
-export interface Waiters {
-  /**
-   * The operation once it is terminal, or as it is when `signal` aborts. What it returns was read from the database.
-   * @throws Problem `not-found`; `too-many-requests` or `overloaded` where too many wait already.
-   */
-  awaitOutcome(user: string, id: string, signal: AbortSignal): Promise<Operation>
-  /** The operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
-  changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void>
-  /** Wakes those who wait for these operations: this process has just committed their results. */
-  wake(ids: readonly string[]): void
-}
+export type Waiters = ReturnType<typeof createWaiters>
 
 /**
- * A result may arrive at another gateway. So besides this process's own commits one poll looks at every operation that
- * someone here waits for, and only while someone does.
+ * Everyone in this process who waits for an operation's outcome. Another gateway may receive the result, so besides `wake`
+ * one poll reads the status of every operation that someone waits for. It runs only while someone waits.
  */
-export function createWaiters(options: { database: Database; read: Read; log: Logger }): Waiters {
+export function createWaiters(options: { database: Database; read: Read; log: Logger }) {
   const { database, read, log } = options
   const waiters = new Map<string, Set<() => void>>()
   const perUser = new Map<string, number>()
   let count = 0
   let polling = false
 
+  /** Wakes those who wait for these operations. Call it once this process has committed their results. */
   function wake(ids: readonly string[]): void {
     for (const id of ids) for (const resolve of waiters.get(id) ?? []) resolve()
   }
 
-  /** Looks every 50 ms, until nobody waits. */
   async function poll(): Promise<void> {
     polling = true
-    for (await Bun.sleep(POLL_MS); waiters.size > 0; await Bun.sleep(POLL_MS)) {
+    for (await pause(POLL_MS); waiters.size > 0; await pause(POLL_MS)) {
       try {
         const ids = JSON.stringify([...waiters.keys()])
         const terminal = await database
@@ -53,7 +42,7 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
           .where(and(sql`${operations.id} IN (SELECT value FROM json_each(${ids}))`, ne(operations.status, 'pending')))
         wake(terminal.map(({ id }) => id))
       } catch (error) {
-        log.warn({ err: error }, 'operations that are waited for could not be read')
+        log.warn({ err: error }, 'the operations that clients wait for could not be read; trying again')
       }
     }
     polling = false
@@ -75,6 +64,10 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     count -= 1
   }
 
+  /**
+   * The operation once it is terminal, or as it is when `signal` aborts, read from the database.
+   * @throws Problem `not-found`; `too-many-requests` or `overloaded` if too many are waiting already.
+   */
   async function awaitOutcome(user: string, id: string, signal: AbortSignal): Promise<Operation> {
     enter(user)
     const woken = Promise.withResolvers<void>()
@@ -82,7 +75,7 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     waiters.set(id, resolvers.add(woken.resolve))
     signal.addEventListener('abort', () => woken.resolve(), { once: true })
     try {
-      // Registered first, read second: a result that comes between is not missed.
+      // Registered before this read, so that a result that arrives in between is not missed.
       const now = await read.one(user, id)
       if (isTerminal(now) || signal.aborted) return now
       if (!polling) void poll()
@@ -95,15 +88,14 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     }
   }
 
-  return {
-    awaitOutcome,
-    wake,
-    async *changes(user, id, signal) {
-      const first = await read.one(user, id)
-      yield first
-      if (isTerminal(first)) return
-      const last = await awaitOutcome(user, id, signal)
-      if (isTerminal(last)) yield last
-    },
+  /** Yields the operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
+  async function* changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void> {
+    const first = await read.one(user, id)
+    yield first
+    if (isTerminal(first)) return
+    const last = await awaitOutcome(user, id, signal)
+    if (isTerminal(last)) yield last
   }
+
+  return { awaitOutcome, changes, wake }
 }

@@ -19,7 +19,7 @@ afterEach(async () => {
 
 const lease = { current: () => ({ epoch: 1, stillHeld: sql`TRUE` }), close: async () => {} }
 
-/** Two gateways over one database, whose outbox takes so many rows with operations. */
+/** Two gateways with one database, whose outbox has room for `maxOutboxRows` operations. */
 async function open(maxOutboxRows: number) {
   const opened = await openTemporary()
   cleanups.push(opened.close)
@@ -30,7 +30,7 @@ async function open(maxOutboxRows: number) {
   return {
     ...opened,
     accepted,
-    /** What becomes of it: the operation's id, or the code of the problem. */
+    /** Submits to the two in turn. Resolves to the operation's id, or to the code of the problem. */
     async submit(user = `user-${submitted % 50}`, idempotencyKey?: string): Promise<string> {
       const submit = submits[submitted++ % 2]
       try {
@@ -43,7 +43,7 @@ async function open(maxOutboxRows: number) {
   }
 }
 
-/** A relay, and the broker that it sends to, which is away until it is let come. */
+/** A relay and the broker that it sends to, which is away at first. */
 function relayOf({ database, writer }: Awaited<ReturnType<typeof open>>) {
   const published: Outgoing[] = []
   const lines: object[] = []
@@ -72,7 +72,7 @@ function relayOf({ database, writer }: Awaited<ReturnType<typeof open>>) {
 const subjectOf = ({ headers }: Outgoing) =>
   Buffer.from(headers.find(([name]) => name === 'ce_subject')?.[1] ?? []).toString()
 
-test('with the broker away operations are accepted up to the bound exactly, over all gateways, and then refused as overloaded', async () => {
+test('while the broker is away all gateways together accept exactly as many operations as the bound allows, then refuse them as overloaded', async () => {
   const gateway = await open(700)
   const { database, accepted, submit } = gateway
   const outcomes = await Promise.all(Array.from({ length: 1000 }, () => submit()))
@@ -83,7 +83,7 @@ test('with the broker away operations are accepted up to the bound exactly, over
   expect(await submit()).toBe('overloaded')
 })
 
-test('a refusal says when to try again and uses no key up; a key that was used before still answers', async () => {
+test('a refusal says when to try again and uses no key up; a key that was used before is still answered', async () => {
   const { database, writer, submit, accepted } = await open(2)
   const first = await submit('ana', 'key-1')
   await submit('ana')
@@ -106,7 +106,7 @@ test('a refusal says when to try again and uses no key up; a key that was used b
   expect(await submit('ana', 'key-2')).toMatch(/^[\da-f]{8}-/)
 })
 
-test('on return of the broker what waited is sent in the order of acceptance, a batch at a time, its figures are told once, and operations are accepted again', async () => {
+test('once the broker is back the backlog is sent in the order of acceptance, in batches, and logged once; operations are accepted again', async () => {
   const gateway = await open(1700)
   const { database, submit } = gateway
   const { relay, broker, published, lines } = relayOf(gateway)
@@ -134,7 +134,7 @@ test('on return of the broker what waited is sent in the order of acceptance, a 
   expect(lines).toHaveLength(1)
 })
 
-test('a relay whose publish hangs is closed in the time that it is given, and leaves its rows to the next', async () => {
+test('a relay whose publish hangs closes within its grace period and leaves its rows to the next relay', async () => {
   const { database, writer, submit } = await open(10)
   const asked = Promise.withResolvers<void>()
   const relay = startRelay({
@@ -156,7 +156,7 @@ test('a relay whose publish hangs is closed in the time that it is given, and le
   expect(await countOutbox(database)).toBe(1)
 })
 
-test('logins go on beyond the bound of operations, and end with the outbox: nobody gets in whose event cannot be kept', async () => {
+test('logins still work when no operation is accepted any more; once the outbox is full they are refused, since their events cannot be stored', async () => {
   const { database, writer, close, register, logIn, ...accounts } = await openAccounts()
   cleanups.push(close)
   const credentials = { email: 'ana@example.com', password: 'four words nobody says' }
@@ -165,7 +165,7 @@ test('logins go on beyond the bound of operations, and end with the outbox: nobo
   await expect(submit({ user: 'ana', submission: conversion })).rejects.toMatchObject({ code: 'overloaded' })
   await logIn(credentials, '192.0.2.1')
 
-  // As if all had been filled in between.
+  // As full as if there were a row for every id in between.
   const [first] = await database.select({ id: outbox.id }).from(outbox).orderBy(asc(outbox.id)).limit(1)
   const lastId = (first?.id ?? 0) + MAX_ROWS - 1
   await writer.write([sql`INSERT INTO outbox (id, operation_id) VALUES (${lastId}, 'any')`])
@@ -178,7 +178,7 @@ test('logins go on beyond the bound of operations, and end with the outbox: nobo
   for (const error of refused) expect(error).toMatchObject({ code: 'overloaded', retryAfterS: 10 })
   expect(await database.$count(refreshTokens)).toBe(before.sessions)
   expect(await database.$count(outbox)).toBe(before.rows)
-  // What needs no event goes on.
+  // A write without an event succeeds.
   await other
 
   await writer.write([sql`DELETE FROM outbox WHERE id = ${first?.id ?? 0}`])

@@ -1,5 +1,8 @@
+import { encode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { catalog, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
+import type { RateTable } from '@posta/common/operations/rates.ts'
 import { problemCodes } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { operations } from '../database/schema.ts'
@@ -8,7 +11,7 @@ const contracts: readonly Contract[] = Object.values(catalog)
 const inputs = contracts.map((contract) => contract.input)
 const outputs = contracts.map((contract) => contract.output)
 
-/** An operation as its user sees it. `output` where it succeeded, `error` where it failed. */
+/** An operation as its user sees it. `output` if it succeeded, `error` if it failed. */
 export const Operation = v.object({
   id: v.string(),
   type: v.picklist(operationTypes),
@@ -38,4 +41,25 @@ export function toOperation(row: OperationRow): Operation {
 
 export function isTerminal(operation: Pick<Operation, 'status'>): boolean {
   return operation.status !== 'pending'
+}
+
+/**
+ * The message that asks processor to perform an operation. It follows from the row alone, so that each time it is sent it
+ * is the same, byte for byte.
+ * @throws Problem `payload-too-large`
+ */
+export function toRequest(
+  row: Pick<OperationRow, 'id' | 'userId' | 'type' | 'input' | 'traceparent' | 'createdAt'>,
+  rates: RateTable,
+): Outgoing {
+  const { id, userId, type: operationType, input, traceparent } = row
+  const createdAt = new Date(row.createdAt).toISOString()
+  return encode({
+    id,
+    type: 'posta.operation.requested',
+    time: createdAt,
+    subject: id,
+    traceparent: traceparent ?? undefined,
+    data: { user: userId, operation: id, operationType, input, rates, createdAt },
+  })
 }

@@ -26,7 +26,7 @@ let folder: string
 let opened: OpenDatabase
 let broker: Broker
 let results: Subscription
-/** Of the gateway that receives the results, and of another one on the same database. */
+/** Those of the gateway that receives the results, and of another gateway with the same database. */
 let everyWaiters: Waiters[]
 
 beforeEach(async () => {
@@ -83,7 +83,7 @@ function resultOf(operation: string, { error, redrive, amount = '1472.50' }: Res
   return encode({ ...attributes, type: 'posta.operation.succeeded', data: { ...data, output } })
 }
 
-/** Resolves when the results have been dealt with, those of an operation behind them too. */
+/** Delivers the results. Resolves once they are applied: they come before the result of another operation, which is seen. */
 async function receive(id: string, of: readonly Result[], together = true): Promise<void> {
   const behind = (await submit()).id
   const messages = [...of.map((result) => resultOf(id, result)), resultOf(behind, {})]
@@ -99,7 +99,7 @@ describe.each([
 ])('of results that arrive %s', (_, together) => {
   test.each<[string, Result[], ProblemCode | 'succeeded']>([
     ['a redrive turns a failure by dead letter into a success', [deadLettered, { redrive: 'r1' }], 'succeeded'],
-    ['nothing else does', [deadLettered, {}], 'dead-lettered'],
+    ['a plain success does not', [deadLettered, {}], 'dead-lettered'],
     [
       'a redrive that fails changes nothing',
       [deadLettered, { error: 'limit-exceeded', redrive: 'r1' }],
@@ -107,7 +107,7 @@ describe.each([
     ],
     ['a redrive changes no other failure', [{ error: 'limit-exceeded' }, { redrive: 'r1' }], 'limit-exceeded'],
     ['a redrive changes no success', [{}, { ...deadLettered, redrive: 'r1' }], 'succeeded'],
-    ['a redrive may be answered before the failure is', [{ redrive: 'r1' }, deadLettered], 'succeeded'],
+    ['the answer to a redrive may come before the failure', [{ redrive: 'r1' }, deadLettered], 'succeeded'],
     [
       'a second redrive changes nothing',
       [deadLettered, { redrive: 'r1' }, { redrive: 'r2', amount: '1.00' }],
@@ -128,14 +128,14 @@ describe.each([
   })
 })
 
-test('a redrive that comes together with a plain success turns the failure by dead letter into it all the same', async () => {
+test('a redrive that arrives together with a plain success still turns the failure by dead letter into a success', async () => {
   const { id } = await submit()
   await receive(id, [deadLettered])
   await receive(id, [{}, { redrive: 'r1' }])
   expect((await read(id)).status).toBe('succeeded')
 })
 
-test('who watches when it fails as a dead letter is told, and the watch ends; each watch after the redrive shows the success', async () => {
+test('watchers see that it is dead-lettered, and their watch ends; those who watch after the redrive see the success', async () => {
   const { id } = await submit('order-1')
   const watch = async (waiters: Waiters) => {
     const seen: Operation[] = []

@@ -8,19 +8,13 @@ import { type Operation, toOperation } from './operation.ts'
 
 const Cursor = v.pipe(v.string(), v.maxLength(64))
 
-export interface Read {
-  /** @throws Problem `not-found`, also where it is another's. */
-  one(user: string, id: string): Promise<Operation>
-  /** The user's own, newest first. @throws Problem `malformed-request` for a cursor that is none. */
-  page(
-    user: string,
-    asked: { limit: number; cursor?: string | undefined },
-  ): Promise<{ items: Operation[]; next?: string }>
-}
+export type Read = ReturnType<typeof createRead>
 
-export function createRead(database: Database): Read {
+/** Reads a user's own operations. */
+export function createRead(database: Database) {
   return {
-    async one(user, id) {
+    /** @throws Problem `not-found`, also if the operation is another user's. */
+    async one(user: string, id: string): Promise<Operation> {
       const [row] = await database
         .select()
         .from(operations)
@@ -29,7 +23,8 @@ export function createRead(database: Database): Read {
       if (!row) throw new Problem('not-found', 'You have no operation with this id.')
       return toOperation(row)
     },
-    async page(user, { limit, cursor }) {
+    /** Newest first. @throws Problem `malformed-request` if the cursor is not one of this list. */
+    async page(user: string, { limit, cursor }: { limit: number; cursor?: string | undefined }) {
       const before = decodeCursor(Cursor, cursor)
       const rows = await database
         .select()

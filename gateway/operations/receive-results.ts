@@ -1,7 +1,7 @@
-// 5. A result makes its operation terminal. Next: until.ts
+// 6. Makes operations terminal by their results. Next: await-outcome.ts
 import type { Broker, Subscription } from '@posta/common/broker/broker.ts'
-import { consume, type Received, type Verdict } from '@posta/common/consumer/consume.ts'
-import { type Decoded, decode, type Envelope } from '@posta/common/messages/envelope.ts'
+import { consume } from '@posta/common/consumer/consume.ts'
+import { type Decoded, decode } from '@posta/common/messages/envelope.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
@@ -12,25 +12,23 @@ import type { Registry } from 'prom-client'
 import * as v from 'valibot'
 import type { Bulk, Writer } from '../database/commit.ts'
 
-type ResultEnvelope = Envelope<'posta.operation.succeeded'> | Envelope<'posta.operation.failed'>
-
-/** What a result changes in the row of its operation. */
+/** What a result writes into the row of its operation. */
 interface Change {
   readonly id: string
   readonly userId: string
   readonly type: OperationType
   readonly status: 'succeeded' | 'failed'
-  readonly output: Record<string, unknown> | null
-  readonly errorCode: string | null
-  readonly errorMessage: string | null
+  readonly output?: Record<string, unknown>
+  readonly errorCode?: string
+  readonly errorMessage?: string
   readonly completedAt: number
-  /** A redrive may turn a failure by dead letter into a success. */
+  /** Whether it answers a redrive, which may turn `dead-lettered` into a success. */
   readonly redriven: boolean
 }
 
 export type Completed = Pick<Change, 'id' | 'type' | 'status'>
 
-/** @param options.onCompleted is called with the operations that have become terminal, once that is durable. */
+/** @param options.onCompleted is called with the operations that became terminal, once that is committed. */
 export function receiveResults(options: {
   broker: Broker
   writer: Writer
@@ -39,62 +37,48 @@ export function receiveResults(options: {
   metrics: Registry
   deps: Pick<Deps, 'monotonicMs' | 'now'>
 }): Subscription {
-  const { broker, writer, onCompleted, log, metrics, deps } = options
+  const { writer, onCompleted, ...others } = options
   const apply = writer.bulk(applyChanges)
 
   return consume<Change>({
-    broker,
+    ...others,
     group: groups.gateway,
     topics: [topics.results],
-    log,
-    metrics,
-    deps,
     read: (message) => readResult(decode(message)),
     async handle(received) {
       const outcomes = await Promise.all(received.map(({ item }) => apply(item)))
       onCompleted(received.flatMap(({ item }, index) => (outcomes[index] === 'changed' ? [item] : [])))
-      return outcomes.map((outcome, index) => verdict(outcome, received[index]))
+      return received.map(({ item }, index) =>
+        // A request is sent only for an operation that is stored, so this result answers no request of ours.
+        outcomes[index] === 'unknown' ? { dead: `There is no operation ${item.id} of this user.` } : { done: true },
+      )
     },
   })
 }
 
-type Outcome = 'changed' | 'unchanged' | 'unknown'
-
-function verdict(outcome: Outcome, received: Received<Change> | undefined): Verdict {
-  // An operation is durable before its request is sent, so a result without one is nobody's.
-  if (outcome === 'unknown') return { dead: `There is no operation ${received?.item.id} of this user.` }
-  return { done: true }
-}
-
 function readResult(decoded: Decoded): { item: Change } | { unreadable: string } {
   if ('unreadable' in decoded) return decoded
-  const { envelope } = decoded
-  if (envelope.type !== 'posta.operation.succeeded' && envelope.type !== 'posta.operation.failed')
-    return { unreadable: 'It is no result.' }
-  return changeOf(envelope)
-}
-
-function changeOf(envelope: ResultEnvelope): { item: Change } | { unreadable: string } {
-  const { user, operation, operationType, completedAt } = envelope.data
-  const common = {
-    id: operation,
-    userId: user,
+  const { type, data, redrive } = decoded.envelope
+  if (type !== 'posta.operation.succeeded' && type !== 'posta.operation.failed')
+    return { unreadable: 'It is not a result.' }
+  const { operation: id, user: userId, operationType, completedAt } = data
+  const change = {
+    id,
+    userId,
     type: operationType,
     completedAt: Date.parse(completedAt),
-    redriven: envelope.redrive !== undefined,
+    redriven: redrive !== undefined,
   }
-  if (envelope.type === 'posta.operation.failed') {
-    const { code, message } = envelope.data.error
-    return { item: { ...common, status: 'failed', output: null, errorCode: code, errorMessage: message } }
-  }
+  if ('error' in data)
+    return { item: { ...change, status: 'failed', errorCode: data.error.code, errorMessage: data.error.message } }
   const contract: Contract = catalog[operationType]
-  const output = v.safeParse(contract.output, envelope.data.output)
-  if (!output.success) return { unreadable: `The output does not fit the schema of ${contract.type}.` }
-  return { item: { ...common, status: 'succeeded', output: output.output, errorCode: null, errorMessage: null } }
+  const output = v.safeParse(contract.output, data.output)
+  if (!output.success) return { unreadable: `The output does not fit the schema of ${operationType}.` }
+  return { item: { ...change, status: 'succeeded', output: output.output } }
 }
 
-/** What is terminal stays as it is, but for a redrive that succeeds where a dead letter had failed. */
-const applyChanges: Bulk<Change, Outcome> = {
+/** A terminal operation stays as it is, with one exception: a redrive turns `dead-lettered` into a success. */
+const applyChanges: Bulk<Change, 'changed' | 'unchanged' | 'unknown'> = {
   statements(changes) {
     const json = JSON.stringify(onePerOperation(changes))
     return [
@@ -120,12 +104,12 @@ const applyChanges: Bulk<Change, Outcome> = {
   },
 }
 
-/** Of several results for one operation that arrive together, the one that stays: the first, unless a redrive succeeded. */
+/** Of several results of one operation, the one that stays: the first, unless the success of a redrive replaces it. */
 function onePerOperation(changes: readonly Change[]): Change[] {
   const byId = new Map<string, Change>()
   for (const change of changes) {
     const before = byId.get(change.id)
-    // A plain success is in vain where the row has the dead letter already: then the redrive's alone counts.
+    // If the stored row is dead-lettered already, a plain success changes nothing and only the redrive's does.
     const givesWay = before?.errorCode === 'dead-lettered' || (before?.status === 'succeeded' && !before.redriven)
     if (!before || (givesWay && change.redriven && change.status === 'succeeded')) byId.set(change.id, change)
   }

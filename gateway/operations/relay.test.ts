@@ -2,13 +2,15 @@ import { afterEach, expect, test } from 'bun:test'
 import { headerText, type Outgoing } from '@posta/common/messages/message.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
-import { eq } from 'drizzle-orm'
-import { holdLease } from '../database/lease.ts'
-import { operations, outbox } from '../database/schema.ts'
+import { sql } from 'drizzle-orm'
+import { type Held, holdLease, type Lease } from '../database/lease.ts'
+import { countOutbox } from '../database/outbox.ts'
+import { leases, outbox } from '../database/schema.ts'
 import { eventually, openTemporary } from '../testing/database.ts'
 import { conversion, fixedRates } from '../testing/operations.ts'
 import { startRelay } from './relay.ts'
-import { createSubmit, RESEND_AFTER_MS } from './submit.ts'
+import { RESEND_AFTER_MS } from './resend.ts'
+import { createSubmit } from './submit.ts'
 
 const cleanups: (() => Promise<unknown>)[] = []
 afterEach(async () => {
@@ -16,37 +18,41 @@ afterEach(async () => {
 })
 
 const log = createLog('test', 'silent')
+
 async function open() {
   const opened = await openTemporary()
   cleanups.push(opened.close)
-  let nowMs = Date.now()
+  const { database, writer } = opened
   let passedMs = 0
-  const deps = { ...systemDeps, now: () => nowMs, monotonicMs: () => performance.now() + passedMs }
+  const deps = { newId: systemDeps.newId, now: () => Date.UTC(2026, 10, 23) + passedMs, monotonicMs: () => passedMs }
   const submit = createSubmit({ ...opened, rates: fixedRates, onAccepted: () => {}, deps })
   const published: Outgoing[] = []
   let refusals = 0
   return {
-    ...opened,
+    database,
+    writer,
     published,
     ids: () => published.map((message) => headerText(message, 'ce_id')),
     refuse: (times: number) => {
       refusals = times
     },
     pass: (ms: number) => {
-      nowMs += ms
       passedMs += ms
     },
     submit: async (user = 'ana') => (await submit({ user, submission: conversion })).id,
-    /** A gateway's relay, with a lease of its own to hold or to wait for. */
-    startRelay: () => {
-      const lease = holdLease({ ...opened, name: 'relay', deps: systemDeps, log })
+    /** The lease of a gateway, which tries for it every `beatMs`. By its clock no time passes. */
+    holdLease: (beatMs: number) =>
+      holdLease({ database, writer, name: 'relay', deps: { ...deps, monotonicMs: () => 0 }, log, beatMs }),
+    startRelay(lease: Lease = leaseInHand(), onPublished: () => unknown = () => {}) {
       const relay = startRelay({
-        ...opened,
+        database,
+        writer,
         lease,
         broker: {
           async publish(messages) {
             if (refusals-- > 0) throw new Error('The broker is away.')
             published.push(...messages)
+            await onPublished()
             return messages.map(({ topic }, offset) => ({ topic, partition: 0, offset }))
           },
         },
@@ -54,81 +60,96 @@ async function open() {
         deps,
       })
       const close = async () => {
-        await relay.close(1000)
+        await relay.close(10_000)
         await lease.close()
       }
       cleanups.push(close)
-      return { relay, close }
+      return { check: relay.check, close }
     },
   }
 }
 
-test('what is committed goes out in the order of acceptance, once, and leaves the outbox', async () => {
+/** A lease that is held until the test takes it away. */
+function leaseInHand() {
+  let held: Held | undefined = { epoch: 1, stillHeld: sql`TRUE` }
+  return {
+    current: () => held,
+    lose: () => {
+      held = undefined
+    },
+    close: async () => {},
+  }
+}
+
+function fails(check: () => void): boolean {
+  try {
+    check()
+    return false
+  } catch {
+    return true
+  }
+}
+
+test('what is committed is sent in the order of acceptance, once, and leaves the outbox', async () => {
   const { submit, startRelay, ids, database } = await open()
   startRelay()
   const accepted = await Promise.all(Array.from({ length: 50 }, () => submit()))
-  await eventually(async () => (await database.select().from(outbox)).length === 0)
+  await eventually(async () => (await countOutbox(database)) === 0)
   expect(ids()).toEqual(accepted)
 })
 
-test('of two relays one sends; the other goes on where it stopped', async () => {
-  const { submit, startRelay, ids } = await open()
-  const [first] = [startRelay(), startRelay()]
+test('only one of two relays sends; when it closes, the other goes on where it stopped', async () => {
+  const { submit, startRelay, holdLease, ids } = await open()
+  const [first] = [startRelay(holdLease(2)), startRelay(holdLease(2))]
   const before = [await submit(), await submit()]
-  await eventually(async () => ids().length === 2)
+  await eventually(() => ids().length === 2)
   await first?.close()
   const after = await submit()
-  await eventually(async () => ids().length === 3)
+  await eventually(() => ids().length === 3)
   expect(ids()).toEqual([...before, after])
 })
 
-test('a broker that is away is told of, and gets everything, in order, when it is back', async () => {
-  const { submit, startRelay, ids, refuse } = await open()
-  refuse(3)
-  const { relay } = startRelay()
-  const accepted = [await submit(), await submit()]
-  await eventually(async () => {
-    try {
-      relay.check()
-      return false
-    } catch {
-      return true
-    }
-  })
-  await eventually(async () => ids().length === 2)
-  expect(ids()).toEqual(accepted)
-  await eventually(async () => {
-    relay.check()
-    return true
-  })
+test('a relay whose lease another process has taken deletes nothing from the outbox', async () => {
+  const { submit, startRelay, holdLease, ids, database, writer } = await open()
+  // As after a long pause of its process: it does not know yet that another has the lease.
+  const { close } = startRelay(holdLease(3_600_000), () =>
+    writer.write([database.update(leases).set({ owner: 'another', epoch: 2 })]),
+  )
+  const id = await submit()
+  await eventually(() => ids().includes(id))
+  await close()
+  expect(await database.select({ id: outbox.operationId }).from(outbox)).toEqual([{ id }])
 })
 
-test('an operation that is still pending after two minutes is sent again, the same to the byte, and then after twice as long', async () => {
-  const { submit, startRelay, published, pass, database } = await open()
+test('a relay that loses its lease while it sends publishes no further batch', async () => {
+  const { submit, startRelay, ids, database } = await open()
+  const accepted = await Promise.all(Array.from({ length: 600 }, (_, index) => submit(`user-${index % 10}`)))
+  const lease = leaseInHand()
+  const { close } = startRelay(lease, lease.lose)
+  await eventually(() => ids().length > 0)
+  await close()
+  expect(ids()).toEqual(accepted.slice(0, 500))
+  expect(await countOutbox(database)).toBe(100)
+})
+
+test('while the broker is away the relay is failing; when it is back it gets everything in order', async () => {
+  const { submit, startRelay, ids, refuse } = await open()
+  refuse(2)
+  const { check } = startRelay()
+  const accepted = [await submit(), await submit()]
+  await eventually(() => fails(check))
+  await eventually(() => ids().length === 2)
+  expect(ids()).toEqual(accepted)
+  await eventually(() => !fails(check))
+})
+
+test('an operation that is still pending after two minutes is sent again, the same to the byte', async () => {
+  const { submit, startRelay, published, pass } = await open()
   startRelay()
-  const id = await submit()
-  await eventually(async () => published.length === 1)
-  pass(RESEND_AFTER_MS + 5000)
-  await eventually(async () => published.length === 2)
+  await submit()
+  await eventually(() => published.length === 1)
+  pass(RESEND_AFTER_MS)
+  await eventually(() => published.length === 2)
   const [first, again] = published
   expect<Outgoing | undefined>(again).toEqual(first)
-  const [row] = await database.select().from(operations).where(eq(operations.id, id))
-  expect(row?.resends).toBe(1)
-  pass(RESEND_AFTER_MS + 5000)
-  pass(RESEND_AFTER_MS)
-  await eventually(async () => published.length === 3)
-})
-
-test('a terminal operation is not sent again', async () => {
-  const { submit, startRelay, published, pass, database, writer } = await open()
-  const id = await submit()
-  startRelay()
-  await eventually(async () => published.length === 1)
-  await writer.write([
-    database.update(operations).set({ status: 'succeeded', rates: null, resendAt: null }).where(eq(operations.id, id)),
-  ])
-  pass(10 * RESEND_AFTER_MS)
-  const other = await submit()
-  await eventually(async () => published.length >= 2)
-  expect(published.slice(1).map((message) => headerText(message, 'ce_id'))).toEqual([other])
 })

@@ -1,39 +1,35 @@
-// 2. From the outbox to the broker, in batches, as soon as committed. Next: processor/receive-requests.ts
-import { setTimeout as sleep } from 'node:timers/promises'
+// 2. Sends the outbox to the broker, in batches. Next: processor/receive-requests.ts
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
-import type { Outgoing } from '@posta/common/messages/message.ts'
+import { backoff, pause } from '@posta/common/service/backoff.ts'
 import type { Component } from '@posta/common/service/component.ts'
+import { within } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { and, asc, eq, gt, lte, max, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, lte } from 'drizzle-orm'
 import type { Writer } from '../database/commit.ts'
 import type { Held, Lease } from '../database/lease.ts'
 import type { Database } from '../database/open.ts'
-import { isPending, operations, outbox } from '../database/schema.ts'
-import { requestOf } from './request.ts'
-import { RESEND_AFTER_MS } from './submit.ts'
+import { countOutbox } from '../database/outbox.ts'
+import { operations, outbox } from '../database/schema.ts'
+import { toRequest } from './operation.ts'
+import { createResend } from './resend.ts'
 
 const MAX_BATCH = 500
-/** How soon rows that another gateway wrote are seen; those of this process wake the relay at once. */
+/** How soon the relay sees rows of other gateways. A commit of this process wakes it at once. */
 const POLL_MS = 20
-const FIRST_PAUSE_MS = 100
-const LONGEST_PAUSE_MS = 2000
-const SWEEP_EVERY_MS = 5000
-const MAX_RESENDS_AT_ONCE = 100
 
-/** What waited when the broker took messages again, after trouble. */
 interface Backlog {
-  readonly toId: number
+  readonly rows: number
   readonly sinceMs: number
-  /** How many went with the first batch, which began the clock. */
-  readonly first: number
+  /** How many of the rows had been sent by `sinceMs`. */
+  readonly sentBefore: number
 }
 
 /**
- * Sends the outbox, lowest id first, while this process holds the lease: one relay at a time, so that one user's
- * messages keep their order. A row goes after the broker has its message; a crash between sends it again. While nothing
- * waits, the requests of operations that have been pending for long enter the outbox once more.
+ * Sends the outbox, lowest id first, while this process holds the lease. Only one relay works at a time, so that one
+ * user's messages keep their order. A row is deleted once the broker holds its message; after a crash in between it is sent
+ * again. While the outbox is empty, requests of operations that have been pending for too long enter it once more.
  */
 export function startRelay(options: {
   database: Database
@@ -44,158 +40,104 @@ export function startRelay(options: {
   deps: Pick<Deps, 'now' | 'monotonicMs'>
 }) {
   const { database, writer, lease, broker, log, deps } = options
+  const resend = createResend({ writer, log, deps })
+  const attempts = backoff({ firstMs: 100, longestMs: 2000 })
   const stopping = new AbortController()
-  const commits = wakeUps((wake) => writer.onCommit(wake))
+  let committed = new AbortController()
   let closing = false
-  let trouble: unknown
-  let nextSweepMs = 0
+  let failure: unknown
+
+  const wake = () => committed.abort()
+  writer.onCommit(wake)
 
   async function run(): Promise<void> {
-    let pauseMs = FIRST_PAUSE_MS
     while (!stopping.signal.aborted) {
       try {
         const held = lease.current()
         const sent = held ? await sendAll(held) : 0
-        trouble = undefined
-        pauseMs = FIRST_PAUSE_MS
+        failure = undefined
+        attempts.reset()
         if (closing) return
-        if (held && sent === 0) await sweep(held)
-        await commits.next(held ? POLL_MS : 10 * POLL_MS)
+        if (held && sent === 0) await resend(held)
+        await pause(held ? POLL_MS : 10 * POLL_MS, committed.signal)
+        committed = new AbortController()
       } catch (error) {
-        if (!trouble) log.warn({ err: error }, 'the outbox cannot be sent; trying again')
-        trouble = error
-        await sleep(pauseMs, undefined, { signal: stopping.signal }).catch(() => {})
-        pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
+        if (!failure) log.warn({ err: error }, 'the outbox cannot be sent; trying again')
+        failure = error
+        await attempts.pause(stopping.signal)
       }
     }
   }
 
-  /** Sends until nothing is left. The rows of one batch go while the next is being sent. */
+  /** Sends until nothing is left or the lease is lost. The rows of one batch are deleted while the next one is sent. */
   async function sendAll(held: Held): Promise<number> {
     let sent = 0
     let afterId = 0
-    let removed = Promise.resolve()
+    let deleted = Promise.resolve()
     let backlog: Backlog | undefined
     try {
       while (lease.current()?.epoch === held.epoch) {
-        const rows = await readBatch(afterId)
+        const rows = await readBatch(database, afterId)
         const last = rows.at(-1)
         if (!last) break
         await broker.publish(rows.flatMap(({ message }) => message ?? []))
         sent += rows.length
-        if (trouble) backlog = { toId: await newestId(), sinceMs: deps.monotonicMs(), first: sent }
-        trouble = undefined
-        if (backlog && last.id >= backlog.toId) {
-          tell(backlog, sent)
+        if (failure)
+          backlog = { rows: await countOutbox(database), sinceMs: deps.monotonicMs(), sentBefore: rows.length }
+        failure = undefined
+        if (backlog && sent >= backlog.rows) {
+          logBacklog(log, backlog, sent, deps.monotonicMs())
           backlog = undefined
         }
-        await removed
-        removed = remove(last.id, held)
-        // Its rejection is waited for below; it must not count as unhandled until then.
-        removed.catch(() => {})
+        await deleted
+        deleted = deleteUpTo(last.id, held)
+        // Its rejection is handled below. Until then it must not count as unhandled.
+        deleted.catch(() => {})
         afterId = last.id
       }
     } finally {
-      await removed
+      await deleted
     }
     return sent
   }
 
-  async function newestId(): Promise<number> {
-    const [newest] = await database.select({ id: max(outbox.id) }).from(outbox)
-    return newest?.id ?? 0
-  }
-
-  function tell({ sinceMs, first }: Backlog, messages: number): void {
-    const tookMs = Math.round(deps.monotonicMs() - sinceMs)
-    const perSecond = Math.round((1000 * (messages - first)) / tookMs)
-    log.info({ messages, tookMs, ...(tookMs > 0 && { perSecond }) }, 'what had waited in the outbox is sent')
-  }
-
-  async function readBatch(afterId: number): Promise<{ id: number; message: Outgoing | undefined }[]> {
-    const rows = await database
-      .select({ id: outbox.id, event: outbox.event, operation: operations })
-      .from(outbox)
-      .leftJoin(operations, eq(operations.id, outbox.operationId))
-      .where(gt(outbox.id, afterId))
-      .orderBy(asc(outbox.id))
-      .limit(MAX_BATCH)
-    return rows.map(({ id, event, operation }) => {
-      if (event) return { id, message: encode(event) }
-      // While a request waited to be sent again its operation may have become terminal, and its rates been let go.
-      return { id, message: operation?.rates ? encode(requestOf({ ...operation, rates: operation.rates })) : undefined }
-    })
-  }
-
-  async function remove(toId: number, held: Held): Promise<void> {
-    await writer.write([database.delete(outbox).where(and(lte(outbox.id, toId), held.stillHeld))])
-  }
-
-  async function sweep(held: Held): Promise<void> {
-    if (deps.monotonicMs() < nextSweepMs) return
-    nextSweepMs = deps.monotonicMs() + SWEEP_EVERY_MS
-    const now = deps.now()
-    const due = await database
-      .select({ id: operations.id })
-      .from(operations)
-      .where(and(isPending, lte(operations.resendAt, now)))
-      .orderBy(asc(operations.resendAt))
-      .limit(MAX_RESENDS_AT_ONCE)
-    if (due.length === 0) return
-    log.info({ operations: due.length }, 'requests of operations that are still pending are sent again')
-    // By id: the order in which they were accepted.
-    const ids = JSON.stringify(due.map(({ id }) => id).sort())
-    const isDue = sql`${operations.id} IN (SELECT value FROM json_each(${ids})) AND ${isPending} AND ${held.stillHeld}`
-    await writer.write([
-      sql`INSERT INTO outbox (operation_id) SELECT ${operations.id} FROM ${operations} WHERE ${isDue} ORDER BY ${operations.id}`,
-      sql`UPDATE ${operations} SET resends = resends + 1, resend_at = ${now} + ${RESEND_AFTER_MS} * (2 << min(resends, 10)) WHERE ${isDue}`,
-    ])
+  async function deleteUpTo(id: number, held: Held): Promise<void> {
+    await writer.write([database.delete(outbox).where(and(lte(outbox.id, id), held.stillHeld))])
   }
 
   const running = run()
   return {
     name: 'relay',
     check() {
-      if (trouble) throw trouble
+      if (failure) throw failure
     },
     async close(graceMs: number) {
       closing = true
-      commits.wake()
-      const late = Promise.withResolvers<void>()
-      const timer = setTimeout(() => {
-        stopping.abort()
-        // A publish under way cannot be called back: its rows stay in the outbox, and are sent again by whoever is next.
-        late.resolve()
-      }, graceMs)
-      await Promise.race([running, late.promise])
-      clearTimeout(timer)
+      wake()
+      // A publish that hangs cannot be cancelled. Its rows stay in the outbox, and the next relay sends them again.
+      await within(running, graceMs, 'Sending the outbox').catch(() => stopping.abort())
     },
   } satisfies Component
 }
 
-/** Waits that end at the next event, or at once if one came since the last wait. */
-function wakeUps(listen: (wake: () => void) => void) {
-  let pending = false
-  let waiting: (() => void) | undefined
-  const wake = () => {
-    pending = true
-    waiting?.()
-  }
-  listen(wake)
-  return {
-    wake,
-    async next(atMostMs: number): Promise<void> {
-      if (!pending) {
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, atMostMs)
-          waiting = () => {
-            clearTimeout(timer)
-            resolve()
-          }
-        })
-      }
-      waiting = undefined
-      pending = false
-    },
-  }
+async function readBatch(database: Database, afterId: number) {
+  const rows = await database
+    .select({ id: outbox.id, event: outbox.event, operation: operations })
+    .from(outbox)
+    .leftJoin(operations, eq(operations.id, outbox.operationId))
+    .where(gt(outbox.id, afterId))
+    .orderBy(asc(outbox.id))
+    .limit(MAX_BATCH)
+  return rows.map(({ id, event, operation }) => {
+    if (event) return { id, message: encode(event) }
+    // A terminal operation has no rates any more. It became terminal while its second request waited here.
+    return { id, message: operation?.rates ? toRequest(operation, operation.rates) : undefined }
+  })
+}
+
+/** After an outage: how fast what had waited until the broker came back was sent. */
+function logBacklog(log: Logger, { sinceMs, sentBefore }: Backlog, messages: number, nowMs: number): void {
+  const tookMs = Math.round(nowMs - sinceMs)
+  const perSecond = Math.round((1000 * (messages - sentBefore)) / tookMs)
+  log.info({ messages, tookMs, ...(tookMs > 0 && { perSecond }) }, 'the backlog of the outbox is sent')
 }

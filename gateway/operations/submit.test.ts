@@ -48,35 +48,35 @@ async function open() {
   }
 }
 
-test('a user has at most 100 operations pending, however many come at once, and others are not held up', async () => {
+test('a user has at most 100 operations pending, however many they submit at once, and other users are not affected', async () => {
   const { submit } = await open()
   const many = await Promise.all(Array.from({ length: 3 * MAX_PENDING_PER_USER }, () => submit(conversion())))
   expect(many.filter((answer) => answer === 'too-many-pending')).toHaveLength(2 * MAX_PENDING_PER_USER)
   expect(await submit(conversion(), 'bob')).not.toBe('too-many-pending')
 })
 
-test('one key that comes many times at once is one operation and one request', async () => {
+test('one key submitted many times at once makes one operation and one request', async () => {
   const { submit, database } = await open()
   const answers = await Promise.all(Array.from({ length: 20 }, () => submit(conversion(), 'ana', 'key-1')))
   expect(new Set(answers).size).toBe(1)
   expect(await database.select().from(outbox)).toHaveLength(1)
 })
 
-test('of two different inputs under one key that come at once, one is accepted and the other refused', async () => {
+test('of two different inputs submitted at once with one key, one is accepted and the other refused', async () => {
   const { submit, database } = await open()
   const answers = await Promise.all([submit(conversion('1'), 'ana', 'k'), submit(conversion('2'), 'ana', 'k')])
   expect(answers.filter((answer) => answer === 'idempotency-key-reused')).toHaveLength(1)
   expect(await database.select().from(operations)).toHaveLength(1)
 })
 
-test('a key is of its user alone, and says the same for what only case tells apart', async () => {
+test('two users may use the same key; an input that differs only in case and order is the same input', async () => {
   const { submit } = await open()
   const first = await submit(conversion(), 'ana', 'k')
   expect(await submit(conversion(), 'bob', 'k')).not.toBe(first)
   expect(await submit({ type: 'convert', input: { amount: '1', to: 'ars', from: 'usd' } }, 'ana', 'k')).toBe(first)
 })
 
-test('a key that was used before fetches nothing', async () => {
+test('for a key that was used before nothing is fetched', async () => {
   const { submit, fetches } = await open()
   await submit(conversion(), 'ana', 'k')
   await submit(conversion(), 'ana', 'k')
@@ -84,7 +84,7 @@ test('a key that was used before fetches nothing', async () => {
   expect(fetches()).toBe(1)
 })
 
-test('a conversion is stored with the rates that it needs alone, and stands in the outbox in the order of acceptance', async () => {
+test('a conversion is stored with only the rates that it needs; the outbox has the order of acceptance', async () => {
   const { submit, database } = await open()
   const ids = await Promise.all(['1', '2', '3'].map((amount) => submit(conversion(amount))))
   const rows = await database.select().from(outbox).orderBy(asc(outbox.id))
@@ -99,7 +99,7 @@ test('a conversion is stored with the rates that it needs alone, and stands in t
   })
 })
 
-test('what is refused leaves nothing behind and uses no key up', async () => {
+test('a refused submission stores nothing and uses no key up', async () => {
   const { submit, database } = await open()
   expect(await submit({ type: 'convert', input: { from: 'USD', to: 'XYZ', amount: '1' } }, 'ana', 'k')).toBe(
     'unknown-currency',

@@ -1,8 +1,5 @@
-// 1. A request becomes an operation. Next: relay.ts
-import { encode } from '@posta/common/messages/envelope.ts'
+// 1. Accepts an operation and stores it with its row in the outbox. Next: relay.ts
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
-import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
@@ -13,16 +10,15 @@ import type { Database } from '../database/open.ts'
 import { MAX_ROWS_WITH_OPERATIONS, outboxRows } from '../database/outbox.ts'
 import { operations } from '../database/schema.ts'
 import type { Rates } from '../rates/rates.ts'
-import { type Operation, type OperationRow, toOperation } from './operation.ts'
-import { requestOf } from './request.ts'
+import { type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
+import { requiredRates } from './required-rates.ts'
+import { RESEND_AFTER_MS } from './resend.ts'
 
 export const MAX_PENDING_PER_USER = 100
-/** How long an operation may stay pending before its request is sent again; doubles each time. */
-export const RESEND_AFTER_MS = 2 * 60 * 1000
 
 const IdempotencyKey = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,255}$/))
 
-/** What is submitted: a type of the catalog, and an input that fits its contract. */
+/** A type of the catalog, and an input that fits its contract. */
 export const Submission: v.GenericSchema<unknown, { type: OperationType; input: Record<string, unknown> }> = v.variant(
   'type',
   Object.values(catalog).map((contract) => v.strictObject({ type: v.literal(contract.type), input: contract.input })),
@@ -35,17 +31,18 @@ export type Submit = (asked: {
 }) => Promise<Operation>
 
 /**
- * Accepts an operation: checked, its rates fetched, and durably stored together with the request that the relay will
- * send. An idempotency key that was used before answers with the operation of then, and fetches nothing.
+ * Accepts an operation: validates it, fetches the rates that it needs, and stores it in one transaction with the outbox row
+ * from which the relay makes the request. An idempotency key that was used before is answered with the operation of then;
+ * nothing is fetched for it.
  *
  * @throws Problem `invalid-input`, `malformed-request` (the key), `unknown-currency`, `idempotency-key-reused`,
  * `too-many-pending`, `payload-too-large`, `rates-unavailable`, `overloaded`. None of them uses the key up.
+ * @param options.onAccepted is called once an operation is stored; not for a key that was used before.
  */
 export function createSubmit(options: {
   database: Database
   writer: Writer
   rates: Rates
-  /** Called once an operation is durably accepted; not for a key that answers with an earlier one. */
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
   maxOutboxRows?: number
@@ -53,7 +50,7 @@ export function createSubmit(options: {
   const { database, writer, rates, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
   const insert = writer.bulk(insertOperations(maxOutboxRows))
 
-  async function withKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
+  async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
     if (key === undefined) return undefined
     const [row] = await database
       .select()
@@ -67,11 +64,10 @@ export function createSubmit(options: {
     if (idempotencyKey !== undefined && !v.is(IdempotencyKey, idempotencyKey))
       throw new Problem('malformed-request', 'The idempotency key must have 1 to 255 visible ASCII characters.')
     const { type, input } = checkInput(Submission, submission)
-    const earlier = await withKey(user, idempotencyKey)
+    const earlier = await findByKey(user, idempotencyKey)
     if (earlier) return replay(earlier, type, input)
 
-    const contract: Contract = catalog[type]
-    const table = ratesFor(contract, input, await fetchRates(rates, contract, input))
+    const table = await requiredRates(rates, catalog[type], input)
     const createdAt = deps.now()
     const row = {
       id: deps.newId(),
@@ -84,19 +80,17 @@ export function createSubmit(options: {
       createdAt,
       resendAt: createdAt + RESEND_AFTER_MS,
     }
-    // Too large a message must not enter the outbox.
-    encode(requestOf(row))
+    // A message that is too large is refused here, before it enters the outbox.
+    toRequest(row, table)
     const outcome = await insert(row)
     if (outcome === 'stored') {
       onAccepted(type)
-      return toOperation({ ...row, ...untouched })
+      return { id: row.id, type, status: 'pending', input, createdAt: new Date(createdAt).toISOString() }
     }
-    const winner = await withKey(user, idempotencyKey)
+    const winner = await findByKey(user, idempotencyKey)
     if (winner) return replay(winner, type, input)
     if (outcome === 'outbox full')
-      throw new Problem('overloaded', 'So many operations wait to be sent that no more are accepted.', {
-        retryAfterS: 10,
-      })
+      throw new Problem('overloaded', 'Too many operations wait to be sent.', { retryAfterS: 10 })
     throw new Problem(
       'too-many-pending',
       `You have ${MAX_PENDING_PER_USER} operations pending; wait until some are done.`,
@@ -105,64 +99,22 @@ export function createSubmit(options: {
   }
 }
 
-const untouched = {
-  status: 'pending',
-  output: null,
-  errorCode: null,
-  errorMessage: null,
-  completedAt: null,
-  resends: 0,
-} as const
-
-/** Both inputs went through the same schema, which decides order and case of what it lets through. */
+/** Both inputs come from the same schema, so they are equal whatever order and case the clients wrote them in. */
 function replay(row: OperationRow, type: string, input: Record<string, unknown>): Operation {
-  if (row.type !== type || !Bun.deepEquals(row.input, input))
-    throw new Problem(
-      'idempotency-key-reused',
-      'This idempotency key belongs to an operation with another type or input.',
-    )
-  return toOperation(row)
+  if (row.type === type && Bun.deepEquals(row.input, input)) return toOperation(row)
+  throw new Problem(
+    'idempotency-key-reused',
+    'This idempotency key belongs to an operation with another type or input.',
+  )
 }
 
-async function fetchRates(rates: Rates, contract: Contract, input: Record<string, unknown>): Promise<RateTable> {
-  try {
-    return await rates.table(String(input[contract.rates.base]))
-  } catch (error) {
-    throw error instanceof Problem && error.code === 'unknown-currency'
-      ? unknownCurrency(input, contract.rates.base)
-      : error
-  }
-}
-
-/** Of the table, what the contract asks for. @throws Problem `unknown-currency` at the member with a code that is not in it. */
-function ratesFor(contract: Contract, input: Record<string, unknown>, table: RateTable): RateTable {
-  const { quotes, also = [] } = contract.rates
-  if (quotes === 'all') return table
-  const byCode = new Map([[table.base, '1'], ...table.rates.map(({ code, rate }) => [code, rate] as const)])
-  for (const member of quotes) if (!byCode.has(String(input[member]))) throw unknownCurrency(input, member)
-  const codes = new Set([...quotes.map((member) => String(input[member])), ...also])
-  const picked = [...codes].map((code) => {
-    const rate = byCode.get(code)
-    if (rate === undefined)
-      throw new Problem('rates-unavailable', `The rates of ${table.base} have none for ${code}.`, { retryAfterS: 60 })
-    return { code, rate }
-  })
-  return { ...table, rates: picked }
-}
-
-function unknownCurrency(input: Record<string, unknown>, member: string): Problem {
-  const detail = `There are no rates for ${String(input[member])}.`
-  return new Problem('unknown-currency', detail, { errors: [{ pointer: `#/input/${member}`, detail }] })
-}
-
-type NewRow = Pick<
-  OperationRow,
-  'id' | 'userId' | 'type' | 'input' | 'rates' | 'traceparent' | 'idempotencyKey' | 'createdAt' | 'resendAt'
->
-
+type NewRow = typeof operations.$inferInsert
 type Outcome = 'stored' | 'outbox full' | 'refused'
 
-/** `refused`: its key is taken or its user has too many pending. One transaction, so no replica exceeds a bound. */
+/**
+ * Inserts operations and their outbox rows. All gateways together exceed no bound, since each insert is one transaction.
+ * `refused`: the idempotency key is taken, or the user has too many operations pending.
+ */
 const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
   statements(rows) {
     const json = JSON.stringify(rows)

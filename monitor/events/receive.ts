@@ -1,4 +1,4 @@
-// 7. Every message becomes an event that can be asked for. Last of the way
+// 8. Stores every message as an event, in the chain of its partition. The way ends here.
 import type { Subscription } from '@posta/common/broker/broker.ts'
 import { type Consumer, consume } from '@posta/common/consumer/consume.ts'
 import { decode } from '@posta/common/messages/envelope.ts'

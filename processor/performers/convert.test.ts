@@ -30,7 +30,7 @@ function amountOf(...[order, rates]: Parameters<typeof facts>): string {
   return outcome.output.amount
 }
 
-/** A decimal as the exact fraction `units / 10 ** digits`: a reckoning that shares nothing with the one under test. */
+/** A decimal as the exact fraction `units / 10 ** digits`: independent of the arithmetic under test. */
 function fraction(decimal: string): { units: bigint; digits: number } {
   const [whole = '', part = ''] = decimal.split('.')
   return { units: BigInt(whole + part), digits: part.length }
@@ -58,7 +58,7 @@ const halves = fc.tuple(fc.bigInt(0n, 10n ** 12n), fc.constantFrom('0.005', '0.0
 const codes = fc.constantFrom('ARS', 'JPY', 'KWD', 'CLF', 'BTC', 'XAU')
 
 describe('the amount', () => {
-  test('is amount × rate, rounded half-even to the minor unit, for every amount and rate there is', () => {
+  test('is amount × rate, rounded half-even to the minor unit, for every amount and rate', () => {
     const orders = fc.oneof(
       fc.tuple(amounts, rates),
       halves.filter(([amount]) => amount > 0n).map(([amount, rate]) => [String(amount), rate] as const),
@@ -67,9 +67,9 @@ describe('the amount', () => {
       fc.property(orders, codes, ([amount, rate], to) => {
         const places = minorUnitDigits(to)
         const shown = amountOf(['EUR', to, amount], { [to]: rate, USD: '0.000000000000000000000000000001' })
-        // As many digits as the currency has, and nothing that a reader of decimals would not know.
+        // A plain decimal with as many digits as the currency has.
         expect(shown).toMatch(places === 0 ? /^(?:0|[1-9]\d*)$/ : new RegExp(`^(?:0|[1-9]\\d*)\\.\\d{${places}}$`))
-        // |exact - shown| <= half a minor unit; where it is exactly half, the last digit is even.
+        // |exact - shown| is at most half a minor unit; if it is exactly half, the last digit is even.
         const exact = product(amount, rate)
         const scale = 10n ** BigInt(exact.digits)
         const minor = 10n ** BigInt(places)
@@ -95,14 +95,14 @@ describe('the amount', () => {
     ['1', 'KWD', '0.3055', '0.306'],
     ['1', 'BTC', '0.0000105555555', '0.00001056'],
   ])('%s at %s %s is %s', (amount, to, rate, expected) => {
-    // The limit does not matter here: what it counts is next to nothing.
+    // With this rate it counts almost nothing, so that the limit does not matter.
     const outcome = convert(facts(['EUR', to, amount], { [to]: rate, USD: '0.00000000000000000001' }))
     expect(outcome).toMatchObject({
       output: { amount: expected, currency: to, rate, date: '2026-11-23', source: 'live' },
     })
   })
 
-  test('from a currency to itself is the same amount, whatever the table lacks', () => {
+  test('from a currency to itself is the same amount, even if the table has no rate for it', () => {
     expect(amountOf(['USD', 'USD', '10.5'], {})).toBe('10.50')
     expect(amountOf(['ARS', 'ARS', '10.505'], { USD: '0.0007' })).toBe('10.50')
   })
@@ -145,7 +145,7 @@ describe('the daily limit', () => {
     )
   })
 
-  test('is reached to the last 1e-8 USD', () => {
+  test('can be used up to the last 1e-8 USD', () => {
     const limit = { dailyLimitUsdE8: 10_000 * 1e8, countedUsdE8: 9_999 * 1e8 }
     expect(convert(facts(['USD', 'ARS', '1'], { ARS: '1' }, limit))).toMatchObject({ countsUsdE8: 1e8 })
     expect(convert(facts(['USD', 'ARS', '1.00000001'], { ARS: '1' }, limit))).toHaveProperty(
@@ -154,7 +154,7 @@ describe('the daily limit', () => {
     )
   })
 
-  test('tells people what was asked, the limit and what is left of it', () => {
+  test('if exceeded, says what the conversion counts, the limit, and what is left of it', () => {
     const limit = { dailyLimitUsdE8: 10_000 * 1e8, countedUsdE8: 9_899.509 * 1e8 }
     expect(convert(facts(['EUR', 'ARS', '100'], { ARS: '1', USD: '1.1' }, limit))).toEqual({
       failure: {
@@ -170,13 +170,13 @@ describe('the daily limit', () => {
     )
   })
 
-  test('is exceeded by an amount beyond every number, too', () => {
+  test('is also exceeded by an amount that is larger than any exact number', () => {
     const outcome = convert(facts(['USD', 'ARS', '999999999999999999.99999999'], { ARS: '1' }))
     expect(outcome).toHaveProperty('failure.message', expect.stringContaining('counts 1000000000000000000.00 USD'))
   })
 })
 
-test('rates that lack what is needed are a fault of the message, not an outcome', () => {
+test('if the rates lack a currency it throws: the message is wrong, and there is no outcome', () => {
   expect(() => convert(facts(['EUR', 'ARS', '1'], { USD: '1' }))).toThrow('The rates of EUR lack ARS.')
   expect(() => convert(facts(['EUR', 'ARS', '1'], { ARS: '1' }))).toThrow('The rates of EUR lack USD.')
   const foreign = facts(['EUR', 'ARS', '1'], { USD: '1', ARS: '1' })

@@ -1,16 +1,16 @@
-// 4. What the operation does, as a pure function. Next: gateway/operations/receive-results.ts
+// 5. Performs the operation: a pure function. Next: gateway/operations/receive-results.ts
 import type { Catalog } from '@posta/common/operations/catalog.ts'
 import type { Performer } from '@posta/common/operations/contract.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import Big from 'big.js'
 import { minorUnitDigits } from './minor-unit.ts'
 
-/** An order executed at the day's rate: exact, within the limit, or refused. */
+/** An order at the day's rate, computed exactly. It fails if it would exceed the limit. */
 export const convert: Performer<Catalog['convert']> = ({ input, rates, countedUsdE8, dailyLimitUsdE8 }) => {
   const { from, to, amount } = input
   if (rates.base !== from) throw new Error(`The rates are of ${rates.base}, not of ${from}.`)
 
-  // Rounded up, so that no number of small conversions slips under the limit.
+  // Rounded up: else many small conversions could exceed the limit.
   const countsUsdE8 = new Big(amount).times(rateOf('USD', rates)).times(1e8).round(0, Big.roundUp)
   if (countsUsdE8.plus(countedUsdE8).gt(dailyLimitUsdE8)) {
     const left = Math.max(0, dailyLimitUsdE8 - countedUsdE8)
@@ -29,7 +29,7 @@ export const convert: Performer<Catalog['convert']> = ({ input, rates, countedUs
       date: rates.date,
       source: rates.source,
     },
-    // Within the limit, and so far below 2^53.
+    // Within the limit, which is far below 2^53: exact as a number.
     countsUsdE8: countsUsdE8.toNumber(),
   }
 }

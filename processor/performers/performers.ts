@@ -5,5 +5,5 @@ import { storeRates } from './store-rates.ts'
 
 export type Performers = { readonly [Type in OperationType]: Performer<Catalog[Type]> }
 
-/** What performs each operation of the catalog; a contract without its performer does not compile. */
+/** The performer of each operation of the catalog. A contract without one does not compile. */
 export const performers: Performers = { convert, 'store-rates': storeRates }

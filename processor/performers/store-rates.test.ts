@@ -12,12 +12,12 @@ const rates = {
 }
 const limits = { countedUsdE8: 0, dailyLimitUsdE8: 0 }
 
-test('tells which table is stored, and counts nothing', () => {
+test('says which table is stored, and counts nothing', () => {
   expect(storeRates({ input: { base: 'USD' }, rates, ...limits })).toEqual({
     output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'mirror' },
   })
 })
 
-test('a table of another currency is a fault of the message, not an outcome', () => {
+test('it throws for a table of another currency: the message is wrong, and there is no outcome', () => {
   expect(() => storeRates({ input: { base: 'EUR' }, rates, ...limits })).toThrow('The rates are of USD, not of EUR.')
 })

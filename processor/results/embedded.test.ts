@@ -30,7 +30,7 @@ afterEach(async () => {
 
 describeResults('the embedded store', () => freshFile(openEmbeddedResults))
 
-test('every query goes by an index: none reads the whole table or sorts', async () => {
+test('every query uses an index: none reads the whole table or sorts', async () => {
   const path = join(temporary(), 'results.db')
   await open(path).ping()
   using database = new Database(path)
@@ -43,7 +43,7 @@ test('every query goes by an index: none reads the whole table or sorts', async 
   }
 })
 
-test('a write that another process holds up waits without stopping this one, and goes in', async () => {
+test('while another process holds the lock a write waits without blocking this process, and then succeeds', async () => {
   const path = join(temporary(), 'results.db')
   const results = open(path)
   await results.ping()
@@ -53,7 +53,7 @@ test('a write that another process holds up waits without stopping this one, and
   const appended = results.append([conversion('a')]).finally(() => {
     settled = true
   })
-  // Each turn of this loop shows that the process goes on; three of them outlast the wait inside SQLite.
+  // Each turn shows that this process is not blocked. Three turns are longer than the wait inside SQLite.
   for (let turn = 0; turn < 3; turn++) {
     await Bun.sleep(60)
     expect(settled).toBe(false)
@@ -72,7 +72,7 @@ test('a store that cannot be opened rejects, and works once it can', async () =>
   expect(await results.append([conversion('a')])).toBe(1)
 })
 
-test('processes that open a new file at once all work, and store each result once', async () => {
+test('several processes can open a new file at once, and store each result once', async () => {
   const path = join(temporary(), 'new', 'results.db')
   const ids = Array.from({ length: 50 }, (_, index) => `op-${index}`)
   const script = `

@@ -3,7 +3,7 @@ import { sqliteFile } from '@posta/common/storage/sqlite-file.ts'
 import * as v from 'valibot'
 import { type Position, Result, ResultSummary, type Results } from './results.ts'
 
-/** A result is JSON; what is looked up by follows from it, so that the two cannot disagree. */
+/** A result is stored as JSON. The indexed columns are generated from it, so that they cannot differ from it. */
 const schema = `
   CREATE TABLE IF NOT EXISTS results (
     id TEXT PRIMARY KEY NOT NULL,
@@ -23,11 +23,11 @@ const schema = `
   CREATE INDEX IF NOT EXISTS results_rates ON results (stored_base, stored_date, completed_at) WHERE stored_base IS NOT NULL;
 `
 
-/** Every query there is; a test asks SQLite that each uses an index. Lists come as JSON, in one statement. */
+/** All queries. A test checks that each uses an index. Lists are passed as JSON, so that one statement is enough. */
 export const queries = {
   find: 'SELECT body FROM results WHERE id IN (SELECT value FROM json_each(?1))',
   counted: `
-    SELECT asked.key AS place, (
+    SELECT asked.key AS position, (
       SELECT coalesce(sum(counted_usd_e8), 0) FROM results
       WHERE user = asked.value ->> 'user' AND day = asked.value ->> 'day'
     ) AS counted
@@ -56,7 +56,7 @@ export const queries = {
     )`,
 }
 
-/** Sorts after every time. */
+/** After every other position. */
 const END: Position = { completedAt: '~', id: '' }
 
 /** Results in a SQLite file; other processes may use it at the same time. */
@@ -73,30 +73,24 @@ export function openEmbeddedResults(path: string): Results {
       return new Map(rows.map(toSummary).map((result) => [result.id, result]))
     },
     async countedUsdE8(userDays) {
-      const rows = await all<{ place: number; counted: number }>(queries.counted, JSON.stringify(userDays))
-      const counted = new Map(rows.map((row) => [row.place, row.counted]))
-      return userDays.map((_, place) => counted.get(place) ?? 0)
+      const rows = await all<{ position: number; counted: number }>(queries.counted, JSON.stringify(userDays))
+      const counted = new Map(rows.map(({ position, counted }) => [position, counted]))
+      return userDays.map((_, position) => counted.get(position) ?? 0)
     },
     append: (results) => write(queries.append, JSON.stringify(results)),
     async replaceDeadLettered({ rates, ...summary }) {
-      const replaced = await write(
-        queries.replaceDeadLettered,
-        summary.id,
-        JSON.stringify(summary),
-        JSON.stringify(rates),
-      )
-      return replaced === 1
+      const values = [summary.id, JSON.stringify(summary), JSON.stringify(rates)]
+      return (await write(queries.replaceDeadLettered, ...values)) === 1
     },
     async get(id) {
       const [row] = await all<{ body: string; rates: string }>(queries.get, id)
       return row && v.parse(Result, { ...JSON.parse(row.body), rates: JSON.parse(row.rates) })
     },
     async page({ user, limit, before = END }) {
-      const { completedAt, id } = before
-      const rows =
-        user === undefined
-          ? await all<{ body: string }>(queries.page, completedAt, id, limit)
-          : await all<{ body: string }>(queries.pageOfUser, completedAt, id, limit, user)
+      const values = [before.completedAt, before.id, limit]
+      const rows = await (user === undefined
+        ? all<{ body: string }>(queries.page, ...values)
+        : all<{ body: string }>(queries.pageOfUser, ...values, user))
       return rows.map(toSummary)
     },
     async newestRates(base) {

@@ -9,31 +9,31 @@ const serverUrl = process.env.TEST_MONGO_URL
 if (serverUrl) {
   describeResults('the MongoDB store', () => freshDatabase(serverUrl, openMongoResults))
 
-  test('a store whose server comes up later works from then on', async () => {
+  test('a store works once its server is up', async () => {
     const url = new URL(databaseUrl(serverUrl))
     const { hostname, port } = url
-    const way = createServer((client) => {
+    const proxy = createServer((client) => {
       const server = connect(Number(port), hostname)
       client.on('error', () => server.destroy()).on('close', () => server.destroy())
       server.on('error', () => client.destroy()).on('close', () => client.destroy())
       client.pipe(server).pipe(client)
     })
     const listen = (port: number) =>
-      new Promise<number>((resolve) => way.listen(port, '127.0.0.1', () => resolve(portOf(way))))
+      new Promise<number>((resolve) => proxy.listen(port, '127.0.0.1', () => resolve(portOf(proxy))))
     const freePort = await listen(0)
-    await new Promise((resolve) => way.close(resolve))
+    await new Promise((resolve) => proxy.close(resolve))
 
     const results = openMongoResults(`mongodb://127.0.0.1:${freePort}${url.pathname}?directConnection=true`)
     expect(await results.append([conversion('a')]).catch(() => 'rejected')).toBe('rejected')
     await listen(freePort)
     expect(await results.append([conversion('a')])).toBe(1)
     await results.close()
-    await new Promise((resolve) => way.close(resolve))
+    await new Promise((resolve) => proxy.close(resolve))
     await dropDatabase(url.href)
   })
 }
 
-test('a store whose server is away opens, rejects within seconds, and closes', async () => {
+test('while its server is down a store opens, rejects within seconds, and closes', async () => {
   // Nothing listens on port 1.
   const results = openMongoResults('mongodb://127.0.0.1:1/results')
   const startedMs = performance.now()

@@ -1,15 +1,15 @@
 import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
 import type { IndexDescription } from 'mongodb'
 import * as v from 'valibot'
-import { Result, ResultSummary, type Results } from './results.ts'
+import { Result, ResultSummary, type Results, userDayKey } from './results.ts'
 
-/** A result whose id is the document's `_id`: what makes it one result per operation. */
+/** A result with its id as `_id`, so that an operation has only one. */
 interface ResultDocument {
   readonly _id: string
   readonly [member: string]: unknown
 }
 
-/** One for each query of the port; `_id` has its own. */
+/** One for each query. `_id` has its own. */
 const indexes: readonly IndexDescription[] = [
   { key: { user: 1, day: 1, countedUsdE8: 1 } },
   { key: { user: 1, completedAt: -1, _id: -1 } },
@@ -39,20 +39,14 @@ export function openMongoResults(url: string): Results {
     },
 
     async countedUsdE8(userDays) {
-      const match = {
-        user: { $in: [...new Set(userDays.map(({ user }) => user))] },
-        day: { $in: [...new Set(userDays.map(({ day }) => day))] },
-      }
       const sums = await (await results())
         .aggregate([
-          { $match: match },
+          { $match: { user: { $in: userDays.map(({ user }) => user) }, day: { $in: userDays.map(({ day }) => day) } } },
           { $group: { _id: { user: '$user', day: '$day' }, counted: { $sum: '$countedUsdE8' } } },
         ])
         .toArray()
-      const byUserDay = new Map(
-        v.parse(Sums, sums).map(({ _id: { user, day }, counted }) => [`${day} ${user}`, counted] as const),
-      )
-      return userDays.map(({ user, day }) => byUserDay.get(`${day} ${user}`) ?? 0)
+      const counted = new Map(v.parse(Sums, sums).map(({ _id, counted }) => [userDayKey(_id), counted]))
+      return userDays.map((userDay) => counted.get(userDayKey(userDay)) ?? 0)
     },
 
     append: async (appended) => insertInOrder(await results(), appended.map(toDocument)),
@@ -69,12 +63,12 @@ export function openMongoResults(url: string): Results {
     },
 
     async page({ user, limit, before }) {
-      const after = before && {
+      const older = before && {
         completedAt: { $lte: before.completedAt },
         $or: [{ completedAt: { $lt: before.completedAt } }, { _id: { $lt: before.id } }],
       }
       const documents = await (await results())
-        .find({ ...(user !== undefined && { user }), ...after }, withoutRates)
+        .find({ ...(user !== undefined && { user }), ...older }, withoutRates)
         .sort({ completedAt: -1, _id: -1 })
         .limit(limit)
         .toArray()
@@ -99,7 +93,7 @@ export function openMongoResults(url: string): Results {
         .limit(atMost)
         .toArray()
       if (oldest.length === 0) return 0
-      // Another member may have deleted some of them meanwhile: what was found tells whether there may be more.
+      // Another member may have deleted some of them meanwhile. Whether there may be more depends on how many were found.
       await collection.deleteMany({ _id: { $in: oldest.map(({ _id }) => _id) }, completedAt: { $lt: completedAt } })
       return oldest.length
     },

@@ -8,7 +8,7 @@ const rates = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code:
 const day = '2026-11-23'
 const at = (second: number) => new Date(Date.UTC(2026, 10, 23, 12, 0, second)).toISOString()
 
-/** A stored conversion of ana's. */
+/** The result of a conversion, of ana. */
 export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> = {}): Result {
   return {
     id,
@@ -44,7 +44,7 @@ function table(id: string, base: string, date: string, completedAt: string): Res
 
 const withoutRates = ({ rates, ...summary }: Result) => summary
 
-/** Every promise of the port (results.ts), as tests. `fresh` is called for each. */
+/** Tests every promise of the port (results.ts). Calls `fresh` for each test. */
 export function describeResults(name: string, fresh: () => Fresh<Results>): void {
   describe(`${name} keeps the promises of results:`, () => {
     let here: Fresh<Results>
@@ -59,7 +59,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       await here.dispose()
     })
 
-    test('what was appended is found as it was, by another opening too', async () => {
+    test('what was appended is found unchanged, also by another process', async () => {
       const stored = [
         conversion('a', { redrive: 'r1' }),
         failure('b', 'dead-lettered'),
@@ -76,7 +76,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect((await other.find([])).size).toBe(0)
     })
 
-    test('text survives in every alphabet, with quotes, backslashes and control characters', async () => {
+    test('text in any alphabet is kept, with quotes, backslashes and control characters', async () => {
       const text = 'Ñandú 🦤 "quoted" \\ back / \u0000 \u2028 {$set: 1} %'
       const stored = conversion("it's.$id", { user: 'a"b\\c', output: { [`key ${text.slice(0, 8)}`]: text } })
       await results.append([stored])
@@ -85,7 +85,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.page({ user: 'a"b\\c', limit: 5 })).toHaveLength(1)
     })
 
-    test('an append ends before the first id that exists, and says how far it came', async () => {
+    test('an append stops before the first id that exists, and says how many it stored', async () => {
       await results.append([conversion('c', { user: 'first' })])
       const appended = ['a', 'b', 'c', 'd'].map((id) => conversion(id, { user: 'second' }))
       expect(await results.append(appended)).toBe(2)
@@ -99,7 +99,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.append([])).toBe(0)
     })
 
-    test('and so does one of hundreds: nothing that comes after the id that exists goes in', async () => {
+    test('an append of hundreds also stores nothing after the first id that exists', async () => {
       await results.append([conversion('10')])
       const many = Array.from({ length: 250 }, (_, number) => conversion(`${number}`))
       expect(await results.append(many)).toBe(10)
@@ -118,12 +118,12 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       const stored = [...(await results.find(ids)).values()]
       for (const [index, count] of counts.entries())
         expect(stored.filter(({ user }) => user === `member-${index}`)).toHaveLength(count)
-      // Whoever stored the first may have been overtaken, but none began in the middle.
+      // Any member may have stored the rest, but the first one is stored.
       expect(stored.some(({ id }) => id === 'op-00')).toBe(true)
       expect(counts.reduce((sum, count) => sum + count, 0)).toBe(stored.length)
     })
 
-    test('what counts is exact, per user and UTC day, in the order asked', async () => {
+    test('what counts is summed exactly, per user and UTC day, in the order of the question', async () => {
       await results.append([
         conversion('a', { countedUsdE8: 999_999_999_999_999 }),
         conversion('b', { countedUsdE8: 1 }),
@@ -143,7 +143,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.countedUsdE8([])).toEqual([])
     })
 
-    test('only a failure by dead letter is replaced, and once', async () => {
+    test('only a dead-lettered failure is replaced, and only once', async () => {
       await results.append([conversion('a'), failure('b', 'limit-exceeded'), failure('c', 'dead-lettered')])
       const replacement = (id: string) => conversion(id, { redrive: 'r1', completedAt: at(9), countedUsdE8: 5 })
       expect(await results.replaceDeadLettered(replacement('a'))).toBe(false)
@@ -157,7 +157,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect((await results.page({ limit: 1 })).map(({ id }) => id)).toEqual(['c'])
     })
 
-    test('pages go from new to old without a gap or a repetition, while newer results come', async () => {
+    test('pages go from new to old without gap or repetition, while newer results are stored', async () => {
       const stored = Array.from({ length: 23 }, (_, index) =>
         conversion(`op-${String(index).padStart(2, '0')}`, {
           user: index % 3 === 0 ? 'bob' : 'ana',
@@ -185,7 +185,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.page({ user: 'nobody', limit: 4 })).toEqual([])
     })
 
-    test('the rates served are of the latest date, and of these the ones stored last', async () => {
+    test('the newest rates are those of the latest date, and of these the ones stored last', async () => {
       await results.append([
         table('a', 'USD', '2026-11-22', at(9)),
         table('b', 'USD', '2026-11-23', at(1)),
@@ -200,7 +200,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.newestRates('GBP')).toBeUndefined()
     })
 
-    test('the oldest results are deleted, so many at a time, and by two members at once no others', async () => {
+    test('the oldest results are deleted, at most as many as asked, and no others, even by two members at once', async () => {
       const stored = Array.from({ length: 10 }, (_, index) => conversion(`op-${index}`, { completedAt: at(index) }))
       await results.append(stored.toReversed())
       expect(await results.deleteBefore(at(7), 3)).toBe(3)
@@ -213,7 +213,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect(await results.countedUsdE8([{ user: 'ana', day }])).toEqual([300_000_000])
     })
 
-    test('a store that answers says so', async () => {
+    test('ping resolves while the store answers', async () => {
       expect(await results.ping()).toBeUndefined()
     })
   })

@@ -5,7 +5,7 @@ import type { OperationType } from '@posta/common/operations/catalog.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
 
-// Requests, and a broker in the test's hands, for the tests of this folder.
+// For the tests of processor: requests as gateway sends them, and what gateway reads of the replies.
 
 export const NOON_MS = Date.UTC(2026, 10, 23, 12)
 export const NOON = new Date(NOON_MS).toISOString()
@@ -29,7 +29,7 @@ export interface Asked {
   readonly redrive?: string
 }
 
-/** A request as gateway sends it: one USD into ARS, unless said otherwise. */
+/** A request as gateway sends it. By default, one USD is converted to ARS. */
 export function requested(operation: string, asked: Asked = {}): Outgoing {
   const { user = 'ana', type = 'convert', rates = usdRates, createdAt = NOON, redrive } = asked
   const input = asked.input ?? { from: 'USD', to: 'ARS', amount: '1' }
@@ -54,7 +54,7 @@ export function delivered({ topic, key, value, headers }: Outgoing, offset = 0):
 
 export type Reply = Envelope<'posta.operation.succeeded'> | Envelope<'posta.operation.failed'>
 
-/** What the messages on the topic of results say. */
+/** The messages on the topic of results, decoded. */
 export function repliesIn(messages: readonly Outgoing[]): Reply[] {
   return messages
     .filter(({ topic }) => topic === topics.results)
@@ -67,8 +67,8 @@ export function repliesIn(messages: readonly Outgoing[]): Reply[] {
     })
 }
 
-/** A broker in the test's hands, to which it gives requests and from which it takes replies. */
-export function requestsInHand() {
+/** A fake broker that delivers requests and keeps the replies. */
+export function createFakeRequests() {
   const { broker, published, committed, failNextPublishes, losePartition, deliver } = createFakeBroker()
   let offset = 0
   let handledTo = 0
@@ -76,11 +76,11 @@ export function requestsInHand() {
     broker,
     published,
     replies: () => repliesIn(published),
-    /** The offset before which everything is done. */
+    /** The group's offset: everything before it is done. */
     committed: () => Math.max(handledTo, committed.at(-1) ?? 0),
     failNextPublishes,
     losePartition,
-    /** Resolves when the batch is handled, but for what waits for a retry. */
+    /** Resolves once the batch is handled, except for messages that wait for a retry. */
     async deliver(messages: readonly Outgoing[]): Promise<void> {
       const batch = messages.map((message) => delivered(message, offset++))
       const next = offset

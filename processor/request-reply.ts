@@ -6,11 +6,11 @@ import type { ResultSummary } from './results/results.ts'
 
 /** What gateway asks processor to do. */
 export interface Request {
-  /** The operation's. */
+  /** The operation's id. */
   readonly id: string
   readonly user: string
   readonly type: OperationType
-  /** As it came: whether it fits the contract is seen when the operation is performed. */
+  /** As it came. Whether it fits the contract is checked when the operation is performed. */
   readonly input: Readonly<Record<string, unknown>>
   readonly rates: RateTable
   readonly createdAt: string
@@ -30,29 +30,29 @@ export function readRequest(message: Delivered): { readonly item: Request } | { 
   if (type !== 'posta.operation.requested') return { unreadable: 'It is not a request.' }
   const { operation: id, user, operationType, input, rates, createdAt } = data
   if (![id, user, redrive ?? id].every((text) => ID.test(text)))
-    return { unreadable: 'An id in it is not of 1 to 100 visible ASCII characters.' }
-  // The key decides over the partition, and one partition per user is what order and limit rest on.
+    return { unreadable: 'One of its ids is not 1 to 100 visible ASCII characters.' }
+  // The key decides the partition. Order and limit rely on each user having one partition.
   if (Buffer.from(message.key ?? []).toString() !== user) return { unreadable: "Its key is not the user's id." }
   const createdAtMs = Date.parse(createdAt)
-  if (Number.isNaN(createdAtMs)) return { unreadable: 'There is no such time as its createdAt.' }
+  if (Number.isNaN(createdAtMs)) return { unreadable: 'Its createdAt is not a time that exists.' }
   const day = new Date(createdAtMs).toISOString().slice(0, 10)
   return { item: { id, user, type: operationType, input, rates, createdAt, day, redrive, traceparent } }
 }
 
 /**
- * The answer to a request. Everything in it is in the stored result or in the request's own headers, so that a request
- * that comes again gets the same answer, byte for byte.
+ * The reply to a request. It follows from the stored result and from the request's headers alone, so that a request that
+ * comes again gets the same reply, byte for byte.
  * @throws Problem `payload-too-large`
  */
-export function reply(result: ResultSummary, { redrive, traceparent }: Request): Outgoing {
+export function toReply(result: ResultSummary, { redrive, traceparent }: Request): Outgoing {
   const { id: operation, user, type: operationType, createdAt, completedAt } = result
-  // What a redrive made of it is the redrive's, also where the first request comes again.
-  const by = redrive ?? result.redrive
+  // Once a redrive has succeeded, the first request is answered as the redrive was, too.
+  const answered = redrive ?? result.redrive
   const attributes = {
-    id: `${operation}.${by ?? 'result'}`,
+    id: `${operation}.${answered ?? 'result'}`,
     time: completedAt,
     subject: operation,
-    redrive: by,
+    redrive: answered,
     traceparent,
   }
   const data = { user, operation, operationType, createdAt, completedAt }

@@ -1,0 +1,79 @@
+import { afterEach, expect, test } from 'bun:test'
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { asc, eq, sql } from 'drizzle-orm'
+import { operations, outbox } from '../database/schema.ts'
+import { openTemporary } from '../testing/database.ts'
+import { conversion, fixedRates } from '../testing/operations.ts'
+import type { OperationRow } from './operation.ts'
+import { createResend } from './resend.ts'
+import { createSubmit } from './submit.ts'
+
+const cleanups: (() => Promise<unknown>)[] = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+const MINUTE_MS = 60_000
+
+async function open() {
+  const opened = await openTemporary()
+  cleanups.push(opened.close)
+  const { database, writer } = opened
+  let passedMs = 0
+  const deps = { newId: systemDeps.newId, now: () => Date.UTC(2026, 10, 23) + passedMs, monotonicMs: () => passedMs }
+  const submit = createSubmit({ ...opened, rates: fixedRates, onAccepted: () => {}, deps })
+  const resend = createResend({ writer, log: createLog('test', 'silent'), deps })
+  return {
+    database,
+    writer,
+    /** An operation whose first request has been sent. */
+    async submit() {
+      const { id } = await submit({ user: 'ana', submission: conversion })
+      await writer.write([database.delete(outbox)])
+      return id
+    },
+    /** The operations whose requests enter the outbox after this many more minutes. */
+    async resentAfter(minutes: number, stillHeld = sql`TRUE`) {
+      passedMs += minutes * MINUTE_MS
+      await resend({ epoch: 1, stillHeld })
+      const rows = await database.select({ id: outbox.operationId }).from(outbox).orderBy(asc(outbox.id))
+      await writer.write([database.delete(outbox)])
+      return rows.map(({ id }) => id)
+    },
+  }
+}
+
+test('a request is sent again after 2 minutes, and then each time after twice as long as before', async () => {
+  const { submit, resentAfter } = await open()
+  await submit()
+  const resentAt: number[] = []
+  for (let minute = 1; minute <= 130; minute++) if ((await resentAfter(1)).length > 0) resentAt.push(minute)
+  expect(resentAt).toEqual([2, 6, 14, 30, 62, 126])
+})
+
+test('however often a request was sent, it is sent again within 69 hours', async () => {
+  const { submit, resentAfter, database, writer } = await open()
+  const id = await submit()
+  await writer.write([database.update(operations).set({ resends: 40 })])
+  expect(await resentAfter(2)).toEqual([id])
+  expect(await resentAfter(69 * 60)).toEqual([id])
+})
+
+test('what is due is sent again in the order of acceptance, and nothing that is terminal', async () => {
+  const { submit, resentAfter, database, writer } = await open()
+  const [first, terminal, last] = [await submit(), await submit(), await submit()]
+  const set = (values: Partial<OperationRow>, id: string) =>
+    writer.write([database.update(operations).set(values).where(eq(operations.id, id))])
+  // Its status alone keeps it back.
+  await set({ status: 'succeeded' }, terminal)
+  await set({ resendAt: 1 }, last)
+  expect(await resentAfter(2)).toEqual([first, last])
+})
+
+test('once the lease is lost nothing is sent again, and it is still due for the next holder', async () => {
+  const { submit, resentAfter } = await open()
+  const id = await submit()
+  expect(await resentAfter(2, sql`FALSE`)).toEqual([])
+  expect(await resentAfter(1)).toEqual([id])
+})
