@@ -1,4 +1,4 @@
-# One image for all three: the command names the service, `gateway/main.ts`, `processor/main.ts` or `monitor/main.ts`.
+# One image for the three services. The command says which: `gateway/main.ts`, `processor/main.ts` or `monitor/main.ts`.
 
 FROM oven/bun:1.4.5 AS dependencies
 WORKDIR /app
@@ -17,7 +17,7 @@ COPY common common
 COPY gateway gateway
 COPY processor processor
 COPY monitor monitor
-# A volume that is new takes its owner from here.
+# A new volume takes its owner from this folder.
 RUN mkdir /data && chown bun:bun /data
 ENV NODE_ENV=production HOST=0.0.0.0 DATA_DIR=/data
 USER bun

@@ -29,6 +29,14 @@ test("an error is told with its cause; a query's values are left out of it", asy
   })
 })
 
+test('an outage is told in one sentence, with what could not be reached and without a stack', async () => {
+  const ask = `await fetch('http://127.0.0.1:1/keys').catch((cause) => new Error('The keys cannot be fetched.', { cause }))`
+  const { err } = JSON.parse(await printed(`{ err: ${ask} }`))
+  expect(err).toMatchObject({ code: 'ECONNREFUSED', path: 'http://127.0.0.1:1/keys' })
+  expect(err.message).toMatch(/^The keys cannot be fetched\. .*ECONNREFUSED/)
+  expect(err).not.toHaveProperty('stack')
+})
+
 test('secrets do not get into the log, wherever they stand', async () => {
   const line = await printed(
     `{ password: 'hidden 1', body: { refreshToken: 'hidden 2', deeper: { accessToken: 'hidden 3' } } }`,

@@ -2,6 +2,8 @@ import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { KafkaJSConnectionError, KafkaJSNumberOfRetriesExceeded } from 'kafkajs'
+import { within } from './deadline.ts'
 import { toProblem } from './http.ts'
 import { isOutage } from './outage.ts'
 import { Problem } from './problem.ts'
@@ -26,7 +28,10 @@ test('a store that cannot be reached is an outage, whoever says so', async () =>
     await errorOf(() => new Database(join(import.meta.path, 'x.db'))),
     await errorOf(() => locked.run('PRAGMA query_only = ON; CREATE TABLE t (a)')),
     AbortSignal.abort(new DOMException('late', 'TimeoutError')).reason,
+    await errorOf(() => within(new Promise(() => {}), 1, 'The answer')),
     named('MongoServerSelectionError'),
+    new KafkaJSConnectionError('connect ECONNREFUSED'),
+    new KafkaJSNumberOfRetriesExceeded(new KafkaJSConnectionError('gone'), { retryCount: 5, retryTime: 1000 }),
     named('LibsqlError', 'SQLITE_FULL'),
     new Error('A query failed.', { cause: named('LibsqlError', 'SQLITE_IOERR_READ') }),
   ]

@@ -61,7 +61,7 @@ export function beginService(name: ServiceName, config: CommonConfig, deps: Deps
   }
 }
 
-/** A service of its components. */
+/** Makes a service of its components. */
 export function createService(options: {
   name: string
   listener: Listener
@@ -79,7 +79,7 @@ export function createService(options: {
     const deadlineMs = performance.now() + DRAIN_MS
     const leftMs = () => Math.max(0, deadlineMs - performance.now())
     log.info('closing')
-    // Streams and waits are told to end; requests that only work are let finish.
+    // Streams and waits end now. Other requests are finished.
     closing.abort()
     await listener.stop(leftMs() / 2)
     for (const component of components.toReversed()) {

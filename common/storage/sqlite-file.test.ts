@@ -81,6 +81,18 @@ test('calls reject while the file cannot be opened, and work once it can', async
   expect(await file.write('INSERT INTO users VALUES (?, ?)', 'ana', 30)).toBe(1)
 })
 
+test('a file that another version made is refused, by its name and with what to do; spaces do not matter', async () => {
+  const file = open()
+  await file.write('INSERT INTO users VALUES (?, ?)', 'ana', 30)
+  await file.close()
+  const spaced = sqliteFile(path, [schema.replace('(', '\n(')])
+  expect(await spaced.all('SELECT id FROM users')).toEqual([{ id: 'ana' }])
+  await spaced.close()
+  const changed = sqliteFile(path, [schema.replace('age INTEGER', 'age REAL')])
+  opened.push(changed)
+  await expect(changed.all('SELECT 1')).rejects.toThrow(`another version of Posta made ${path}, with another table`)
+})
+
 test('once closed, calls reject', async () => {
   const file = open()
   await file.all('SELECT 1')

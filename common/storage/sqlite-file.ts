@@ -36,7 +36,7 @@ export interface SqliteFile {
 }
 
 /**
- * @param schemas statements that create what does not exist yet
+ * @param schemas statements that create what does not exist yet. A file whose tables differ from them is refused
  * @example
  * const file = sqliteFile('data/example.db', ['CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY) STRICT'])
  * await file.write('INSERT INTO users VALUES (?)', 'ana')
@@ -57,6 +57,7 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
       fresh.run('PRAGMA synchronous = FULL')
       fresh.run(`PRAGMA journal_size_limit = ${JOURNAL_BYTES}`)
       for (const schema of schemas) fresh.run(schema)
+      refuseOtherTables(path, fresh, schemas)
     } catch (error) {
       fresh.close()
       throw error
@@ -94,6 +95,27 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
       opened?.close()
     },
   }
+}
+
+/** @throws ConfigError where a table or an index is not as the schemas make it: another version of Posta made the file */
+function refuseOtherTables(path: string, file: Database, schemas: readonly string[]): void {
+  using fresh = new Database(':memory:')
+  for (const schema of schemas) fresh.run(schema)
+  const found = new Map(definitions(file))
+  for (const [name, definition] of definitions(fresh)) {
+    if (found.get(name) === definition) continue
+    throw new ConfigError([
+      `DATA_DIR: another version of Posta made ${path}, with another table or index ${name}. Run that version, or name another folder`,
+    ])
+  }
+}
+
+/** What a database holds, by name. How a statement is spaced does not matter. */
+function definitions(database: Database): [name: string, definition: string][] {
+  const rows = database.query<{ name: string; sql: string }, []>(
+    'SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL',
+  )
+  return rows.all().map(({ name, sql }) => [name, sql.replace(/\s+/g, ' ')])
 }
 
 /**

@@ -41,6 +41,16 @@ test('the migrations make the tables and indexes of schema.ts', async () => {
   expect((await generateSQLiteDrizzleJson(schema)).tables).toEqual(snapshot.tables)
 })
 
+test('a database with a migration that this version lacks is refused, and stays as it was', async () => {
+  const opened = await openTemporary()
+  await opened.database.run(sql`UPDATE __drizzle_migrations SET hash = 'of another version'`)
+  await expect(openDatabase({ url: opened.url })).rejects.toThrow('another version of Posta made this database')
+  expect(await opened.database.all(sql`SELECT hash FROM __drizzle_migrations`)).toEqual([
+    { hash: 'of another version' },
+  ])
+  await opened.close()
+})
+
 test('what was committed is there when the database is opened again, whatever characters its path has', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-ope n%20#?-'))
   try {

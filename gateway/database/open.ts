@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Client, type Config, createClient, LibsqlError } from '@libsql/client'
 import { pause } from '@posta/common/service/backoff.ts'
+import { ConfigError } from '@posta/common/service/config.ts'
 import { filePath } from '@posta/common/service/file-url.ts'
 import { makePrivate } from '@posta/common/storage/sqlite-file.ts'
 import { drizzle, type LibSQLDatabase } from 'drizzle-orm/libsql'
@@ -100,15 +101,20 @@ const MIGRATIONS = resolve(import.meta.dir, 'migrations')
 /**
  * Keeps the table that drizzle's own migrator keeps. Unlike it, a migration inserts its row first, under its number: of
  * several processes one inserts it, and the transactions of the others fail.
+ * @throws ConfigError where the database has a migration that this version lacks
  */
 async function migrate(client: Client): Promise<void> {
   await client.execute(
     'CREATE TABLE IF NOT EXISTS __drizzle_migrations (id SERIAL PRIMARY KEY, hash text NOT NULL, created_at numeric)',
   )
-  const { rows } = await client.execute('SELECT max(created_at) FROM __drizzle_migrations')
-  const newestMs = Number(rows[0]?.[0] ?? 0)
-  for (const [index, { hash, folderMillis, sql }] of readMigrationFiles({ migrationsFolder: MIGRATIONS }).entries()) {
-    if (folderMillis <= newestMs) continue
+  const { rows } = await client.execute('SELECT hash FROM __drizzle_migrations ORDER BY id')
+  const migrations = readMigrationFiles({ migrationsFolder: MIGRATIONS })
+  if (rows.some((row, index) => row.hash !== migrations[index]?.hash))
+    throw new ConfigError([
+      'DATABASE_URL: another version of Posta made this database. Run that version, or name another',
+    ])
+  for (const [index, { hash, folderMillis, sql }] of migrations.entries()) {
+    if (index < rows.length) continue
     await client.migrate([
       {
         sql: 'INSERT INTO __drizzle_migrations (id, hash, created_at) VALUES (?, ?, ?)',

@@ -10,7 +10,6 @@ export interface Server {
   readonly url: string
   /** The process that runs now; the last one that ran, while none does. */
   readonly pid: number
-  readonly log: string
   /** Sends the signal. Resolves when the process has ended; at once for SIGSTOP and SIGCONT, which end nothing. */
   kill(signal?: NodeJS.Signals): Promise<void>
   /** Ends it if it runs, and starts it again on the same port and data. Resolves when it answers. */
@@ -76,7 +75,6 @@ export async function runServer(plan: ServerPlan): Promise<Server> {
 
   const server: Server = {
     url,
-    log,
     get pid() {
       return running.pid
     },
