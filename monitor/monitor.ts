@@ -3,6 +3,7 @@ import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
+import { storeComponent } from '@posta/common/storage/store-component.ts'
 import { checkpointRoutes } from './audit/rest.ts'
 import { retention } from './audit/retention.ts'
 import { createSignedCheckpoints } from './audit/signed-checkpoints.ts'
@@ -57,7 +58,7 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
     // They close from the last to the first: the consumer before what it writes to. None is required: while the store is
     // down, the messages wait at the broker.
     components: [
-      { name: 'store', check: store.ping, close: store.close },
+      storeComponent(store),
       { name: 'broker', check: broker.ping, close: broker.close },
       finishDecisions({ deadLetters, decisions, log }),
       retention({ store, trustedHeads, deps, log }),

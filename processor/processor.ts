@@ -3,6 +3,7 @@ import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
+import { storeComponent } from '@posta/common/storage/store-component.ts'
 import { type ProcessorConfig, readProcessorConfig } from './config.ts'
 import { maintenance } from './maintenance.ts'
 import { performers } from './performers/performers.ts'
@@ -28,7 +29,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
     // Closed in the reverse order: first the requests, then what they need. Store and broker are not required: without
     // them HTTP still answers, with a problem where it needs them.
     components: [
-      { name: 'store', check: results.ping, close: results.close },
+      storeComponent(results),
       { name: 'broker', check: broker.ping, close: broker.close },
       maintenance({ results, deps, log }),
       receiveRequests({ broker, results, performers, bounds, log, metrics, deps }),

@@ -4,13 +4,18 @@ import {
   type IndexDescription,
   MongoBulkWriteError,
   MongoClient,
+  MongoServerError,
   type OptionalUnlessRequiredId,
 } from 'mongodb'
+import { ConfigError } from '../service/config.ts'
 
 /** The code of a write that a unique index refused. */
 export const DUPLICATE_KEY = 11000
 /** FerretDB 1.24 inserts a hundred documents at a time. After a duplicate it goes on with the next hundred, even in order. */
 const MAX_INSERT = 100
+
+/** How this version of Posta stores documents. */
+const FORMAT = 1
 
 /**
  * A database on a MongoDB server.
@@ -53,7 +58,9 @@ export function mongoDatabase<Collections>(options: {
   async function connect(): Promise<Collections> {
     // The driver connects by itself only at its first call: after a failure it must be told to.
     await client.connect()
-    return prepare(client.db())
+    const database = client.db()
+    await refuseOtherFormats(database)
+    return prepare(database)
   }
 
   function collections(): Promise<Collections> {
@@ -72,6 +79,25 @@ export function mongoDatabase<Collections>(options: {
     },
     close: () => client.close(),
   }
+}
+
+/**
+ * A new database gets the format's number before anything else, so that one with collections and without a number is older.
+ * @throws ConfigError where another version of Posta made the database
+ */
+async function refuseOtherFormats(database: Db): Promise<void> {
+  const formats = database.collection<{ _id: 'posta'; format: number }>('posta_format')
+  const isEmpty = (await database.listCollections({}, { nameOnly: true }).toArray()).length === 0
+  if (isEmpty)
+    await formats.insertOne({ _id: 'posta', format: FORMAT }).catch((error: unknown) => {
+      // Another process does the same.
+      if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error
+    })
+  const found = await formats.findOne()
+  if (found?.format === FORMAT) return
+  throw new ConfigError([
+    `PROCESSOR_STORE_URL or MONITOR_STORE_URL: another version of Posta made the database ${database.databaseName}. Run that version, or name another database`,
+  ])
 }
 
 /**

@@ -56,8 +56,8 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
       fresh.run('PRAGMA journal_mode = WAL')
       fresh.run('PRAGMA synchronous = FULL')
       fresh.run(`PRAGMA journal_size_limit = ${JOURNAL_BYTES}`)
-      for (const schema of schemas) fresh.run(schema)
       refuseOtherTables(path, fresh, schemas)
+      for (const schema of schemas) fresh.run(schema)
     } catch (error) {
       fresh.close()
       throw error
@@ -97,13 +97,13 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
   }
 }
 
-/** @throws ConfigError where a table or an index is not as the schemas make it: another version of Posta made the file */
+/** @throws ConfigError where a table or an index exists, but not as the schemas make it: another version made the file */
 function refuseOtherTables(path: string, file: Database, schemas: readonly string[]): void {
   using fresh = new Database(':memory:')
   for (const schema of schemas) fresh.run(schema)
-  const found = new Map(definitions(file))
-  for (const [name, definition] of definitions(fresh)) {
-    if (found.get(name) === definition) continue
+  const expected = new Map(definitions(fresh))
+  for (const [name, definition] of definitions(file)) {
+    if ((expected.get(name) ?? definition) === definition) continue
     throw new ConfigError([
       `DATA_DIR: another version of Posta made ${path}, with another table or index ${name}. Run that version, or name another folder`,
     ])
