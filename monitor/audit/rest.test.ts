@@ -14,8 +14,10 @@ import { openEmbedded } from '../store/embedded.ts'
 import type { Store } from '../store/store.ts'
 import { createSigner, DAY_MS } from '../testing/checkpoints.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
-import { checkpointRoutes } from './rest.ts'
+import { link, START } from './chain.ts'
+import { auditRoutes } from './rest.ts'
 import { createSignedCheckpoints, type SignedCheckpoints } from './signed-checkpoints.ts'
+import { createAudit } from './verify.ts'
 
 const callers: { readonly [token: string]: Caller } = {
   ana: { user: 'ana', role: 'user' },
@@ -39,7 +41,8 @@ beforeEach(async () => {
     metrics: createMetrics('monitor'),
     deps,
   })
-  const routes = checkpointRoutes({
+  const routes = auditRoutes({
+    audit: createAudit({ events: store.events, trustedHeads: signedCheckpoints.trustedHeads, deps }),
     checkpoints: store.checkpoints,
     signedCheckpoints,
     verify: async (token) => {
@@ -67,6 +70,21 @@ async function ask(path: string, token?: string, body?: object) {
 }
 
 const heads = () => signedCheckpoints.heads()
+
+test('verify says that chains are whole, and where one was changed', async () => {
+  const chain = 'posta.events/0'
+  expect(await ask('/verify', 'olga')).toMatchObject({
+    status: 200,
+    body: { ok: true, events: 2, chains: [{ chain, events: 2, head: { seq: 2 } }] },
+  })
+  const next = link((await store.events.tail(chain)) ?? START, [toEvent(deliver(loggedIn('c')), NOON_MS)])
+  await store.events.insert(next.map((event) => ({ ...event, user: 'eve' })))
+  expect(await ask('/verify', 'olga')).toMatchObject({
+    status: 200,
+    body: { ok: false, chains: [{ chain, firstBad: { seq: 3, id: 'c' } }] },
+  })
+  expect((await ask('/verify?cursor=x', 'olga')).status).toBe(400)
+})
 
 test('gateway reads the head of each chain, which it signs', async () => {
   expect(await ask('/heads', 'olga')).toEqual({
@@ -140,6 +158,7 @@ test('what gateway has not signed is refused and not kept', async () => {
 })
 
 test.each([
+  ['/verify', undefined],
   ['/heads', undefined],
   ['/checkpoints', undefined],
   ['/checkpoints/latest', undefined],

@@ -5,31 +5,45 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { Checkpoints, KeptCheckpoint } from './checkpoints.ts'
 import type { SignedCheckpoints } from './signed-checkpoints.ts'
+import { Audit, type createAudit } from './verify.ts'
 
 const ShownCheckpoint = v.object({
   time: v.string(),
-  checkpoint: v.pipe(
+  checkpoint: described(
     v.string(),
-    v.metadata({
-      description:
-        'A JWT that gateway has signed. Its claim `heads` has the number and hash of the last event of each chain, `keys` every key with which gateway has signed checkpoints.',
-    }),
+    'A JWT that gateway has signed. Its claim `heads` has the number and hash of the last event of each chain, `keys` every key with which gateway has signed checkpoints.',
   ),
 })
 const Position = v.object({ atMs: v.number() })
+const VerifyQuery = v.strictObject({ cursor: v.optional(described(v.string(), '`next` of the answer before.')) })
 const Body = v.strictObject({ checkpoint: v.pipe(v.string(), v.maxLength(MAX_CHECKPOINT_CHARACTERS)) })
 
 /** For operators. Mounted at `/audit`. */
-export function checkpointRoutes(options: {
+export function auditRoutes(options: {
+  audit: ReturnType<typeof createAudit>
   checkpoints: Pick<Checkpoints, 'list'>
   signedCheckpoints: Pick<SignedCheckpoints, 'heads' | 'keep'>
   verify: TokenVerifier
 }): Hono<Authenticated> {
-  const { checkpoints, signedCheckpoints, verify } = options
+  const { audit, checkpoints, signedCheckpoints, verify } = options
   const route = routesOf('operating', verify)
   return new Hono<Authenticated>()
+    .get(
+      '/verify',
+      ...route({
+        summary: 'Whether the stored events are as they came',
+        description:
+          'Goes through every chain: each link, each hash, and each field against the text that it follows from. After 20 seconds it answers with what it has found until then: go on with `cursor`.',
+        caller: 'operator',
+        query: VerifyQuery,
+        answers: { 200: json(Audit, 'What was found.') },
+        problems: ['overloaded'],
+      }),
+      async (c) => c.json(await audit(c.req.valid('query').cursor, c.req.raw.signal)),
+    )
     .get(
       '/heads',
       ...route({
