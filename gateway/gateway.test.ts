@@ -1,7 +1,5 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openBroker } from '@posta/common/broker/open.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
@@ -9,6 +7,7 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { listen } from '@posta/common/service/listener.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { readGatewayConfig } from './config.ts'
 import { createGateway } from './gateway.ts'
 import { recordStatements } from './testing/statements.ts'
@@ -20,11 +19,11 @@ afterEach(async () => {
 
 /** A gateway with a folder of its own, on embedded parts. */
 async function start() {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-gateway-'))
-  cleanups.push(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = temporaryFolder()
+  cleanups.push(folder.remove)
   const listener = listen('127.0.0.1', 0)
   const config = readGatewayConfig({
-    DATA_DIR: folder,
+    DATA_DIR: folder.path,
     GATEWAY_PORT: String(listener.port),
     RATES_URL: 'bundled:',
     LOG_LEVEL: 'silent',

@@ -1,13 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { type Listener, listen } from '@posta/common/service/listener.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Service } from '@posta/common/service/service.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { sign } from 'hono/jwt'
 import * as v from 'valibot'
 import { readMonitorConfig } from './config.ts'
@@ -16,7 +14,7 @@ import { loggedIn, requested, succeeded } from './testing/messages.ts'
 
 const ISSUER = 'http://gateway.test'
 
-let folder: string
+let folder: ReturnType<typeof temporaryFolder>
 let broker: Broker
 let service: Service
 let listener: Listener
@@ -40,13 +38,13 @@ async function createKeys() {
 }
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'posta-monitor-'))
+  folder = temporaryFolder()
   const keys = await createKeys()
   tokenOf = keys.tokenOf
   const deps: Deps = { ...systemDeps, fetch: keys.fetch }
   listener = listen('127.0.0.1', 0)
   const config = readMonitorConfig({
-    DATA_DIR: folder,
+    DATA_DIR: folder.path,
     MONITOR_PORT: String(listener.port),
     TOKEN_ISSUER: ISSUER,
     LOG_LEVEL: 'silent',
@@ -60,7 +58,7 @@ beforeEach(async () => {
 afterEach(async () => {
   await service.close()
   await broker.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 const Page = v.object({ items: v.array(v.looseObject({ id: v.string(), status: v.optional(v.string()) })) })

@@ -1,7 +1,6 @@
 import { afterEach, expect, test } from 'bun:test'
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { openEmbedded } from '@posta/common/broker/embedded/embedded.ts'
 import type { Delivered } from '@posta/common/messages/message.ts'
@@ -9,6 +8,7 @@ import { groups, topics } from '@posta/common/messages/topics.ts'
 import { NAME } from '@posta/common/name.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { listen } from '@posta/common/service/listener.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { sign } from 'hono/utils/jwt/jwt'
 import * as v from 'valibot'
 import { readProcessorConfig } from './config.ts'
@@ -50,9 +50,9 @@ async function start(folder: string, deps: Partial<Deps> = {}) {
 }
 
 function temporary(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-processor-'))
-  cleanups.push(() => rmSync(folder, { recursive: true, force: true }))
-  return folder
+  const { path, remove } = temporaryFolder()
+  cleanups.push(remove)
+  return path
 }
 
 async function eventually<Value>(look: () => Promise<Value | undefined> | Value | undefined): Promise<Value> {

@@ -1,12 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TokenVerifier } from '@posta/common/service/auth.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createApp } from '@posta/common/service/http.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { Registry } from 'prom-client'
 import * as v from 'valibot'
 import { rateRoutes, resultRoutes } from './rest.ts'
@@ -14,8 +13,8 @@ import { openEmbeddedResults } from './results/embedded.ts'
 import { conversion } from './results/results.suite.ts'
 import type { Result } from './results/results.ts'
 
-const folder = mkdtempSync(join(tmpdir(), 'posta-rest-'))
-const results = openEmbeddedResults(join(folder, 'results.db'))
+const folder = temporaryFolder()
+const results = openEmbeddedResults(join(folder.path, 'results.db'))
 
 /** A fake: the token is the user's id and role. */
 const verify: TokenVerifier = async (token) => {
@@ -76,7 +75,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await results.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 async function idsOf(path: string, token: string): Promise<{ ids: string[]; next: string | undefined }> {

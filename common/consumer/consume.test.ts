@@ -1,6 +1,4 @@
 import { describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { openEmbedded } from '../broker/embedded/embedded.ts'
@@ -9,6 +7,7 @@ import { systemDeps } from '../service/deps.ts'
 import { createLog } from '../service/log.ts'
 import { eventually } from '../testing/eventually.ts'
 import { createFakeBroker, delivered } from '../testing/fake-broker.ts'
+import { temporaryFolder } from '../testing/temporary-folder.ts'
 import { consume } from './consume.ts'
 import type { ConsumeOptions, Received, Verdict } from './handler.ts'
 
@@ -181,8 +180,8 @@ describe('consume', () => {
   })
 
   test('a handler that stands still shows as lag, and takes no more than one batch into memory', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'consume-'))
-    const broker = openEmbedded({ path: join(folder, 'broker.db') })
+    using folder = temporaryFolder()
+    const broker = openEmbedded({ path: join(folder.path, 'broker.db') })
     const metrics = new Registry()
     const goOn = Promise.withResolvers<void>()
     let taken = 0
@@ -209,7 +208,6 @@ describe('consume', () => {
     await eventually(async () => (await shown()).includes(`${line} 0`))
     expect(taken).toBe(5000)
     await broker.close()
-    rmSync(folder, { recursive: true })
   })
 
   test('what has not happened yet is shown as 0, so that its first time counts as an increase', async () => {

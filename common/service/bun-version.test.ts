@@ -1,18 +1,18 @@
 import { afterAll, expect, test } from 'bun:test'
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import packageJson from '../../package.json'
+import { temporaryFolder } from '../testing/temporary-folder.ts'
 import { REPOSITORY_ROOT } from './config.ts'
 
 /** A copy of what decides, which asks for a Bun that does not exist yet. Nothing else is there, nor installed. */
-const copy = mkdtempSync(join(tmpdir(), 'posta-bun-version-'))
+const { path: copy, remove } = temporaryFolder()
 for (const file of ['bunfig.toml', 'common/service/bun-version.ts', 'gateway/package.json'])
   cpSync(join(REPOSITORY_ROOT, file), join(copy, file))
 writeFileSync(join(copy, 'package.json'), JSON.stringify({ ...packageJson, packageManager: 'bun@999.1.2' }))
 for (const file of ['one.test.ts', 'tools/infra.ts', 'tools/services.ts', 'gateway/main.ts', 'gateway/tools/users.ts'])
   cpSync(import.meta.path, join(copy, file))
-afterAll(() => rmSync(copy, { recursive: true }))
+afterAll(remove)
 
 test.concurrent.each([
   'run demo',

@@ -1,23 +1,23 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { temporaryFolder } from '../testing/temporary-folder.ts'
 import { type SqliteFile, sqliteFile } from './sqlite-file.ts'
 
 const schema = 'CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, age INTEGER) STRICT'
-let folder: string
+let folder: ReturnType<typeof temporaryFolder>
 let path: string
 const opened: SqliteFile[] = []
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'posta-sqlite-'))
-  path = join(folder, 'new', 'store.db')
+  folder = temporaryFolder()
+  path = join(folder.path, 'new', 'store.db')
 })
 
 afterEach(async () => {
   for (const file of opened.splice(0)) await file.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 function open(): SqliteFile {
@@ -74,10 +74,10 @@ test('a write waits while another process holds the lock, this process goes on, 
 })
 
 test('calls reject while the file cannot be opened, and work once it can', async () => {
-  writeFileSync(join(folder, 'new'), 'a file where a folder is needed')
+  writeFileSync(join(folder.path, 'new'), 'a file where a folder is needed')
   const file = open()
   await expect(file.all('SELECT 1')).rejects.toThrow(path)
-  rmSync(join(folder, 'new'))
+  rmSync(join(folder.path, 'new'))
   expect(await file.write('INSERT INTO users VALUES (?, ?)', 'ana', 30)).toBe(1)
 })
 

@@ -1,7 +1,8 @@
 import { expect, test } from 'bun:test'
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { generateSQLiteDrizzleJson } from 'drizzle-kit/api'
 import { sql } from 'drizzle-orm'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
@@ -11,28 +12,24 @@ import { openDatabase } from './open.ts'
 import * as schema from './schema.ts'
 
 test('processes that open a new database at the same time all get it, and each migration is applied once', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'gateway-open-'))
-  try {
-    const url = `file:${join(folder, 'gateway.db')}`
-    const program = `
-      const { openDatabase } = await import(${JSON.stringify(join(import.meta.dir, 'open.ts'))})
-      const { database, close } = await openDatabase({ url: ${JSON.stringify(url)} })
-      await database.query.users.findFirst()
-      await close()`
-    const processes = Array.from({ length: 5 }, () =>
-      Bun.spawn([process.execPath, '-e', program], { stdout: 'inherit', stderr: 'inherit' }),
-    )
-    expect(await Promise.all(processes.map((each) => each.exited))).toEqual([0, 0, 0, 0, 0])
+  using folder = temporaryFolder()
+  const url = `file:${join(folder.path, 'gateway.db')}`
+  const program = `
+    const { openDatabase } = await import(${JSON.stringify(join(import.meta.dir, 'open.ts'))})
+    const { database, close } = await openDatabase({ url: ${JSON.stringify(url)} })
+    await database.query.users.findFirst()
+    await close()`
+  const processes = Array.from({ length: 5 }, () =>
+    Bun.spawn([process.execPath, '-e', program], { stdout: 'inherit', stderr: 'inherit' }),
+  )
+  expect(await Promise.all(processes.map((each) => each.exited))).toEqual([0, 0, 0, 0, 0])
 
-    const { database, close } = await openDatabase({ url })
-    const applied = await database.all<{ hash: string }>(sql`SELECT hash FROM __drizzle_migrations ORDER BY id`)
-    const files = readMigrationFiles({ migrationsFolder: join(import.meta.dir, 'migrations') })
-    expect(files.length).toBeGreaterThan(0)
-    expect(applied.map(({ hash }) => hash)).toEqual(files.map(({ hash }) => hash))
-    await close()
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
+  const { database, close } = await openDatabase({ url })
+  const applied = await database.all<{ hash: string }>(sql`SELECT hash FROM __drizzle_migrations ORDER BY id`)
+  const files = readMigrationFiles({ migrationsFolder: join(import.meta.dir, 'migrations') })
+  expect(files.length).toBeGreaterThan(0)
+  expect(applied.map(({ hash }) => hash)).toEqual(files.map(({ hash }) => hash))
+  await close()
 })
 
 test('the migrations make the tables and indexes of schema.ts', async () => {
@@ -52,20 +49,16 @@ test('a database with a migration that this version lacks is refused, and stays 
 })
 
 test('what was committed is there when the database is opened again, whatever characters its path has', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'gateway-ope n%20#?-'))
-  try {
-    const url = `file:${join(folder, 'deep', 'gateway.db')}`
-    const first = await openDatabase({ url })
-    const row = { id: '1', email: 'ana@example.com', passwordHash: '', createdAt: 0 }
-    await first.writer.write([first.database.insert(schema.users).values(row)])
-    await first.close()
+  using folder = temporaryFolder()
+  const url = `file:${join(folder.path, 'de ep%20#?', 'gateway.db')}`
+  const first = await openDatabase({ url })
+  const row = { id: '1', email: 'ana@example.com', passwordHash: '', createdAt: 0 }
+  await first.writer.write([first.database.insert(schema.users).values(row)])
+  await first.close()
 
-    const second = await openDatabase({ url })
-    expect(await second.database.select({ id: schema.users.id }).from(schema.users)).toEqual([{ id: '1' }])
-    await second.close()
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
+  const second = await openDatabase({ url })
+  expect(await second.database.select({ id: schema.users.id }).from(schema.users)).toEqual([{ id: '1' }])
+  await second.close()
 })
 
 test('the files are for their owner alone; writes go through a write-ahead log that is synced at every commit', async () => {

@@ -1,6 +1,4 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
@@ -12,6 +10,7 @@ import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import type { ProblemCode } from '@posta/common/service/problem.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { openTemporary } from '../testing/database.ts'
 import { conversion, fixedSources, usdTable } from '../testing/operations.ts'
@@ -24,7 +23,7 @@ import { createSubmit } from './submit.ts'
 const log = createLog('gateway', 'silent')
 const user = 'ana'
 
-let folder: string
+let folder: ReturnType<typeof temporaryFolder>
 let opened: OpenDatabase
 let broker: Broker
 let results: Consumer
@@ -32,13 +31,13 @@ let results: Consumer
 let everyWaiters: Waiters[]
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'posta-outcome-'))
+  folder = temporaryFolder()
   opened = await openTemporary()
   const { database, writer } = opened
   const read = createRead(database)
   const [here, elsewhere] = [createWaiters({ database, read, log }), createWaiters({ database, read, log })]
   everyWaiters = [here, elsewhere]
-  broker = openBroker({ url: `file:${join(folder, 'broker.db')}`, clientId: 'gateway', log, deps: systemDeps })
+  broker = openBroker({ url: `file:${join(folder.path, 'broker.db')}`, clientId: 'gateway', log, deps: systemDeps })
   results = receiveResults({
     broker,
     writer,
@@ -53,7 +52,7 @@ afterEach(async () => {
   await results.close()
   await broker.close()
   await opened.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 const submit = (idempotencyKey?: string) =>

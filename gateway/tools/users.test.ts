@@ -1,17 +1,13 @@
-import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { afterAll, expect, test } from 'bun:test'
 import { join } from 'node:path'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { openDatabase } from '../database/open.ts'
 import { outbox, signingKeys } from '../database/schema.ts'
 
-let folder = ''
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), 'gateway-tools-'))
-})
-afterAll(() => rmSync(folder, { recursive: true }))
+const folder = temporaryFolder()
+afterAll(folder.remove)
 
-const databaseUrl = () => `file:${join(folder, 'gateway.db')}`
+const databaseUrl = () => `file:${join(folder.path, 'gateway.db')}`
 const environment = () => ({ PATH: process.env.PATH, DATABASE_URL: databaseUrl() })
 const command = (tool: string, words: string[]) => [process.execPath, join(import.meta.dir, `${tool}.ts`), ...words]
 

@@ -1,9 +1,8 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { verify } from '../audit/chain.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
@@ -44,8 +43,8 @@ test('counts and durations are answered by an index alone', () => {
 })
 
 test('processes that open a new file at the same time all work, and store each event once', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-events-'))
-  const path = join(folder, 'new', 'monitor.db')
+  using folder = temporaryFolder()
+  const path = join(folder.path, 'new', 'monitor.db')
   const events = Array.from({ length: 50 }, (_, n) => toEvent(deliver(loggedIn(`e-${n}`)), NOON_MS))
   const script = `
     const { openEmbedded } = await import(${JSON.stringify(join(import.meta.dir, '../store/embedded.ts'))})
@@ -61,5 +60,4 @@ test('processes that open a new file at the same time all work, and store each e
   expect(chains).toMatchObject([{ events: 50, head: { seq: 50 } }])
   expect(chains[0]).not.toHaveProperty('firstBad')
   await store.close()
-  rmSync(folder, { recursive: true })
 })

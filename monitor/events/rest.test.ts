@@ -1,6 +1,4 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
@@ -8,6 +6,7 @@ import { createApp } from '@posta/common/service/http.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
 import { openEmbedded } from '../store/embedded.ts'
@@ -28,14 +27,14 @@ const callers: { readonly [token: string]: Caller } = {
 const log = createLog('monitor', 'silent')
 const deps: Deps = { ...systemDeps, now: () => NOON_MS }
 
-let folder: string
+let folder: ReturnType<typeof temporaryFolder>
 let store: Store
 let app: Hono
 let closing: AbortController
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'posta-rest-'))
-  store = openEmbedded(join(folder, 'monitor.db'))
+  folder = temporaryFolder()
+  store = openEmbedded(join(folder.path, 'monitor.db'))
   closing = new AbortController()
   const { events } = store
   app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
@@ -67,7 +66,7 @@ beforeEach(async () => {
 afterEach(async () => {
   closing.abort()
   await store.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 const Page = v.object({ items: v.array(v.looseObject({ id: v.string() })), next: v.optional(v.string()) })
@@ -192,7 +191,7 @@ test('GET /stats counts each event of the last hour once', async () => {
 
 test('an event whose text was made unreadable is listed as altered, among the others', async () => {
   const { Database } = await import('bun:sqlite')
-  using database = new Database(join(folder, 'monitor.db'))
+  using database = new Database(join(folder.path, 'monitor.db'))
   database.run("UPDATE events SET text = 'x' WHERE id = 'op-1.succeeded'")
   const { items } = pageOf(await ask('/events', 'ana'))
   expect(items).toHaveLength(3)

@@ -1,9 +1,8 @@
 import { afterEach, beforeEach, expect, spyOn, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLog } from '@posta/common/service/log.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import * as v from 'valibot'
 import { openEmbedded } from '../store/embedded.ts'
 import type { Store } from '../store/store.ts'
@@ -13,7 +12,7 @@ import { toEvent } from './record.ts'
 import { createStream, type EventStream, type StreamFilter } from './stream.ts'
 
 const log = createLog('monitor', 'silent')
-let folder: string
+let folder: ReturnType<typeof temporaryFolder>
 let store: Store
 let stream: EventStream
 let append: (...ids: string[]) => Promise<void>
@@ -22,8 +21,8 @@ let read: { times: number; events: number; tookMs: number; failure?: Error | und
 const left: AbortController[] = []
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'posta-stream-'))
-  store = openEmbedded(join(folder, 'monitor.db'))
+  folder = temporaryFolder()
+  store = openEmbedded(join(folder.path, 'monitor.db'))
   read = { times: 0, events: 0, tookMs: 0, meanwhile: async () => {} }
   stream = openStream()
   const add = createAppend(store.events)
@@ -33,7 +32,7 @@ beforeEach(() => {
 afterEach(async () => {
   for (const each of left.splice(0)) each.abort()
   await store.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 /** As each replica has one. */

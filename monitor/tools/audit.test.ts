@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { createSignedCheckpoints } from '../audit/signed-checkpoints.ts'
 import { createAppend } from '../events/append.ts'
 import { toEvent } from '../events/record.ts'
@@ -11,16 +11,16 @@ import { createSigner } from '../testing/checkpoints.ts'
 import { deliver, loggedIn, NOON_MS } from '../testing/messages.ts'
 
 const signer = createSigner()
-let folder: string
+let folder: ReturnType<typeof temporaryFolder>
 let store: Store
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'posta-audit-'))
-  store = openEmbedded(join(folder, 'monitor.db'))
+  folder = temporaryFolder()
+  store = openEmbedded(join(folder.path, 'monitor.db'))
 })
 afterEach(async () => {
   await store.close()
-  rmSync(folder, { recursive: true, force: true })
+  folder.remove()
 })
 
 const live = (from: number, to: number) =>
@@ -36,15 +36,15 @@ async function sign(): Promise<string> {
 }
 
 async function file(name: string, content: string | object): Promise<string> {
-  const path = join(folder, name)
+  const path = join(folder.path, name)
   await Bun.write(path, typeof content === 'string' ? content : JSON.stringify(content))
   return path
 }
 
 async function audit(...words: string[]) {
   const spawned = Bun.spawn([process.execPath, join(import.meta.dir, 'audit.ts'), ...words], {
-    cwd: folder,
-    env: { PATH: process.env.PATH, DATA_DIR: folder },
+    cwd: folder.path,
+    env: { PATH: process.env.PATH, DATA_DIR: folder.path },
     stdout: 'pipe',
     stderr: 'pipe',
   })
@@ -60,9 +60,9 @@ test('an export of a whole store is whole, offline and by a checkpoint that was 
   await live(0, 1200)
   await file('kept.json', { time: 'whenever', checkpoint: await sign() })
   expect(await audit('export', '--out', 'export.ndjson')).toEqual({ out: '', err: '', code: 0 })
-  expect((await audit('export')).out).toBe(await Bun.file(join(folder, 'export.ndjson')).text())
+  expect((await audit('export')).out).toBe(await Bun.file(join(folder.path, 'export.ndjson')).text())
   await store.close()
-  rmSync(join(folder, 'monitor.db'))
+  rmSync(join(folder.path, 'monitor.db'))
   const { out, err, code } = await audit('verify', 'export.ndjson', '--checkpoint', 'kept.json')
   expect({ err, code }).toEqual({ err: '', code: 0 })
   expect(out).toMatch(
@@ -76,7 +76,7 @@ test('an export that was cut off looks whole without a checkpoint; with one the 
   await file('kept.jwt', await sign())
   await file('keys.json', { keys: signer.published() })
   await audit('export', '--out', 'export.ndjson')
-  const lines = (await Bun.file(join(folder, 'export.ndjson')).text()).split('\n')
+  const lines = (await Bun.file(join(folder.path, 'export.ndjson')).text()).split('\n')
   // The first line is the store's own checkpoint, which an attacker would take away too.
   await file('cut.ndjson', `${lines.slice(1, 4).join('\n')}\n`)
   expect(await audit('verify', 'cut.ndjson')).toMatchObject({
@@ -99,9 +99,9 @@ test('the store itself is verified where no export is given', async () => {
   await live(0, 5)
   await file('kept.jwt', await sign())
   await store.close()
-  store = openEmbedded(join(folder, 'monitor.db'))
+  store = openEmbedded(join(folder.path, 'monitor.db'))
   expect(await audit('verify', '--checkpoint', 'kept.jwt')).toMatchObject({ code: 0, err: '' })
-  rmSync(join(folder, 'monitor.db'))
+  rmSync(join(folder.path, 'monitor.db'))
   expect(await audit('verify', '--checkpoint', 'kept.jwt')).toMatchObject({
     code: 1,
     out: expect.stringMatching(/posta\.events\/0.*\n {2}first bad: number 1\. /),

@@ -1,20 +1,20 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { openEmbeddedResults, queries } from './embedded.ts'
 import { conversion, describeResults } from './results.suite.ts'
 import type { Results } from './results.ts'
 
-const folders: string[] = []
+const folders: ReturnType<typeof temporaryFolder>[] = []
 const opened: Results[] = []
 
 function temporary(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-results-'))
+  const folder = temporaryFolder()
   folders.push(folder)
-  return folder
+  return folder.path
 }
 
 function open(path: string): Results {
@@ -25,7 +25,7 @@ function open(path: string): Results {
 
 afterEach(async () => {
   for (const results of opened.splice(0)) await results.close()
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
+  for (const folder of folders.splice(0)) folder.remove()
 })
 
 describeResults('the embedded store', () => freshFile(openEmbeddedResults))

@@ -1,15 +1,15 @@
 import { afterAll, expect, test } from 'bun:test'
-import { mkdtempSync, rmSync, utimesSync } from 'node:fs'
+import { utimesSync } from 'node:fs'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { serviceNames } from '../../common/name.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { freePort } from '../../tools/infra/server.ts'
 import { describeLong } from '../testing/parts.ts'
 
-const dataDir = mkdtempSync(join(tmpdir(), 'posta-dev-'))
-afterAll(() => rmSync(dataDir, { recursive: true }))
+const { path: dataDir, remove } = temporaryFolder()
+afterAll(remove)
 
 const environment = {
   ...process.env,

@@ -1,11 +1,11 @@
 import { Database } from 'bun:sqlite'
 import { describe, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Header } from '../../messages/message.ts'
 import { type Group, groups, type Topic, topicSettings, topics } from '../../messages/topics.ts'
 import { systemDeps } from '../../service/deps.ts'
+import { temporaryFolder } from '../../testing/temporary-folder.ts'
 import { describeBroker, eventually, spawnChild } from '../broker.suite.ts'
 import type { Broker } from '../broker.ts'
 import { deleteOld, openEmbedded } from './embedded.ts'
@@ -14,13 +14,13 @@ import { type EmbeddedFile, openFile } from './file.ts'
 describeBroker('the embedded broker', fresh, { takeoverMs: 5000, membersShare: false })
 
 function fresh() {
-  const folder = mkdtempSync(join(tmpdir(), 'broker-'))
-  const path = join(folder, 'new', 'broker.sqlite')
+  const folder = temporaryFolder()
+  const path = join(folder.path, 'new', 'broker.sqlite')
   return {
     path,
     open: () => openEmbedded({ path }),
     child: { module: join(import.meta.dir, 'embedded.ts'), open: openEmbedded.name, options: { path } },
-    dispose: () => rmSync(folder, { recursive: true }),
+    dispose: folder.remove,
   }
 }
 
