@@ -4,7 +4,7 @@ import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
 import { storeComponent } from '@posta/common/storage/store-component.ts'
-import { checkpointRoutes } from './audit/rest.ts'
+import { auditRoutes } from './audit/rest.ts'
 import { retention } from './audit/retention.ts'
 import { createSignedCheckpoints } from './audit/signed-checkpoints.ts'
 import { createAudit } from './audit/verify.ts'
@@ -44,13 +44,13 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
-      audit: createAudit({ events, trustedHeads, deps }),
       stream,
       verify,
       closing,
     }),
   )
-  app.route('/audit', checkpointRoutes({ checkpoints, signedCheckpoints, verify }))
+  const audit = createAudit({ events, trustedHeads, deps })
+  app.route('/audit', auditRoutes({ audit, checkpoints, signedCheckpoints, verify }))
   app.route('/dead-letters', deadLetterRoutes({ deadLetters, decisions, decideMany, verify }))
 
   return complete(listener, {

@@ -5,8 +5,10 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
+import { described } from '../query.ts'
 import type { Checkpoints, KeptCheckpoint } from './checkpoints.ts'
 import type { SignedCheckpoints } from './signed-checkpoints.ts'
+import { Audit, type createAudit } from './verify.ts'
 
 const ShownCheckpoint = v.object({
   time: v.string(),
@@ -18,18 +20,33 @@ const ShownCheckpoint = v.object({
     }),
   ),
 })
+const VerifyQuery = v.strictObject({ cursor: v.optional(described(v.string(), '`next` of the answer before.')) })
 const Position = v.object({ atMs: v.number() })
 const Body = v.strictObject({ checkpoint: v.pipe(v.string(), v.maxLength(MAX_CHECKPOINT_CHARACTERS)) })
 
 /** For operators. Mounted at `/audit`. */
-export function checkpointRoutes(options: {
+export function auditRoutes(options: {
+  audit: ReturnType<typeof createAudit>
   checkpoints: Pick<Checkpoints, 'list'>
   signedCheckpoints: Pick<SignedCheckpoints, 'heads' | 'keep'>
   verify: TokenVerifier
 }): Hono<Authenticated> {
-  const { checkpoints, signedCheckpoints, verify } = options
+  const { audit, checkpoints, signedCheckpoints, verify } = options
   const route = routesOf('operating', verify)
   return new Hono<Authenticated>()
+    .get(
+      '/verify',
+      ...route({
+        summary: 'Whether the stored events are unchanged',
+        description:
+          'Checks every chain: each link, each hash, and each field against the text that it follows from. After 20 seconds it answers with what it has found so far and `next`: send that as `cursor` to go on.',
+        caller: 'operator',
+        query: VerifyQuery,
+        answers: { 200: json(Audit, 'What was found.') },
+        problems: ['overloaded'],
+      }),
+      async (c) => c.json(await audit(c.req.valid('query').cursor, c.req.raw.signal)),
+    )
     .get(
       '/heads',
       ...route({

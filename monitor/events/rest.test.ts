@@ -1,3 +1,4 @@
+import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +11,6 @@ import { createMetrics } from '@posta/common/service/metrics.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
-import { createAudit } from '../audit/verify.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import type { Store } from '../store/store.ts'
 import { at, deliver, failed, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
@@ -46,7 +46,6 @@ beforeEach(async () => {
       events,
       timeline: createTimeline(events),
       stats: createStats(events, deps),
-      audit: createAudit({ events, trustedHeads: async () => ({ heads: [], starts: [] }), deps }),
       stream: createStream({ events, deps, log }),
       verify: async (token) => {
         const caller = callers[token]
@@ -192,28 +191,7 @@ test('GET /stats counts each event of the last hour once', async () => {
   })
 })
 
-test('GET /audit/verify says that chains are whole, and where one was changed', async () => {
-  expect((await ask('/audit/verify', 'olga')).body).toMatchObject({
-    ok: true,
-    events: 4,
-    chains: [
-      { chain: 'posta.events/0', events: 2, head: { seq: 2 } },
-      { chain: 'posta.requests/0', events: 1 },
-      { chain: 'posta.results/0', events: 1 },
-    ],
-  })
-  const { Database } = await import('bun:sqlite')
-  using database = new Database(join(folder, 'monitor.db'))
-  database.run("UPDATE events SET text = replace(text, 'login-bob', 'login-eve') WHERE id = 'login-bob'")
-  expect((await ask('/audit/verify', 'olga')).body).toMatchObject({
-    ok: false,
-    chains: [{ chain: 'posta.events/0', firstBad: { seq: 2, id: 'login-bob' } }, {}, {}],
-  })
-  expect((await ask('/audit/verify?cursor=x', 'olga')).status).toBe(400)
-})
-
 test('an event whose text was made unreadable is listed as altered, among the others', async () => {
-  const { Database } = await import('bun:sqlite')
   using database = new Database(join(folder, 'monitor.db'))
   database.run("UPDATE events SET text = 'x' WHERE id = 'op-1.succeeded'")
   const { items } = pageOf(await ask('/events', 'ana'))
@@ -258,7 +236,6 @@ test('GET /events/stream sends events as they are stored', async () => {
 const operatorRoutes = [
   ['GET', '/events/stream'],
   ['GET', '/stats'],
-  ['GET', '/audit/verify'],
 ] as const
 const userRoutes = [
   ['GET', '/events'],

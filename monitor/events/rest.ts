@@ -6,7 +6,6 @@ import { eventStream, json, routesOf } from '@posta/common/service/route.ts'
 import { headOfStream, streamEvents } from '@posta/common/service/stream.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
-import { Audit, type createAudit } from '../audit/verify.ts'
 import { described, Id, Time } from '../query.ts'
 import type { Events } from './events.ts'
 import { ShownEvent, show } from './show.ts'
@@ -27,23 +26,18 @@ const EventsQuery = v.strictObject({
   to: v.optional(described(Time, 'Only events before this time.')),
 })
 const EventPosition = v.object({ timeMs: v.number(), id: v.string() })
-const AuditQuery = v.strictObject({
-  cursor: v.optional(described(v.string(), '`next` of the answer before.')),
-})
 
 /** @param options.closing ends the streams when the service closes */
 export function eventRoutes(options: {
   events: Pick<Events, 'list' | 'get'>
   timeline: ReturnType<typeof createTimeline>
   stats: ReturnType<typeof createStats>
-  audit: ReturnType<typeof createAudit>
   stream: EventStream
   verify: TokenVerifier
   closing: AbortSignal
 }): Hono<Authenticated> {
-  const { events, timeline, stats, audit, stream, verify, closing } = options
+  const { events, timeline, stats, stream, verify, closing } = options
   const route = routesOf('events', verify)
-  const operating = routesOf('operating', verify)
 
   return new Hono<Authenticated>()
     .get(
@@ -120,25 +114,15 @@ export function eventRoutes(options: {
     )
     .get(
       '/stats',
-      ...operating({
+      ...routesOf(
+        'operating',
+        verify,
+      )({
         summary: 'What happened in the last hour',
         caller: 'operator',
         answers: { 200: json(Stats, 'How many events there were, and how long operations took.') },
       }),
       async (c) => c.json(await stats()),
-    )
-    .get(
-      '/audit/verify',
-      ...operating({
-        summary: 'Whether the stored events are as they came',
-        description:
-          'Goes through every chain: each link, each hash, and each field against the text that it follows from. After 20 seconds it answers with what it has found until then: go on with `cursor`.',
-        caller: 'operator',
-        query: AuditQuery,
-        answers: { 200: json(Audit, 'What was found.') },
-        problems: ['overloaded'],
-      }),
-      async (c) => c.json(await audit(c.req.valid('query').cursor, c.req.raw.signal)),
     )
 }
 
