@@ -1,6 +1,5 @@
-import { Database } from 'bun:sqlite'
 import { afterEach, expect, test } from 'bun:test'
-import { join } from 'node:path'
+import { createClient } from '@libsql/client'
 import { openBroker } from '@posta/common/broker/open.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
@@ -79,10 +78,10 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   const { id, createdAt } = JSON.parse(accepted.text)
   await ask('GET', '/operations?limit=1', undefined, caller)
 
-  const database = new Database(join(config.dataDir, 'gateway.db'), { readonly: true })
+  const database = createClient({ url: config.database.url })
   cleanups.push(() => database.close())
   pass(3 * 60_000)
-  await eventually(() => database.query('SELECT 1 FROM operations WHERE resends = 1').get() !== null)
+  await eventually(async () => (await database.execute('SELECT 1 FROM operations WHERE resends = 1')).rows.length > 0)
 
   const { broker: settings } = config
   const broker = openBroker({

@@ -94,8 +94,8 @@ test('a request on the broker is answered on the broker, and its result is serve
 
 test('while the store fails, readiness says so and requests wait; they are performed once it is back', async () => {
   const folder = temporary()
-  // A file where the store's folder should be.
-  await Bun.write(join(folder, 'store'), '')
+  const damaged = join(folder, 'store', 'processor.db')
+  await Bun.write(damaged, 'not a database'.repeat(100))
   const { fetch: fetchKeys, token } = await keys()
   const { url } = await start(folder, { fetch: fetchKeys })
   const broker = openEmbedded({ path: join(folder, 'broker.db') })
@@ -120,7 +120,7 @@ test('while the store fails, readiness says so and requests wait; they are perfo
   expect([refused.status, refused.headers.get('Retry-After')]).toEqual([503, '5'])
   expect(await refused.json()).toMatchObject({ type: '/problems/unavailable', code: 'unavailable' })
 
-  rmSync(join(folder, 'store'))
+  rmSync(damaged)
   await eventually(() => replies[0])
   expect(await eventually(async () => ((await readiness()).status === 'ok' ? 'ok' : undefined))).toBe('ok')
 })

@@ -12,13 +12,16 @@ import { Audit, type createAudit } from './verify.ts'
 
 const ShownCheckpoint = v.object({
   time: v.string(),
-  checkpoint: described(
+  checkpoint: v.pipe(
     v.string(),
-    'A JWT that gateway has signed. Its claim `heads` has the number and hash of the last event of each chain, `keys` every key with which gateway has signed checkpoints.',
+    v.metadata({
+      description:
+        'A JWT that gateway has signed. Its claim `heads` has the number and hash of the last event of each chain, `keys` every key with which gateway has signed checkpoints.',
+    }),
   ),
 })
-const Position = v.object({ atMs: v.number() })
 const VerifyQuery = v.strictObject({ cursor: v.optional(described(v.string(), '`next` of the answer before.')) })
+const Position = v.object({ atMs: v.number() })
 const Body = v.strictObject({ checkpoint: v.pipe(v.string(), v.maxLength(MAX_CHECKPOINT_CHARACTERS)) })
 
 /** For operators. Mounted at `/audit`. */
@@ -34,9 +37,9 @@ export function auditRoutes(options: {
     .get(
       '/verify',
       ...route({
-        summary: 'Whether the stored events are as they came',
+        summary: 'Whether the stored events are unchanged',
         description:
-          'Goes through every chain: each link, each hash, and each field against the text that it follows from. After 20 seconds it answers with what it has found until then: go on with `cursor`.',
+          'Checks every chain: each link, each hash, and each field against the text that it follows from. After 20 seconds it answers with what it has found so far and `next`: send that as `cursor` to go on.',
         caller: 'operator',
         query: VerifyQuery,
         answers: { 200: json(Audit, 'What was found.') },

@@ -1,3 +1,4 @@
+import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { Caller } from '@posta/common/service/auth.ts'
@@ -190,7 +191,6 @@ test('GET /stats counts each event of the last hour once', async () => {
 })
 
 test('an event whose text was made unreadable is listed as altered, among the others', async () => {
-  const { Database } = await import('bun:sqlite')
   using database = new Database(join(folder.path, 'monitor.db'))
   database.run("UPDATE events SET text = 'x' WHERE id = 'op-1.succeeded'")
   const { items } = pageOf(await ask('/events', 'ana'))

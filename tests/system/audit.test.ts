@@ -2,8 +2,11 @@ import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { copyFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { createClient } from '@libsql/client'
 import { type Db, type Document, MongoClient } from 'mongodb'
 import * as v from 'valibot'
+import { fileUrl } from '../../common/service/file-url.ts'
+import { eventually } from '../../common/testing/eventually.ts'
 import { type Answer, askUntil, call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { describeLong, describeOnParts, type MakeParts, type Parts } from '../testing/parts.ts'
@@ -144,20 +147,26 @@ function describeAudit(makeParts: MakeParts, attackerOf: (parts: Parts) => Attac
       await stop()
       await start()
       const { heads } = expectBody(await ask('/audit/heads'), 200, Heads)
-      const answer = await askUntil(
-        () => ask('/audit/checkpoints/latest'),
-        ({ status, body }) =>
+      let latest: unknown
+      await eventually(async () => {
+        const { status, body } = await ask('/audit/checkpoints/latest')
+        latest = body
+        return (
           status === 200 &&
           JSON.stringify(headsOf(body)) === JSON.stringify(heads) &&
-          v.parse(Latest, body).checkpoint === lastOfGateway(),
-      )
-      return write('kept.json', answer.body)
+          v.parse(Latest, body).checkpoint === (await lastOfGateway())
+        )
+      })
+      return write('kept.json', latest)
     }
 
     /** The checkpoint that gateway shows monitor next time. Gateway stores it after monitor has. */
-    function lastOfGateway(): unknown {
-      using database = new Database(join(parts.dataDir, 'gateway.db'), { readonly: true })
-      return database.query<{ jwt: string }, []>('SELECT jwt FROM checkpoints WHERE NOT forgotten').get()?.jwt
+    async function lastOfGateway(): Promise<unknown> {
+      // Two builds of SQLite in one process break each other's locks on a file: this is the one that gateway uses.
+      const client = createClient({ url: fileUrl(parts.dataDir, 'gateway.db') })
+      const { rows } = await client.execute('SELECT jwt FROM checkpoints WHERE NOT forgotten')
+      client.close()
+      return rows[0]?.jwt
     }
 
     const headsOf = (body: unknown) => {

@@ -79,11 +79,14 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
       expect(message?.headers.traceparent).toContain(TRACE_ID)
       expect(JSON.parse(message?.value ?? '')).toMatchObject({ user, operation, operationType: 'convert' })
     }
-    const expected = { ...attributes, ce_source: '/posta' }
-    expect(events.map(({ headers }) => headers)).toEqual([
-      { ...expected, ce_type: 'posta.user.registered' },
-      { ...expected, ce_type: 'posta.user.logged-in' },
-    ])
+    expect(events.map(({ headers }) => headers)).toEqual(
+      ['posta.user.registered', 'posta.user.logged-in'].map((type) => ({
+        ...attributes,
+        ce_source: '/posta',
+        ce_type: type,
+        ce_dataschema: `urn:posta:schema:${type}:1`,
+      })),
+    )
     for (const { value } of events) {
       expect(JSON.parse(value ?? '')).toMatchObject({ user })
       expect(value).not.toContain('@')
