@@ -11,7 +11,7 @@ import { type Request, toReply } from './request-reply.ts'
 import { type Allowance, allowanceKey, type Result, type ResultSummary } from './results/results.ts'
 
 /** All that a decision depends on, besides the requests. */
-export interface Known {
+interface Known {
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>

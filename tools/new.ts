@@ -23,7 +23,7 @@ try {
   const operation = readArguments(process.argv.slice(2))
   const written = await write(operation)
   console.log(
-    `${written.join('\n')}\n\nWritten. Say what it does in ${written[0]} and ${written[1]}, then: bun run check && bun test`,
+    `${written.join('\n')}\n\nWritten. Change all but the lists to what it does, the test too, then: bun run check && bun test`,
   )
 } catch (error) {
   console.error(error instanceof UsageError ? error.message : error)

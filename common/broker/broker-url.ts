@@ -9,7 +9,7 @@ export interface KafkaAddress {
   readonly sasl: (typeof saslMechanisms)[number] | undefined
 }
 
-export type BrokerAddress = KafkaAddress | { readonly kind: 'file'; readonly path: string }
+type BrokerAddress = KafkaAddress | { readonly kind: 'file'; readonly path: string }
 
 export interface Credentials {
   readonly username?: string | undefined

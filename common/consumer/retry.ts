@@ -16,7 +16,7 @@ const MAX_HELD = 1000
 export interface Retries<Item> {
   /** Puts a message behind those of its key. False if its key is not held. */
   enqueue(received: Received<Item>): boolean
-  /** Holds the key of a message that failed for `reason`. The function that it returns begins with the retries. */
+  /** Holds the key of a message that failed for `reason`. Call the function that it returns to begin the retries. */
   hold(received: Received<Item>, reason: string): () => void
   /** The offset of the oldest message that is held; `Infinity` without one. */
   oldest(): number

@@ -5,7 +5,7 @@ import { type Delivered, type Header, headerText, type Outgoing, sizeBytes } fro
 import type { Topic } from './topics.ts'
 
 /** More does not enter the outbox. The topics' limits are higher, to leave room for headers that others add. */
-export const MAX_MESSAGE_BYTES = 256 * 1024
+const MAX_MESSAGE_BYTES = 256 * 1024
 
 /** A CloudEvents 1.0 event. `data` has the schema of its type. */
 export interface Envelope<Type extends MessageType = MessageType> {

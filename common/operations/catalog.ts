@@ -1,7 +1,10 @@
 import { convert } from './convert.ts'
 import { storeRates } from './store-rates.ts'
 
-/** All operations. Add a new one here, and its performer to `processor/performers/performers.ts`. */
+/**
+ * All operations. Add a new one here, its performer to `processor/performers/performers.ts` and, if it has facts, its
+ * preparer to `gateway/preparers/preparers.ts`.
+ */
 export const catalog = { convert, 'store-rates': storeRates } as const
 
 export type Catalog = typeof catalog

@@ -55,7 +55,7 @@ export interface Limit {
   readonly variable: string
   readonly defaultBound: string
   /**
-   * Amounts are counted in whole units of 10^-digits, so that they add up exactly. The bound has at most so many digits
+   * Amounts are counted in whole units of 10^-digits, so that they add up exactly. The bound has at most this many digits
    * after the point.
    */
   readonly digits: number
@@ -67,10 +67,10 @@ export function periodOf({ period }: Limit, createdAt: string): string {
 }
 
 export type InputOf<C extends Contract> = v.InferOutput<C['input']>
-export type OutputOf<C extends Contract> = v.InferOutput<C['output']>
+type OutputOf<C extends Contract> = v.InferOutput<C['output']>
 export type FactsOf<C extends Contract> = v.InferOutput<C['facts']>
 
-/** In the limit's units. Without a limit nothing is used of an infinite bound. */
+/** In the limit's units. For a contract without a limit `used` is 0 and `bound` is infinite. */
 export interface LimitState {
   /** What the user's earlier operations of the period count. */
   readonly used: number
@@ -98,7 +98,7 @@ export type Outcome<C extends Contract> =
     }
   | { readonly failure: { readonly code: C['failures'][number]; readonly message: string } }
 
-export interface Lookup {
+interface Lookup {
   readonly key: string
   readonly order: string
 }

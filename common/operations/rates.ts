@@ -26,7 +26,7 @@ export const PositiveDecimal = v.pipe(
 )
 
 /** A decimal number above zero, with as many digits as the external API gave. */
-export const Rate = v.pipe(v.string(), v.maxLength(64), v.regex(/^\d+(?:\.\d+)?$/), v.regex(/[1-9]/))
+const Rate = v.pipe(v.string(), v.maxLength(64), v.regex(/^\d+(?:\.\d+)?$/), v.regex(/[1-9]/))
 
 /** Where rates came from: the public API, its mirror, an earlier answer that gateway kept, or the bundled snapshot. */
 export const RateSource = v.picklist(['live', 'mirror', 'cache', 'bundled'])

@@ -6,7 +6,7 @@ export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
 }
 
 /** Pauses between attempts, each twice as long as the one before, up to a bound. */
-export interface Backoff {
+interface Backoff {
   /** The length of the next pause. */
   readonly pauseMs: number
   /** Resolves after the pause, or as soon as `signal` aborts. */

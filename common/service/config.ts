@@ -16,7 +16,7 @@ export class ConfigError extends Error {
 
 /**
  * Reads a configuration from the environment. An empty variable counts as absent.
- * @param contradiction says why values do not fit together that are each valid; undefined if they do
+ * @param contradiction says why values that are each valid do not fit together; undefined if they do
  * @throws ConfigError with every fault. It does not repeat values, since some are secret.
  * @example
  * const { PORT } = readConfig({ PORT: v.optional(Port, '3000') }, process.env)
@@ -156,7 +156,7 @@ export function resolveConfig(name: ServiceName, values: CommonEntries) {
   }
 }
 
-/** An address that stands for all of this machine's is not one to call. */
+/** `0.0.0.0` and `::` mean every address of this machine. They can be listened on, but not called. */
 function reachableHost(host: string): string {
   if (host === '0.0.0.0' || host === '::') return 'localhost'
   return host.includes(':') ? `[${host}]` : host

@@ -22,7 +22,7 @@ export function listen(host: string, port: number): Listener {
   }
 }
 
-/** The same. @throws ConfigError that names the variable. */
+/** Like `listen`. @throws ConfigError that names `variable`, if it cannot listen there. */
 export function listenAsConfigured({ host, port }: { host: string; port: number }, variable: string): Listener {
   try {
     return listen(host, port)

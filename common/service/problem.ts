@@ -117,7 +117,7 @@ export type ProblemCode = keyof typeof problems
 export const problemCodes = Object.keys(problems) as [ProblemCode, ...ProblemCode[]]
 
 /** One fault of an input. `pointer` is an RFC 6901 pointer as a URI fragment: `#/input/amount`. */
-export interface InputFault {
+interface InputFault {
   readonly pointer: string
   readonly detail: string
 }

@@ -9,12 +9,12 @@ const DAY_MS = 24 * 60 * 60 * 1000
 const IDLE_MS = 30 * DAY_MS
 const SESSION_MS = 90 * DAY_MS
 /** A further login ends the user's oldest session. */
-export const MAX_SESSIONS_PER_USER = 50
+const MAX_SESSIONS_PER_USER = 50
 /**
  * Enough for one refresh every six minutes for 90 days; a session that needs more ends. Each refresh leaves a row, which
  * detects reuse of its token until it expires.
  */
-export const MAX_REFRESHES_PER_SESSION = 20_000
+const MAX_REFRESHES_PER_SESSION = 20_000
 /** How long after its use a token may be presented again, because the answer was lost. */
 const REPEAT_MS = 30 * 1000
 

@@ -58,7 +58,7 @@ function createCounter({ burst, refillMs }: Limit, deps: Pick<Deps, 'monotonicMs
   const zeroAt = new LRUCache<string, number>({ max: MAX_REMEMBERED })
   const zeroAtMs = (key: string) => Math.max(deps.monotonicMs(), zeroAt.get(key) ?? 0)
   return {
-    /** How long until one more is allowed; not positive: it is allowed now. */
+    /** Ms until one more is allowed. Zero or less: it is allowed now. */
     waitMs: (key: string) => zeroAtMs(key) - deps.monotonicMs() + refillMs - burst * refillMs,
     add(key: string, count: 1 | -1) {
       const atMs = zeroAtMs(key) + count * refillMs

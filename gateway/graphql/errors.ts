@@ -12,8 +12,8 @@ const RejectedInput = v.object({
 
 /**
  * Makes the function that turns an error into the one that a client sees: `extensions.code` has the same codes as REST's
- * problems. An unexpected error is logged, and the client sees `internal`. Without `suggestions` a message does not complete
- * an almost right name, which would tell the schema.
+ * problems. An unexpected error is logged, and the client sees `internal`. Without `suggestions` a message does not
+ * suggest names of the schema, which would reveal it.
  */
 export function maskError(log: Logger, options: { suggestions: boolean }): (error: unknown) => GraphQLError {
   return (error) => {

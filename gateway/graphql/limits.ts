@@ -59,7 +59,7 @@ function counter(context: ValidationContext, nested: boolean): (selected: Select
   return count
 }
 
-/** Bounds what a document costs before any token is checked. Without `introspection` the schema stays secret. */
+/** Bounds what a document costs before its caller is authenticated. Without `introspection` the schema stays secret. */
 export function limits(options: { introspection: boolean }): Plugin {
   return {
     onParse({ parseFn, setParseFn }) {

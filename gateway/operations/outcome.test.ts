@@ -17,7 +17,7 @@ import { conversion, fixedSources, usdTable } from '../testing/operations.ts'
 import { createWaiters, type Waiters } from './await-outcome.ts'
 import type { Operation } from './operation.ts'
 import { createRead } from './read.ts'
-import { receiveResults } from './receive-results.ts'
+import { type Completed, receiveResults } from './receive-results.ts'
 import { createSubmit } from './submit.ts'
 
 const log = createLog('gateway', 'silent')
@@ -29,8 +29,10 @@ let broker: Broker
 let results: Consumer
 /** Those of the gateway that receives the results, and of another gateway with the same database. */
 let everyWaiters: Waiters[]
+let completed: Completed[]
 
 beforeEach(async () => {
+  completed = []
   folder = temporaryFolder()
   opened = await openTemporary()
   const { database, writer } = opened
@@ -41,7 +43,10 @@ beforeEach(async () => {
   results = receiveResults({
     broker,
     writer,
-    onCompleted: (completed) => here.wake(completed.map(({ id }) => id)),
+    onCompleted(operations) {
+      completed.push(...operations)
+      here.wake(operations.map(({ id }) => id))
+    },
     log,
     metrics: createMetrics('gateway'),
     deps: systemDeps,
@@ -163,4 +168,20 @@ test('watchers see that it is dead-lettered, and their watch ends; those who wat
   expect(again).not.toHaveProperty('error')
   const { items } = await createRead(opened.database).page(user, { limit: 10 })
   expect(items.find((each) => each.id === id)).toEqual(again)
+})
+
+test("a result that names another user does not keep out the operation's own result of the same batch", async () => {
+  const { id } = await submit()
+  const own = resultOf(id, {})
+  const foreign = { ...own, value: Buffer.from(Buffer.from(own.value).toString().replace('"ana"', '"eve"')) }
+  await broker.publish([foreign, own])
+  await eventually(async () => (await read(id)).status === 'succeeded')
+})
+
+test('an operation completes once, though its result comes twice in one batch', async () => {
+  const { id } = await submit()
+  await broker.publish([resultOf(id, {}), resultOf(id, {})])
+  await eventually(async () => (await read(id)).status === 'succeeded')
+  await eventually(() => results.lag().every(({ lag }) => lag === 0))
+  expect(completed.map((each) => each.id)).toEqual([id])
 })

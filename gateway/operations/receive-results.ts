@@ -94,27 +94,37 @@ const applyChanges: Bulk<Change, 'changed' | 'unchanged' | 'unknown'> = {
           operations.status = 'pending' OR (
             operations.status = 'failed' AND operations.error_code = 'dead-lettered'
             AND change.value->>'redriven' AND change.value->>'status' = 'succeeded'))
-        RETURNING id`,
+        RETURNING id, user_id`,
       sql`
-        SELECT operations.id AS id FROM json_each(${json}) AS change
+        SELECT operations.id, operations.user_id FROM json_each(${json}) AS change
         JOIN operations ON operations.id = change.value->>'id' AND operations.user_id = change.value->>'userId'`,
     ]
   },
   outcomes([updated, existing], changes) {
-    const changed = new Set(updated?.rows.map((row) => row.id))
-    const known = new Set(existing?.rows.map((row) => row.id))
-    return changes.map(({ id }) => (changed.has(id) ? 'changed' : known.has(id) ? 'unchanged' : 'unknown'))
+    const written = new Set(onePerOperation(changes))
+    const [changed, known] = [updated, existing].map(
+      (result) => new Set(result?.rows.map((row) => keyOf(String(row.id), String(row.user_id)))),
+    )
+    return changes.map((change) => {
+      const key = keyOf(change.id, change.userId)
+      if (!known?.has(key)) return 'unknown'
+      return written.has(change) && changed?.has(key) ? 'changed' : 'unchanged'
+    })
   },
 }
 
 /** Of several results of one operation, the one that stays: the first, unless the success of a redrive replaces it. */
 function onePerOperation(changes: readonly Change[]): Change[] {
-  const byId = new Map<string, Change>()
+  const byKey = new Map<string, Change>()
   for (const change of changes) {
-    const before = byId.get(change.id)
+    const key = keyOf(change.id, change.userId)
+    const before = byKey.get(key)
     // If the stored row is dead-lettered already, a plain success changes nothing and only the redrive's does.
     const givesWay = before?.errorCode === 'dead-lettered' || (before?.status === 'succeeded' && !before.redriven)
-    if (!before || (givesWay && change.redriven && change.status === 'succeeded')) byId.set(change.id, change)
+    if (!before || (givesWay && change.redriven && change.status === 'succeeded')) byKey.set(key, change)
   }
-  return [...byId.values()]
+  return [...byKey.values()]
 }
+
+/** A result that names another user is of no operation, and must not stand for the one with its id. */
+const keyOf = (id: string, userId: string) => `${id} ${userId}`

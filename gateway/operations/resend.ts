@@ -7,7 +7,7 @@ import { isPending, operations, outbox } from '../database/schema.ts'
 
 /** How long an operation may stay pending before its request is sent again. The time doubles with each resend. */
 export const RESEND_AFTER_MS = 2 * 60 * 1000
-/** Then the time is 68 hours, and stays so. */
+/** After these the time is 68 hours, and grows no further. */
 const MAX_DOUBLINGS = 11
 const EVERY_MS = 5000
 const MAX_AT_ONCE = 100

@@ -9,7 +9,7 @@ export interface Sources {
   readonly rates: Rates
 }
 
-export interface Preparable<C extends Contract> {
+interface Preparable<C extends Contract> {
   readonly input: InputOf<C>
   /** The user's id. */
   readonly user: string

@@ -35,12 +35,12 @@ export function openMongoResults(url: string): Results {
     },
 
     async used(allowances) {
-      const among = (member: keyof Allowance) => ({
+      const anyOf = (member: keyof Allowance) => ({
         $in: [...new Set(allowances.map((allowance) => allowance[member]))],
       })
       const sums = await (await results())
         .aggregate([
-          { $match: { user: among('user'), 'counts.limit': among('limit'), 'counts.period': among('period') } },
+          { $match: { user: anyOf('user'), 'counts.limit': anyOf('limit'), 'counts.period': anyOf('period') } },
           {
             $group: {
               _id: { user: '$user', limit: '$counts.limit', period: '$counts.period' },

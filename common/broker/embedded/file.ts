@@ -21,7 +21,7 @@ export interface EmbeddedFile {
   changed(topic: Topic): void
   /** Calls `wake` after each change to the topic, until the function that it returns is called. */
   listen(topic: Topic, wake: () => void): () => void
-  /** Whoever is the last to release the file closes it. Nothing must wait to be written. */
+  /** The last release closes the file. Call it only when no write is pending. */
   release(): void
 }
 
@@ -73,7 +73,7 @@ function createFile(db: Database): EmbeddedFile {
     looking = setTimeout(look, performance.now() < busyUntilMs ? BUSY_LOOK_MS : LOOK_MS)
     const before = seenVersion
     seenVersion = version()
-    // Where it cannot be read the listeners meet the same fault, and deal with it.
+    // If it cannot be read, the listeners are woken too: they meet the same error and handle it.
     if (seenVersion === undefined || seenVersion !== before) for (const { wake } of listeners) wake()
   }
 

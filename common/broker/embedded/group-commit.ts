@@ -4,7 +4,7 @@ import { backoff } from '../../service/backoff.ts'
 import { isLocked, LOCK_GIVE_UP_MS } from './schema.ts'
 
 const LAZY_MS = 20
-/** What one transaction takes, unless a single write has more: nothing else in the process runs meanwhile. */
+/** The most in one transaction, unless a single write has more. Nothing else in the process runs meanwhile. */
 const MAX_TRANSACTION_BYTES = 4 * 1024 * 1024
 const MAX_TRANSACTION_WRITES = 2000
 const MAX_QUEUED_BYTES = 64 * 1024 * 1024

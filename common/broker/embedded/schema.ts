@@ -7,7 +7,7 @@ const FORMAT = 1
 export const LOCK_GIVE_UP_MS = 5000
 /** SQLite waits for a lock synchronously, so it tries for a short time only, and the caller tries again. */
 const LOCK_TRY_MS = 10
-/** What the log beside the file is cut back to after it has grown. */
+/** The write-ahead log is cut back to this size after it has grown. */
 const JOURNAL_BYTES = 64 * 1024 * 1024
 
 /**
@@ -20,7 +20,7 @@ export function connect(path: string): Database {
   const db = new Database(path, { create: true, strict: true })
   try {
     db.run(`PRAGMA busy_timeout = ${LOCK_TRY_MS}`)
-    untilUnlocked(() => createTables(db))
+    retryWhileLocked(() => createTables(db))
     db.run('PRAGMA synchronous = FULL')
     db.run(`PRAGMA journal_size_limit = ${JOURNAL_BYTES}`)
     return db
@@ -32,7 +32,7 @@ export function connect(path: string): Database {
   }
 }
 
-function untilUnlocked(work: () => void): void {
+function retryWhileLocked(work: () => void): void {
   const startMs = performance.now()
   for (;;) {
     try {

@@ -7,7 +7,7 @@ import { createWorkLoop } from './work-loop.ts'
 
 const MAX_BATCH_MESSAGES = 500
 const MAX_BATCH_BYTES = 1024 * 1024
-/** Nothing more is fetched of a partition while the messages that are not committed take so much memory. */
+/** Nothing more is fetched of a partition while its messages that are not committed take this much memory. */
 const FULL_BYTES = 8 * 1024 * 1024
 /** The memory that a message takes besides its bytes. */
 const MESSAGE_OVERHEAD_BYTES = 500

@@ -3,7 +3,7 @@ import { within } from '../../service/deadline.ts'
 import type { Client, Connect } from './client.ts'
 
 const PING_TIMEOUT_MS = 2900
-/** An answer is given again for so long. */
+/** An answer is reused for this long. */
 const FRESH_MS = 1000
 
 /** Asks the broker to describe its cluster. Rejects within 3 s where it does not answer. */

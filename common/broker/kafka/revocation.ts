@@ -3,9 +3,9 @@ import { within } from '../../service/deadline.ts'
 import type { Logger } from '../../service/log.ts'
 import type { Assignment, Draining } from './assignment.ts'
 
-/** Handlers may finish for so long when the group changes; then their signals abort. */
+/** How long handlers may take to finish when the group changes. Then their signals abort. */
 const GRACE_MS = 2000
-/** So long after the abort the member joins again, even if a handler still runs. */
+/** How long after the abort the member joins again at the latest, even if a handler still runs. */
 const ABORT_MS = 2000
 
 /**

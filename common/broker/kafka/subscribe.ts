@@ -9,7 +9,7 @@ import { type Member, startMember } from './member.ts'
 import { TopicMismatch, type Topics } from './topics.ts'
 
 /**
- * A subscription gives up when the broker answers pings but has accepted no heartbeat for so long: a new process may do
+ * A subscription gives up when the broker answers pings but has accepted no heartbeat for this long: a new process may do
  * better. While the broker does not answer, the subscription waits: a restart would not help, and the service can do
  * other work.
  */
