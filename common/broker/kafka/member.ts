@@ -14,7 +14,7 @@ const HEARTBEAT_MS = 1000
 const REBALANCE_TIMEOUT_MS = 10_000
 /** How long the broker keeps a fetch open while there is no message. A new message ends the wait at once. */
 const FETCH_WAIT_MS = 250
-/** A member without a heartbeat for this long is replaced: kafkajs hangs. Longer than a rebalance takes. */
+/** A member without a heartbeat for this long is replaced: kafkajs is taken to hang. Longer than a rebalance takes. */
 const SILENCE_MS = 20_000
 /** How long a closing member waits for a handler whose signal has aborted. */
 const ABORT_MS = 500
