@@ -33,7 +33,7 @@ function supervise(name: ServiceName) {
     for (let first = true; ; first = false) {
       const code = await child.exited
       if (!isTold && (first || !watching)) {
-        console.error(`${name} ended with code ${code}; the others are stopped.`)
+        console.error(`${name} ended with code ${code}${names.length > 1 ? '; the others are stopped' : ''}.`)
         stop('SIGTERM')
         return code || 1
       }

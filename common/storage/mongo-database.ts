@@ -87,8 +87,9 @@ export function mongoDatabase<Collections>(options: {
  */
 async function refuseOtherFormats(database: Db): Promise<void> {
   const formats = database.collection<{ _id: 'posta'; format: number }>('posta_format')
-  const isEmpty = (await database.listCollections({}, { nameOnly: true }).toArray()).length === 0
-  if (isEmpty)
+  const collections = await database.listCollections({}, { nameOnly: true }).toArray()
+  // FerretDB makes a collection before it inserts the first document: the format's own may be there, and empty.
+  if (collections.every(({ name }) => name === formats.collectionName))
     await formats.insertOne({ _id: 'posta', format: FORMAT }).catch((error: unknown) => {
       // Another process does the same.
       if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error
