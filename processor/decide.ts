@@ -64,7 +64,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
       blocked.add(request.user)
       return attempt
     }
-    const { result } = attempt
+    const { result, reply } = attempt
     // A redrive that fails changes nothing.
     if (before && result.status === 'failed') return answer(request, before)
     stored.set(result.id, result)
@@ -76,11 +76,11 @@ export function decide(requests: readonly Request[], known: Known): Decision {
     if (before) effects.push({ replace: result })
     else if (last && 'append' in last) last.append.push(result)
     else effects.push({ append: [result] })
-    return answer(request, result)
+    return answer(request, result, reply)
   }
 
-  function answer(request: Request, result: ResultSummary): Verdict {
-    replies.set(`${request.id} ${request.redrive}`, toReply(result, request))
+  function answer(request: Request, result: ResultSummary, reply = toReply(result, request)): Verdict {
+    replies.set(`${request.id} ${request.redrive}`, reply)
     return { done: true }
   }
 
@@ -103,7 +103,10 @@ function isTooOld({ createdAt }: Request, now: string): boolean {
 
 const MAX_REASON_CHARACTERS = 500
 
-type Attempt = { readonly result: Result } | { readonly dead: string } | { readonly retry: string }
+type Attempt =
+  | { readonly result: Result; readonly reply: Outgoing }
+  | { readonly dead: string }
+  | { readonly retry: string }
 
 function perform<Type extends OperationType>(
   request: Request & { readonly type: Type },
@@ -136,9 +139,8 @@ function perform<Type extends OperationType>(
             lookup: outcome.lookup,
             counts: allowance && { limit: allowance.limit, period: allowance.period, amount: outcome.counts ?? 0 },
           }
-    // Throws for a result that is too large for a message, so that it is not stored.
-    toReply(result, request)
-    return { result }
+    // Making the reply throws for a result that is too large for a message, so that it is not stored.
+    return { result, reply: toReply(result, request) }
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     return { retry: `Performing ${type} failed: ${reason.slice(0, MAX_REASON_CHARACTERS)}` }

@@ -39,8 +39,8 @@ export function show(event: StoredEvent): ShownEvent {
   } catch {
     const [topic = '', partition] = chain.split('/')
     const time = new Date(event.timeMs).toISOString()
-    const place = { topic, partition: Number(partition), offset: -1 }
-    return { ...known, ...place, time, receivedAt: time, data: null, altered: true }
+    const position = { topic, partition: Number(partition), offset: -1 }
+    return { ...known, ...position, time, receivedAt: time, data: null, altered: true }
   }
 }
 
