@@ -1,6 +1,5 @@
 import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { FactsOf } from '@posta/common/operations/contract.ts'
-import { within } from '@posta/common/service/deadline.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Preparer, Sources } from '../preparers/preparer.ts'
@@ -18,8 +17,9 @@ export async function prepare(
   input: Record<string, unknown>,
   user: string,
   sources: Sources,
+  maxMs = MAX_MS,
 ): Promise<Record<string, unknown> | undefined> {
-  return hasFacts(type) ? factsOf(type, input, user, sources) : undefined
+  return hasFacts(type) ? factsOf(type, input, user, sources, maxMs) : undefined
 }
 
 async function factsOf<Type extends TypeWithFacts>(
@@ -27,16 +27,20 @@ async function factsOf<Type extends TypeWithFacts>(
   input: Record<string, unknown>,
   user: string,
   sources: Sources,
+  maxMs: number,
 ): Promise<FactsOf<Catalog[Type]>> {
   const contract: Catalog[Type] = catalog[type]
   const preparer: Preparer<Catalog[Type]> = preparers[type]
-  const signal = AbortSignal.timeout(MAX_MS)
+  const asked = v.parse(contract.input, input)
+  const signal = AbortSignal.timeout(maxMs)
+  const late = Promise.withResolvers<never>()
+  signal.addEventListener('abort', () => late.reject(signal.reason), { once: true })
   try {
-    const asked = { input: v.parse(contract.input, input), user, signal }
-    return await within(preparer(asked, sources), MAX_MS, `Preparing ${type}`)
+    // A preparer need not heed the signal.
+    return await Promise.race([preparer({ input: asked, user, signal }, sources), late.promise])
   } catch (error) {
     if (error instanceof Problem || !signal.aborted) throw error
-    const detail = `What ${type} needs to know from outside could not be learned within ${MAX_MS / 1000} s.`
+    const detail = `What ${type} needs to know from outside could not be learned within ${maxMs / 1000} s.`
     throw new Problem('unavailable', detail, { retryAfterS: 5, cause: error })
   }
 }
