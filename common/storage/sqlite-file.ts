@@ -49,21 +49,11 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
   function database(): Database {
     if (closed) throw new Error('The store has been closed.')
     if (opened) return opened
-    makePrivate(path)
-    const fresh = new Database(path, { create: true, strict: true })
-    try {
-      fresh.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`)
-      fresh.run('PRAGMA journal_mode = WAL')
-      fresh.run('PRAGMA synchronous = FULL')
-      fresh.run(`PRAGMA journal_size_limit = ${JOURNAL_BYTES}`)
+    opened = openSqlite(path, BUSY_TIMEOUT_MS, (fresh) => {
       refuseOtherTables(path, fresh, schemas)
       for (const schema of schemas) fresh.run(schema)
-    } catch (error) {
-      fresh.close()
-      throw error
-    }
-    opened = fresh
-    return fresh
+    })
+    return opened
   }
 
   async function run<Answer>(use: (database: Database) => Answer): Promise<Answer> {
@@ -73,8 +63,7 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
       try {
         return use(database())
       } catch (error) {
-        const locked = error instanceof SQLiteError && error.code?.startsWith('SQLITE_BUSY')
-        if (!locked || performance.now() - startedMs > LOCK_PATIENCE_MS) throw error
+        if (!isLocked(error) || performance.now() - startedMs > LOCK_PATIENCE_MS) throw error
         await attempts.pause()
       }
     }
@@ -95,6 +84,32 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
       opened?.close()
     },
   }
+}
+
+/**
+ * Opens a SQLite file, and makes it where it does not exist. What is committed in it is synced.
+ * @param prepare makes its tables. Where it throws, the file is closed
+ * @throws ConfigError where this process may not write there
+ */
+export function openSqlite(path: string, busyTimeoutMs: number, prepare: (database: Database) => void): Database {
+  makePrivate(path)
+  const database = new Database(path, { create: true, strict: true })
+  try {
+    database.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`)
+    database.run('PRAGMA journal_mode = WAL')
+    database.run('PRAGMA synchronous = FULL')
+    database.run(`PRAGMA journal_size_limit = ${JOURNAL_BYTES}`)
+    prepare(database)
+    return database
+  } catch (error) {
+    database.close()
+    throw error
+  }
+}
+
+/** SQLITE_BUSY, or an extension of it: another process holds the lock. */
+export function isLocked(error: unknown): boolean {
+  return error instanceof SQLiteError && ((error.errno ?? 0) & 0xff) === 5
 }
 
 /** @throws ConfigError where a table or an index exists, but not as the schemas make it: another version made the file */

@@ -1,7 +1,8 @@
 import type { Database } from 'bun:sqlite'
 import { setImmediate } from 'node:timers/promises'
 import { backoff } from '../../service/backoff.ts'
-import { isLocked, LOCK_GIVE_UP_MS } from './schema.ts'
+import { isLocked } from '../../storage/sqlite-file.ts'
+import { LOCK_GIVE_UP_MS } from './schema.ts'
 
 const LAZY_MS = 20
 /** The most in one transaction, unless a single write has more. Nothing else in the process runs meanwhile. */

@@ -1,14 +1,13 @@
-import { Database, SQLiteError } from 'bun:sqlite'
+import type { Database } from 'bun:sqlite'
 import { topics } from '../../messages/topics.ts'
-import { makePrivate } from '../../storage/sqlite-file.ts'
+import { ConfigError } from '../../service/config.ts'
+import { isLocked, openSqlite } from '../../storage/sqlite-file.ts'
 
 const FORMAT = 1
 /** How long anything waits for a lock that another process holds. */
 export const LOCK_GIVE_UP_MS = 5000
 /** SQLite waits for a lock synchronously, so it tries for a short time only, and the caller tries again. */
 const LOCK_TRY_MS = 10
-/** The write-ahead log is cut back to this size after it has grown. */
-const JOURNAL_BYTES = 64 * 1024 * 1024
 
 /**
  * Opens the broker's file, and makes what is missing: several processes may do so at once. It is synchronous, since it
@@ -16,30 +15,19 @@ const JOURNAL_BYTES = 64 * 1024 * 1024
  * @throws Error that names the file, where it cannot be opened or is not a broker's
  */
 export function connect(path: string): Database {
-  makePrivate(path)
-  const db = new Database(path, { create: true, strict: true })
-  try {
-    db.run(`PRAGMA busy_timeout = ${LOCK_TRY_MS}`)
-    retryWhileLocked(() => createTables(db))
-    db.run('PRAGMA synchronous = FULL')
-    db.run(`PRAGMA journal_size_limit = ${JOURNAL_BYTES}`)
-    return db
-  } catch (error) {
-    db.close()
-    throw new Error(`The broker's file ${path} cannot be opened: ${error instanceof Error ? error.message : error}`, {
-      cause: error,
-    })
-  }
-}
-
-function retryWhileLocked(work: () => void): void {
   const startMs = performance.now()
   for (;;) {
     try {
-      work()
-      return
+      return openSqlite(path, LOCK_TRY_MS, createTables)
     } catch (error) {
-      if (!isLocked(error) || performance.now() - startMs > LOCK_GIVE_UP_MS) throw error
+      if (error instanceof ConfigError) throw error
+      if (!isLocked(error) || performance.now() - startMs > LOCK_GIVE_UP_MS)
+        throw new Error(
+          `The broker's file ${path} cannot be opened: ${error instanceof Error ? error.message : error}`,
+          {
+            cause: error,
+          },
+        )
     }
     Bun.sleepSync(LOCK_TRY_MS)
   }
@@ -47,7 +35,6 @@ function retryWhileLocked(work: () => void): void {
 
 /** Needs no lock where nothing is missing, so that no writer can hold up a start. */
 function createTables(db: Database): void {
-  db.run('PRAGMA journal_mode = WAL')
   const isEmpty = db.query('SELECT 1 FROM sqlite_schema').get() === null
   const format = db.query<{ user_version: number }, []>('PRAGMA user_version').get()?.user_version
   if (format === 0 && !isEmpty) throw new Error('it holds something else')
@@ -69,9 +56,4 @@ function createTables(db: Database): void {
         value BLOB NOT NULL
       ) STRICT`,
     )
-}
-
-/** SQLITE_BUSY, or an extension of it: another process holds the lock. */
-export function isLocked(error: unknown): boolean {
-  return error instanceof SQLiteError && ((error.errno ?? 0) & 0xff) === 5
 }
