@@ -1,7 +1,7 @@
-import { deadLetterId, encodeDeadLetter } from '../messages/dead-letter.ts'
+import { deadLetterId, encodeDeadLetter, idText, userByKey } from '../messages/dead-letter.ts'
 import { encode } from '../messages/envelope.ts'
 import { type Delivered, headerText, type Outgoing } from '../messages/message.ts'
-import { type Group, topics } from '../messages/topics.ts'
+import type { Group } from '../messages/topics.ts'
 import type { ConsumeOptions, Received } from './handler.ts'
 import { countByTopic } from './metrics.ts'
 import type { Outages } from './outages.ts'
@@ -46,18 +46,11 @@ export function createSetAside<Item>(options: ConsumeOptions<Item>, { waitOut }:
 function deadLettered(message: Delivered, group: Group, reason: string, nowMs: number): Outgoing {
   const deadLetter = deadLetterId(message)
   const { topic, partition, offset } = message
-  // The key of a request or a result is the user's id. Elsewhere it may be anything.
-  const user = topic === topics.requests || topic === topics.results ? shortText(message.key) : undefined
   return encode({
     id: `${deadLetter}.dead-lettered`,
     type: 'posta.message.dead-lettered',
     time: new Date(nowMs).toISOString(),
-    subject: shortText(headerText(message, 'ce_subject')),
-    data: { user, deadLetter, group, topic, partition, offset, reason: reason.slice(0, 2000) },
+    subject: idText(headerText(message, 'ce_subject')),
+    data: { user: userByKey(message), deadLetter, group, topic, partition, offset, reason: reason.slice(0, 2000) },
   })
-}
-
-function shortText(value: Uint8Array | string | null | undefined): string | undefined {
-  const text = Buffer.from(value ?? '').toString('utf8')
-  return text.length > 0 && text.length <= 256 ? text : undefined
 }

@@ -67,3 +67,15 @@ export function decodeDeadLetter(message: Delivered): DeadLetter | undefined {
   // Whatever the header says, the id must follow from the position: no message can pass for another dead letter.
   return id === deadLetterId(original) ? { id, group, reason, original } : undefined
 }
+
+/** The user whose message it is: the key of a request or a result is the user's id. On other topics it may be anything. */
+export function userByKey({ topic, key }: Pick<Delivered, 'topic' | 'key'>): string | undefined {
+  return topic === topics.requests || topic === topics.results
+    ? idText(key && Buffer.from(key).toString('utf8'))
+    : undefined
+}
+
+/** The value, if it is a text as long as an id may be. */
+export function idText(value: unknown): string | undefined {
+  return typeof value === 'string' && value.length > 0 && value.length <= 256 ? value : undefined
+}

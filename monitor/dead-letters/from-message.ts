@@ -1,4 +1,4 @@
-import { deadLetterId, decodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
+import { deadLetterId, decodeDeadLetter, idText, userByKey } from '@posta/common/messages/dead-letter.ts'
 import { type Delivered, headerText } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import type { StoredDeadLetter } from './dead-letters.ts'
@@ -49,9 +49,9 @@ function common(original: Delivered, receivedAtMs: number) {
     partition,
     offset,
     timestampMs,
-    type: short(headerText(original, 'ce_type')),
-    user: short(data.user) ?? userByKey(original),
-    operation: short(headerText(original, 'ce_subject')) ?? short(data.operation),
+    type: idText(headerText(original, 'ce_type')),
+    user: idText(data.user) ?? userByKey(original),
+    operation: idText(headerText(original, 'ce_subject')) ?? idText(data.operation),
     preview: text.slice(0, PREVIEW_CHARACTERS).toWellFormed(),
   }
 }
@@ -63,18 +63,6 @@ function dataOf(text: string): { readonly user?: unknown; readonly operation?: u
   } catch {
     return {}
   }
-}
-
-/** The key of requests and results is the user's id; on other topics it may be anything. */
-function userByKey({ topic, key }: Delivered): string | undefined {
-  return topic === topics.requests || topic === topics.results
-    ? short(key && Buffer.from(key).toString('utf8'))
-    : undefined
-}
-
-/** The value, if it is a text as long as an id may be. */
-function short(value: unknown): string | undefined {
-  return typeof value === 'string' && value.length > 0 && value.length <= 256 ? value : undefined
 }
 
 const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
