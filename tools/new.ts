@@ -2,14 +2,12 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { asCommand, CommandError } from '../common/service/command.ts'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
 
 const USAGE = `bun run new operation NAME [--facts]
 
 NAME is in lower case, with hyphens: ship-order. --facts: gateway learns something from outside before it accepts the operation.`
-
-/** A fault of the command line: its message alone is shown. */
-class UsageError extends Error {}
 
 interface NewOperation {
   /** `ship-order` */
@@ -19,28 +17,24 @@ interface NewOperation {
   readonly facts: boolean
 }
 
-try {
-  const operation = readArguments(process.argv.slice(2))
-  const written = await write(operation)
+await asCommand(async () => {
+  const written = await write(readArguments(process.argv.slice(2)))
   console.log(
     `${written.join('\n')}\n\nWritten. Change all but the lists to what it does, the test too, then: bun run check && bun test`,
   )
-} catch (error) {
-  console.error(error instanceof UsageError ? error.message : error)
-  process.exitCode = 1
-}
+})
 
 function readArguments(args: string[]): NewOperation {
   let parsed: ReturnType<typeof parse>
   try {
     parsed = parse(args)
   } catch {
-    throw new UsageError(USAGE)
+    throw new CommandError(USAGE)
   }
   const [what, type = '', ...more] = parsed.positionals
-  if (what !== 'operation' || more.length > 0) throw new UsageError(USAGE)
+  if (what !== 'operation' || more.length > 0) throw new CommandError(USAGE)
   if (!/^[a-z][a-z0-9]*(?:-[a-z][a-z0-9]*)*$/.test(type) || type.length > 40)
-    throw new UsageError(`${type || 'NAME'} is no name of an operation.\n\n${USAGE}`)
+    throw new CommandError(`${type || 'NAME'} is no name of an operation.\n\n${USAGE}`)
   const name = type.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
   return { type, name, facts: parsed.values.facts }
 }
@@ -53,7 +47,7 @@ function parse(args: string[]) {
 async function write(operation: NewOperation): Promise<string[]> {
   const files = filesOf(operation)
   for (const [path] of files)
-    if (existsSync(join(REPOSITORY_ROOT, path))) throw new UsageError(`${path} exists already.`)
+    if (existsSync(join(REPOSITORY_ROOT, path))) throw new CommandError(`${path} exists already.`)
   const lists = await Promise.all(
     listsOf(operation).map(async (list) => ({ ...list, text: await added(operation, list) })),
   )
@@ -88,7 +82,8 @@ async function added({ type, name }: NewOperation, { path, declaration }: List):
   const entry = type === name ? name : `'${type}': ${name}`
   const list = new RegExp(`(${declaration}[^=]*= \\{[^}]*?),?\\s*\\}`)
   const imports = /(?:^import .*\n)+/m
-  if (!list.test(text) || !imports.test(text)) throw new UsageError(`${path} is not as expected: add ${entry} by hand.`)
+  if (!list.test(text) || !imports.test(text))
+    throw new CommandError(`${path} is not as expected: add ${entry} by hand.`)
   return text
     .replace(imports, (block) => `${block}import { ${name} } from './${type}.ts'\n`)
     .replace(list, (_, entries: string) => `${entries}, ${entry} }`)

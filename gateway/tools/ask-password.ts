@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
-import { CommandError } from './command.ts'
+import { CommandError } from '@posta/common/service/command.ts'
 
 /**
  * Reads a password: typed twice at a terminal, without echo, or else the first line of standard input.

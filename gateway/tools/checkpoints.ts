@@ -1,5 +1,6 @@
+import { CommandError } from '@posta/common/service/command.ts'
 import { eventsOf, forgetCheckpoint } from '../audit/checkpoints.ts'
-import { CommandError, runCommand } from './command.ts'
+import { runCommand } from './command.ts'
 
 const USAGE = `bun run checkpoints forget
 

@@ -1,7 +1,8 @@
+import { CommandError } from '@posta/common/service/command.ts'
 import { systemDeps as deps } from '@posta/common/service/deps.ts'
 import { openKeys } from '../accounts/keys.ts'
 import { eventAdder } from '../database/events.ts'
-import { CommandError, runCommand } from './command.ts'
+import { runCommand } from './command.ts'
 
 await runCommand((argv) => {
   if (argv.join(' ') !== 'rotate') throw new CommandError('bun run keys rotate')

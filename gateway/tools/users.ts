@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { CommandError } from '@posta/common/service/command.ts'
 import { systemDeps as deps } from '@posta/common/service/deps.ts'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
 import { createPasswords } from '../accounts/passwords.ts'
@@ -6,7 +7,7 @@ import { createRegister, type Register } from '../accounts/register.ts'
 import type { UserRow } from '../accounts/user.ts'
 import { eventAdder } from '../database/events.ts'
 import { askPassword } from './ask-password.ts'
-import { CommandError, runCommand } from './command.ts'
+import { runCommand } from './command.ts'
 
 const USAGE = `bun run users add EMAIL [--role operator]
 bun run users list

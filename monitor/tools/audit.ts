@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { ConfigError } from '@posta/common/service/config.ts'
+import { asCommand, CommandError } from '@posta/common/service/command.ts'
 import { PublicKey } from '@posta/common/service/tokens.ts'
 import * as v from 'valibot'
 import { type ChainReport, verify } from '../audit/chain.ts'
@@ -21,21 +21,12 @@ are whole. With a checkpoint that was kept elsewhere (the answer of \`GET /audit
 cut off, and what was replaced as a whole. With gateway's JWK set (\`/.well-known/jwks.json\`, kept elsewhere too) only
 checkpoints that those keys have signed count.`
 
-/** The message is all that is shown: whoever typed the command can put it right. */
-class CommandError extends Error {}
-
 interface Trusted {
   readonly kept: string | undefined
   readonly keys: readonly PublicKey[] | undefined
 }
 
-try {
-  await run(process.argv.slice(2))
-} catch (error) {
-  const expected = error instanceof CommandError || error instanceof ConfigError
-  console.error(expected ? error.message : error)
-  process.exitCode = 1
-}
+await asCommand(() => run(process.argv.slice(2)))
 
 async function run(args: string[]): Promise<void> {
   const { positionals, values } = parse(args)
