@@ -1,7 +1,7 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import ky, { isHTTPError, isTimeoutError } from 'ky'
-import { AnswerTooLarge, boundedFetch } from '../preparers/http.ts'
+import { AnswerTooLarge, boundedFetch } from '../external-http.ts'
 import { readTable } from './read-table.ts'
 
 export interface Host {

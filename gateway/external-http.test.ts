@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'bun:test'
 import { systemDeps } from '@posta/common/service/deps.ts'
-import { createHttp } from './http.ts'
+import { createHttp } from './external-http.ts'
 
 const servers: ReturnType<typeof Bun.serve>[] = []
 
