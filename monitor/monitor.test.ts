@@ -5,6 +5,7 @@ import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { type Listener, listen } from '@posta/common/service/listener.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Service } from '@posta/common/service/service.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { sign } from 'hono/jwt'
 import * as v from 'valibot'
@@ -70,18 +71,19 @@ async function ask(path: string, token?: string, method = 'GET'): Promise<unknow
 }
 
 /** Asks until there are so many items. */
-async function eventually(path: string, token: string, count: number) {
-  for (;;) {
-    const items = itemsOf(await ask(path, token))
-    if (items.length === count) return items
-    await Bun.sleep(10)
-  }
+async function itemsAt(path: string, token: string, count: number) {
+  let items: ReturnType<typeof itemsOf> = []
+  await eventually(async () => {
+    items = itemsOf(await ask(path, token))
+    return items.length === count
+  })
+  return items
 }
 
 test('a user can ask for the events of messages that were sent over the broker', async () => {
   await broker.publish([loggedIn('login'), requested('op-1'), succeeded('op-1'), loggedIn('of bob', 'bob')])
   const ana = await tokenOf('ana', 'user')
-  const items = await eventually('/events', ana, 3)
+  const items = await itemsAt('/events', ana, 3)
   expect(items.map(({ id }) => id).toSorted()).toEqual(['login', 'op-1.requested', 'op-1.succeeded'])
   expect(await ask('/operations/op-1/timeline', ana)).toMatchObject({
     items: [{ type: 'posta.operation.requested' }, { type: 'posta.operation.succeeded', sincePreviousMs: 40 }],
@@ -96,16 +98,16 @@ test('an unreadable event becomes one dead letter, later events are stored, and 
   const bad = { ...loggedIn('bad'), value: Buffer.from('{') }
   await broker.publish([bad, loggedIn('behind')])
   const olga = await tokenOf('olga', 'operator')
-  const items = await eventually('/dead-letters', olga, 1)
+  const items = await itemsAt('/dead-letters', olga, 1)
   expect(items[0]).toMatchObject({ group: 'posta.monitor', topic: 'posta.events', status: 'open', preview: '{' })
-  await eventually('/events?type=posta.user.logged-in', olga, 1)
-  await eventually('/events?type=posta.message.dead-lettered', olga, 1)
+  await itemsAt('/events?type=posta.user.logged-in', olga, 1)
+  await itemsAt('/events?type=posta.message.dead-lettered', olga, 1)
 
   expect(await ask(`/dead-letters/${items[0]?.id}/redrive`, olga, 'POST')).toMatchObject({ status: 'redriven' })
-  const redrives = await eventually('/events?type=posta.dead-letter.redriven', olga, 1)
+  const redrives = await itemsAt('/events?type=posta.dead-letter.redriven', olga, 1)
   expect(redrives[0]?.data).toMatchObject({ deadLetter: items[0]?.id, by: 'olga' })
   // It still cannot be read: that is a dead letter of its own.
-  const again = await eventually('/dead-letters', olga, 2)
+  const again = await itemsAt('/dead-letters', olga, 2)
   expect(again.map(({ status }) => status).toSorted()).toEqual(['open', 'redriven'])
 })
 

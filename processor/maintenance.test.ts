@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
 import { maintenance } from './maintenance.ts'
 import { openEmbeddedResults } from './results/embedded.ts'
@@ -30,10 +31,10 @@ test('all results are deleted 400 days after their operations were performed; yo
     everyMs: 1,
   })
   await component.start?.()
-  while (rounds < 2) await Bun.sleep(1)
+  await eventually(() => rounds >= 2)
   expect(await left()).toBe(1101)
   nowMs += 1
-  while ((await left()) !== 1) await Bun.sleep(1)
+  await eventually(async () => (await left()) === 1)
   await component.close?.(1000)
   expect(await results.get('younger')).toBeDefined()
   await results.close()

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test } from 'bun:test'
 import { topics } from '@posta/common/messages/topics.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { type Fresh, freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import fc from 'fast-check'
 import { Registry } from 'prom-client'
@@ -45,10 +46,6 @@ const outcomes = (replies: ReturnType<Awaited<ReturnType<typeof member>>['replie
   replies.map(({ type, data }) =>
     'error' in data ? `${data.operation} ${data.error.code}` : `${data.operation} ${type.split('.').at(-1)}`,
   )
-
-async function eventually(condition: () => boolean): Promise<void> {
-  while (!condition()) await Bun.sleep(1)
-}
 
 const stores = [{ on: 'the embedded store', fresh: () => freshFile(openEmbeddedResults), runs: 40 }]
 const mongoUrl = process.env.TEST_MONGO_URL
@@ -121,7 +118,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const crashed = await member(store)
       crashed.failNextPublishes(Number.POSITIVE_INFINITY)
       const never = crashed.deliver([requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })])
-      while ((await crashed.results.find(['b'])).size === 0) await Bun.sleep(1)
+      await eventually(async () => (await crashed.results.find(['b'])).size > 0)
       crashed.losePartition()
       await expect(never).rejects.toThrow()
 
@@ -403,7 +400,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       ]
       failNextPublishes(Number.POSITIVE_INFINITY)
       const never = deliver(batch)
-      while ((await results.find(['c'])).size === 0) await Bun.sleep(1)
+      await eventually(async () => (await results.find(['c'])).size > 0)
       losePartition()
       await expect(never).rejects.toThrow()
       expect([...(await results.find(['a', 'b'])).keys()]).toEqual([])

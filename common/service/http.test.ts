@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 import { Hono } from 'hono'
 import { Registry } from 'prom-client'
 import * as v from 'valibot'
+import { eventually } from '../testing/eventually.ts'
 import { clientAddress } from './client-address.ts'
 import { commonEntries, readConfig, resolveConfig } from './config.ts'
 import { systemDeps } from './deps.ts'
@@ -48,9 +49,9 @@ describe('an app', () => {
     ].entries()) {
       const socket = connect(server.port ?? 0, '127.0.0.1')
       socket.write(`POST /things HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n${rest}`)
-      while (begun <= n) await Bun.sleep(5)
+      await eventually(() => begun > n)
       socket.destroy()
-      while (requests.mock.calls.length <= n) await Bun.sleep(5)
+      await eventually(() => requests.mock.calls.length > n)
     }
     expect(errors).not.toHaveBeenCalled()
     await server.stop(true)

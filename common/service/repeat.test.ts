@@ -1,9 +1,6 @@
 import { expect, test } from 'bun:test'
+import { eventually } from '../testing/eventually.ts'
 import { deleteAll, repeat } from './repeat.ts'
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await Bun.sleep(1)
-}
 
 test('tasks run again and again; one that fails does not stop the others', async () => {
   const steps: string[] = []
@@ -25,7 +22,7 @@ test('tasks run again and again; one that fails does not stop the others', async
   })
   expect(steps).toEqual([])
   await component.start?.()
-  await until(() => steps.length > 2)
+  await eventually(() => steps.length > 2)
   await component.close?.(1000)
   expect(failures).toBe(steps.length)
 })
@@ -45,7 +42,7 @@ test('the log says once that a task fails, and once that it works again', async 
     log: { info: line, warn: line },
   })
   await component.start?.()
-  await until(() => outcomes.length === 0)
+  await eventually(() => outcomes.length === 0)
   await component.close?.(1000)
   const at = { component: 'maintenance', task: 'deletes' }
   expect(lines.slice(0, 3)).toEqual([

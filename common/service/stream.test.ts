@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { Hono } from 'hono'
+import { eventually } from '../testing/eventually.ts'
 import { streamEvents } from './stream.ts'
 
 function start() {
@@ -30,7 +31,7 @@ test('a stream ends when its client leaves', async () => {
   await response.body?.getReader().read()
   expect(counts()).toEqual({ begun: 1, ended: 0 })
   leaving.abort()
-  while (counts().ended === 0) await Bun.sleep(5)
+  await eventually(() => counts().ended > 0)
   await stop()
 })
 
@@ -57,14 +58,14 @@ test('events are taken only as fast as their client reads', async () => {
   const client = connect(server.port ?? 0, '127.0.0.1').pause()
   client.write('GET /stream HTTP/1.1\r\nHost: test\r\n\r\n')
   // The connection holds some megabytes.
-  while (taken < 2) await Bun.sleep(5)
+  await eventually(() => taken >= 2)
   await Bun.sleep(200)
   const stalledAt = taken
   expect(stalledAt).toBeLessThan(1000)
   await Bun.sleep(200)
   expect(taken).toBe(stalledAt)
   client.resume()
-  while (taken < stalledAt + 100) await Bun.sleep(5)
+  await eventually(() => taken >= stalledAt + 100)
   client.destroy()
   await server.stop(true)
 })

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
 import { createAppend } from '../events/append.ts'
 import { toEvent } from '../events/record.ts'
@@ -64,7 +65,7 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
       return { component, rounds: () => rounds }
     })
     for (const { component } of running) await component.start?.()
-    while (running.some(({ rounds }) => rounds() < 2)) await Bun.sleep(1)
+    await eventually(() => running.every(({ rounds }) => rounds() >= 2))
     for (const { component } of running) await component.close?.(1000)
   }
 

@@ -3,6 +3,7 @@ import { MessageTooLarge } from '@posta/common/broker/broker.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import type { Component } from '@posta/common/service/component.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import type { Store } from '../store/store.ts'
 import { fakeBroker, letters, stores } from '../testing/dead-letters.ts'
 import { NOON_MS } from '../testing/messages.ts'
@@ -54,7 +55,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
   }
 
   async function untilFinished(left = 0): Promise<void> {
-    while ((await store.deadLetters.unconfirmed({ limit: 100 })).length > left) await Bun.sleep(5)
+    await eventually(async () => (await store.deadLetters.unconfirmed({ limit: 100 })).length <= left)
   }
 
   test('decisions that were recorded and not published are carried out, more than a page of them', async () => {

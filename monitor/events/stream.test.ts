@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, spyOn, test } from 'bun:test'
 import { join } from 'node:path'
 import { createLog } from '@posta/common/service/log.ts'
 import type { ServerSentEvent } from '@posta/common/service/stream.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import * as v from 'valibot'
 import { openEmbedded } from '../store/embedded.ts'
@@ -96,7 +97,7 @@ test('a client gets the events that are stored from now on, at once, and none th
 test('a client that waits gets what another replica stored, without a wake', async () => {
   const client = await follow()
   const taken = client.take(2)
-  while (read.times === 0) await Bun.sleep(1)
+  await eventually(() => read.times > 0)
   await append('elsewhere')
   expect(idsOf(await taken)).toEqual(['ready', 'elsewhere'])
 })
@@ -122,7 +123,7 @@ test('a client that leaves gets no more events, whether it waits or not', async 
   expect(idsOf(await client.take(2))).toEqual(['end'])
   expect(idsOf(await waiting.take(4))).toEqual(['ready', 'a', 'b', 'c'])
   const taken = waiting.take(2)
-  while (read.times < 3) await Bun.sleep(1)
+  await eventually(() => read.times >= 3)
   waiting.leave()
   expect(idsOf(await taken)).toEqual(['end'])
 })
