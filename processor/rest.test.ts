@@ -1,12 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { TokenVerifier } from '@posta/common/service/auth.ts'
-import { systemDeps } from '@posta/common/service/deps.ts'
-import { createApp } from '@posta/common/service/http.ts'
-import { createLog } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { testApp } from '@posta/common/testing/app.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
-import { Registry } from 'prom-client'
 import * as v from 'valibot'
 import { rateRoutes, resultRoutes } from './rest.ts'
 import { openEmbeddedResults } from './results/embedded.ts'
@@ -23,12 +20,7 @@ const verify: TokenVerifier = async (token) => {
   return { user, role: role === 'operator' ? 'operator' : 'user' }
 }
 
-const app = createApp({
-  config: { allowedOrigins: [], production: true },
-  log: createLog('test', 'silent'),
-  metrics: new Registry(),
-  deps: systemDeps,
-})
+const app = testApp()
 app.route('/results', resultRoutes({ results, verify }))
 app.route('/rates', rateRoutes({ results, verify }))
 

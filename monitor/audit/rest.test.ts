@@ -1,11 +1,7 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, expect, test } from 'bun:test'
-import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
-import { createApp } from '@posta/common/service/http.ts'
-import { createLog } from '@posta/common/service/log.ts'
-import { createMetrics } from '@posta/common/service/metrics.ts'
-import { Problem } from '@posta/common/service/problem.ts'
+import { testApp, testVerifier } from '@posta/common/testing/app.ts'
 import { type Fresh, freshFile } from '@posta/common/testing/fresh-store.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
@@ -19,10 +15,7 @@ import { auditRoutes } from './rest.ts'
 import { createSignedCheckpoints, type SignedCheckpoints } from './signed-checkpoints.ts'
 import { createAudit } from './verify.ts'
 
-const callers: { readonly [token: string]: Caller } = {
-  ana: { user: 'ana', role: 'user' },
-  olga: { user: 'olga', role: 'operator' },
-}
+const verify = testVerifier(['ana'], ['olga'])
 const deps: Deps = { ...systemDeps, now: () => NOON_MS }
 const signer = createSigner()
 
@@ -39,22 +32,13 @@ beforeEach(async () => {
   })
   store = here.open()
   signedCheckpoints = createSignedCheckpoints({ store, findKey: signer.findKey, deps })
-  app = createApp({
-    config: { allowedOrigins: [], production: true },
-    log: createLog('monitor', 'silent'),
-    metrics: createMetrics('monitor'),
-    deps,
-  })
+  app = testApp(deps)
   const { events } = store
   const routes = auditRoutes({
     audit: createAudit({ events, trustedHeads: signedCheckpoints.trustedHeads, deps }),
     checkpoints: store.checkpoints,
     signedCheckpoints,
-    verify: async (token) => {
-      const caller = callers[token]
-      if (!caller) throw new Problem('invalid-token')
-      return caller
-    },
+    verify,
   })
   app.route('/audit', routes)
   await createAppend(store.events)([toEvent(deliver(loggedIn('a')), NOON_MS), toEvent(deliver(loggedIn('b')), NOON_MS)])

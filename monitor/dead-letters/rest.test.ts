@@ -1,10 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
-import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
-import { createApp } from '@posta/common/service/http.ts'
-import { createLog } from '@posta/common/service/log.ts'
-import { createMetrics } from '@posta/common/service/metrics.ts'
-import { Problem } from '@posta/common/service/problem.ts'
+import { testApp, testVerifier } from '@posta/common/testing/app.ts'
 import { type Fresh, freshFile } from '@posta/common/testing/fresh-store.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
@@ -16,12 +12,7 @@ import { createDecideMany } from './decide-many.ts'
 import { createDecisions } from './decisions.ts'
 import { deadLetterRoutes } from './rest.ts'
 
-const callers: { readonly [token: string]: Caller } = {
-  ana: { user: 'ana', role: 'user' },
-  olga: { user: 'olga', role: 'operator' },
-  oscar: { user: 'oscar', role: 'operator' },
-}
-const log = createLog('monitor', 'silent')
+const verify = testVerifier(['ana'], ['olga', 'oscar'])
 const deps: Deps = { ...systemDeps, now: () => NOON_MS + 1000 }
 const garbled = { value: Buffer.from('{'), key: Buffer.from([0xff]) }
 const stored = setAside({ ...deliver(requested('op-2'), 7, 3), ...garbled }, 'Not JSON.')
@@ -38,18 +29,14 @@ beforeEach(async () => {
   broker = fakeBroker()
   const { deadLetters } = store
   const decisions = createDecisions({ deadLetters, broker, deps })
-  app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
+  app = testApp(deps)
   app.route(
     '/dead-letters',
     deadLetterRoutes({
       deadLetters,
       decisions,
       decideMany: createDecideMany({ deadLetters, decisions, deps }),
-      verify: async (token) => {
-        const caller = callers[token]
-        if (!caller) throw new Problem('invalid-token')
-        return caller
-      },
+      verify,
     }),
   )
   await deadLetters.add([stored, unreadable])

@@ -1,12 +1,9 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
-import type { Caller } from '@posta/common/service/auth.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
-import { createApp } from '@posta/common/service/http.ts'
 import { createLog } from '@posta/common/service/log.ts'
-import { createMetrics } from '@posta/common/service/metrics.ts'
-import { Problem } from '@posta/common/service/problem.ts'
+import { testApp, testVerifier } from '@posta/common/testing/app.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import type { Hono } from 'hono'
 import * as v from 'valibot'
@@ -20,11 +17,7 @@ import { createStats } from './stats.ts'
 import { createStream } from './stream.ts'
 import { createTimeline } from './timeline.ts'
 
-const callers: { readonly [token: string]: Caller } = {
-  ana: { user: 'ana', role: 'user' },
-  bob: { user: 'bob', role: 'user' },
-  olga: { user: 'olga', role: 'operator' },
-}
+const verify = testVerifier(['ana', 'bob'], ['olga'])
 const log = createLog('monitor', 'silent')
 const deps: Deps = { ...systemDeps, now: () => NOON_MS }
 
@@ -38,7 +31,7 @@ beforeEach(async () => {
   store = openEmbedded(join(folder.path, 'monitor.db'))
   closing = new AbortController()
   const { events } = store
-  app = createApp({ config: { allowedOrigins: [], production: true }, log, metrics: createMetrics('monitor'), deps })
+  app = testApp(deps)
   app.route(
     '/',
     eventRoutes({
@@ -46,11 +39,7 @@ beforeEach(async () => {
       timeline: createTimeline(events),
       stats: createStats(events, deps),
       stream: createStream({ events, deps, log }),
-      verify: async (token) => {
-        const caller = callers[token]
-        if (!caller) throw new Problem('invalid-token')
-        return caller
-      },
+      verify,
       closing: closing.signal,
     }),
   )
