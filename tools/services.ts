@@ -6,7 +6,12 @@ import { REPOSITORY_ROOT } from '../common/service/config.ts'
 import { addresses } from './addresses.ts'
 
 const watching = process.argv.includes('--watch')
-const named = serviceNames.filter((name) => process.argv.includes(name))
+const asked = process.argv.slice(2).filter((word) => word !== '--watch')
+const named = serviceNames.filter((name) => asked.includes(name))
+if (named.length < asked.length) {
+  console.error(`Name services out of ${serviceNames.join(', ')}, or none for all of them.`)
+  process.exit(1)
+}
 const names = named.length > 0 ? named : serviceNames
 const urls: Partial<Record<ServiceName, string>> = {}
 let stopping = false
