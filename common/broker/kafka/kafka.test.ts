@@ -187,15 +187,19 @@ describe.skipIf(!url)('on Kafka', () => {
     async () => {
       const { open } = scene()
       const [one, two] = [open(), open()]
+      let running = 0
       let aborts = 0
       const handled: string[] = []
       await one.subscribe(groups.processor, [topics.requests], async ({ signal }) => {
+        running++
         await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
         aborts++
         // It resolves as if it had not seen the abort, which must not move the offset.
       })
       await one.publish([outgoing('a', '1')])
       await one.publish([outgoing('b', '2')])
+      // Else the other member may get both partitions while nothing is handled, and no signal aborts.
+      await eventually(() => running > 0, 'a handler runs')
       await two.subscribe(groups.processor, [topics.requests], async ({ messages }) => {
         handled.push(...messages.map(textOf))
       })
