@@ -1,5 +1,6 @@
 import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
-import type { Limit } from '@posta/common/operations/contract.ts'
+import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import type { Contract, Limit } from '@posta/common/operations/contract.ts'
 import { type LimitVariable, limits } from '@posta/common/operations/limits.ts'
 import {
   type CommonConfig,
@@ -18,6 +19,8 @@ export interface ProcessorConfig extends CommonConfig {
   readonly storeUrl: string
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
+  /** What each operation's performer is given of the environment, by type. */
+  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
 }
 
 /** Every sum of amounts within a bound is a whole number below 2^53, also with one more amount added. */
@@ -47,7 +50,14 @@ const limitEntries = Object.fromEntries(limits.map((limit) => [limit.variable, b
   ReturnType<typeof bound>
 >
 
+const contracts: readonly Contract[] = Object.values(catalog)
+const settingEntries: v.ObjectEntries = Object.fromEntries(
+  contracts.flatMap(({ settings = {} }) => Object.entries(settings)),
+)
+
+// The settings come first: spread last, a record of any names would hide the types of the others.
 const entries = {
+  ...settingEntries,
   ...commonEntries,
   ...brokerEntries,
   PROCESSOR_STORE_URL: v.optional(StoreUrl),
@@ -62,5 +72,11 @@ export function readProcessorConfig(environment: Environment): ProcessorConfig {
     broker: resolveBrokerConfig(values, values.DATA_DIR),
     storeUrl: values.PROCESSOR_STORE_URL ?? fileUrl(values.DATA_DIR, 'processor.db'),
     bounds: new Map(limits.map(({ name, variable }) => [name, values[variable]])),
+    settings: new Map(operationTypes.map((type) => [type, settingsOf(catalog[type], values)])),
   }
+}
+
+/** The values of the variables that a contract names. */
+function settingsOf({ settings = {} }: Contract, values: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.keys(settings).map((variable) => [variable, values[variable]]))
 }

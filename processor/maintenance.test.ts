@@ -2,14 +2,14 @@ import { expect, test } from 'bun:test'
 import { eventually } from '@posta/common/testing/eventually.ts'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
 import { maintenance } from './maintenance.ts'
-import { openEmbeddedResults } from './results/embedded.ts'
 import { conversion } from './results/results.suite.ts'
+import { openEmbedded } from './store/embedded.ts'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
 test('all results are deleted 400 days after their operations were performed; younger ones stay', async () => {
-  const here = freshFile(openEmbeddedResults)
-  const results = here.open()
+  const here = freshFile(openEmbedded)
+  const { results } = here.open()
   const performedMs = Date.UTC(2026, 10, 23)
   const at = (ms: number) => ({ completedAt: new Date(performedMs + ms).toISOString() })
   await results.append([
@@ -37,6 +37,5 @@ test('all results are deleted 400 days after their operations were performed; yo
   await eventually(async () => (await left()) === 1)
   await component.close?.(1000)
   expect(await results.get('younger')).toBeDefined()
-  await results.close()
   await here.dispose()
 })

@@ -9,14 +9,15 @@ import { maintenance } from './maintenance.ts'
 import { performers } from './performers/performers.ts'
 import { receiveRequests } from './receive-requests.ts'
 import { rateRoutes, resultRoutes } from './rest.ts'
-import { openResults } from './results/open.ts'
+import { openStore } from './store/store.ts'
 
 /** Processor and its components: read this to see how it hangs together. */
 export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, listener: Listener): Service {
   const { bounds } = config
   const { app, log, metrics, complete } = beginService('processor', config, deps)
 
-  const results = openResults(config.storeUrl)
+  const store = openStore(config.storeUrl)
+  const { results } = store
   const broker = (deps.openBroker ?? openBroker)({ ...config.broker, clientId: 'processor', log, deps })
   const findKey = remoteKeys({ url: config.jwksUrl, deps })
   const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, deps })
@@ -29,7 +30,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
     // Closed in the reverse order: first the requests, then what they need. Store and broker are not required: without
     // them HTTP still answers, with a problem where it needs them.
     components: [
-      storeComponent(results),
+      storeComponent(store),
       { name: 'broker', check: broker.ping, close: broker.close },
       maintenance({ results, deps, log }),
       receiveRequests({ broker, results, performers, bounds, log, metrics, deps }),

@@ -8,9 +8,10 @@ import fc from 'fast-check'
 import { Registry } from 'prom-client'
 import { performers } from './performers/performers.ts'
 import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
-import { openEmbeddedResults } from './results/embedded.ts'
-import { openMongoResults } from './results/mongo.ts'
 import type { Results } from './results/results.ts'
+import { openEmbedded } from './store/embedded.ts'
+import { openMongo } from './store/mongo.ts'
+import type { Store } from './store/store.ts'
 import { createFakeRequests, NOON, NOON_MS, requested, usd, usdRates } from './testing/requests.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
@@ -22,9 +23,8 @@ afterEach(async () => {
 const allowance = (user: string, period = '2026-11-23') => ({ user, limit: 'daily-usd', period })
 
 /** A member of the group, with a fake broker. */
-async function member(store: Fresh<Results>, more: Partial<RequestsOptions> = {}) {
-  const results = store.open()
-  cleanups.push(() => results.close())
+async function member(store: Fresh<Store>, more: Partial<RequestsOptions> = {}) {
+  const { results } = store.open()
   const requests = createFakeRequests()
   const metrics = new Registry()
   const consumer = receiveRequests({
@@ -47,12 +47,12 @@ const outcomes = (replies: ReturnType<Awaited<ReturnType<typeof member>>['replie
     'error' in data ? `${data.operation} ${data.error.code}` : `${data.operation} ${type.split('.').at(-1)}`,
   )
 
-const stores = [{ on: 'the embedded store', fresh: () => freshFile(openEmbeddedResults), runs: 40 }]
+const stores = [{ on: 'the embedded store', fresh: () => freshFile<Store>(openEmbedded), runs: 40 }]
 const mongoUrl = process.env.TEST_MONGO_URL
-if (mongoUrl) stores.push({ on: 'the MongoDB store', fresh: () => freshDatabase(mongoUrl, openMongoResults), runs: 5 })
+if (mongoUrl) stores.push({ on: 'the MongoDB store', fresh: () => freshDatabase<Store>(mongoUrl, openMongo), runs: 5 })
 
 describe.each(stores)('on $on', ({ fresh, runs }) => {
-  function newStore(): Fresh<Results> {
+  function newStore(): Fresh<Store> {
     const store = fresh()
     cleanups.push(() => store.dispose())
     return store
@@ -274,8 +274,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const store = newStore()
       const other = await member(store)
       const batch = [requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })]
-      const mine = store.open()
-      cleanups.push(() => mine.close())
+      const mine = store.open().results
       let overtaken = false
       const results: Results = {
         ...mine,
@@ -372,7 +371,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('still fails, as the same dead letter, if the process died after publishing it and before storing the failure', async () => {
       const store = newStore()
       const crashed = await member(store, {
-        results: { ...store.open(), append: () => Promise.reject(new Error('Killed.')) },
+        results: { ...store.open().results, append: () => Promise.reject(new Error('Killed.')) },
       })
       const hostile = requested('a', { input: usd('-1') })
       const never = crashed.deliver([hostile])
@@ -434,7 +433,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
   describe('a redrive', () => {
     /** Dead-letters operation `a` of `amount` USD: its performer was broken. */
-    async function deadLetteredIn(store: Fresh<Results>, amount: string) {
+    async function deadLetteredIn(store: Fresh<Store>, amount: string) {
       const broken = await member(store, {
         performers: {
           ...performers,

@@ -1,7 +1,10 @@
-import { decode, encode } from '@posta/common/messages/envelope.ts'
+import { type AnyEnvelope, decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
+import { messages } from '@posta/common/messages/events.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
+import { topics } from '@posta/common/messages/topics.ts'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
-import type { ResultSummary } from './results/results.ts'
+import type { Outcome } from './results/results.ts'
+import { ABANDON, CANCEL, type NewRun, type RunInput, signalInput } from './runs/runs.ts'
 
 /** What gateway asks processor to do. */
 export interface Request {
@@ -15,23 +18,54 @@ export interface Request {
   readonly createdAt: string
   readonly redrive: string | undefined
   readonly traceparent: string | undefined
+  readonly position: NewRun['position']
 }
+
+/** What a message on the topic of requests asks for: an operation, or that its run is told something. */
+export type Asked =
+  | { readonly request: Request }
+  | { readonly input: Omit<RunInput, 'atMs'>; readonly type: OperationType }
 
 /** Ids become keys of stores and parts of other ids: short, and of characters that every store compares alike. */
 const ID = /^[\x21-\x7e]{1,100}$/
 
-export function readRequest(message: Delivered): { readonly item: Request } | { readonly unreadable: string } {
+export function readAsked(message: Delivered): { readonly item: Asked } | { readonly unreadable: string } {
   const decoded = decode(message)
   if ('unreadable' in decoded) return decoded
-  const { type, data, redrive, traceparent } = decoded.envelope
-  if (type !== 'posta.operation.requested') return { unreadable: 'It is not a request.' }
-  const { operation: id, user, operationType, input, facts, createdAt } = data
-  if (![id, user, redrive ?? id].every((text) => ID.test(text)))
+  const { envelope } = decoded
+  if (!isAsked(envelope)) return { unreadable: 'It is not a request.' }
+  const { operation: id, user, operationType: type } = envelope.data
+  const redrive = envelope.redrive ?? id
+  if (![id, user, redrive].every((text) => ID.test(text)))
     return { unreadable: 'One of its ids is not 1 to 100 visible ASCII characters.' }
   // The key decides the partition. Order and limit rely on each user having one partition.
   if (Buffer.from(message.key ?? []).toString() !== user) return { unreadable: "Its key is not the user's id." }
+  if (envelope.type !== 'posta.operation.requested') return { item: { input: toInput(envelope), type } }
+  const { input, facts, createdAt } = envelope.data
   if (Number.isNaN(Date.parse(createdAt))) return { unreadable: 'Its createdAt is not a time that exists.' }
-  return { item: { id, user, type: operationType, input, facts, createdAt, redrive, traceparent } }
+  const { partition, offset, timestampMs } = message
+  const position = { partition, offset, timestampMs }
+  const { traceparent } = envelope
+  return {
+    item: { request: { id, user, type, input, facts, createdAt, redrive: envelope.redrive, traceparent, position } },
+  }
+}
+
+type Told = Extract<
+  AnyEnvelope,
+  { type: 'posta.operation.cancel-requested' | 'posta.operation.signalled' | 'posta.operation.abandoned' }
+>
+
+function isAsked(envelope: AnyEnvelope): envelope is Told | Envelope<'posta.operation.requested'> {
+  return messages[envelope.type].topic === topics.requests
+}
+
+function toInput(envelope: Told): Omit<RunInput, 'atMs'> {
+  const { operation: run, user, by } = envelope.data
+  if (envelope.type === 'posta.operation.cancel-requested') return { run, user, name: CANCEL, by }
+  if (envelope.type === 'posta.operation.abandoned') return { run, user, name: ABANDON, by }
+  const { signal, payload } = envelope.data
+  return { run, user, name: signalInput(signal), by, payload }
 }
 
 /**
@@ -39,7 +73,7 @@ export function readRequest(message: Delivered): { readonly item: Request } | { 
  * comes again gets the same reply, byte for byte.
  * @throws Problem `payload-too-large`
  */
-export function toReply(result: ResultSummary, { redrive, traceparent }: Request): Outgoing {
+export function toReply(result: Outcome, { redrive, traceparent }: Pick<Request, 'redrive' | 'traceparent'>): Outgoing {
   const { id: operation, user, type: operationType, createdAt, completedAt } = result
   // Once a redrive has succeeded, the first request is answered as the redrive was, too.
   const answered = redrive ?? result.redrive

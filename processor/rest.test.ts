@@ -6,12 +6,12 @@ import { testApp } from '@posta/common/testing/app.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import * as v from 'valibot'
 import { rateRoutes, resultRoutes } from './rest.ts'
-import { openEmbeddedResults } from './results/embedded.ts'
 import { conversion } from './results/results.suite.ts'
 import type { Result } from './results/results.ts'
+import { openEmbedded } from './store/embedded.ts'
 
 const folder = temporaryFolder()
-const results = openEmbeddedResults(join(folder.path, 'results.db'))
+const { results, close } = openEmbedded(join(folder.path, 'processor.db'))
 
 /** A fake: the token is the user's id and role. */
 const verify: TokenVerifier = async (token) => {
@@ -66,7 +66,7 @@ beforeAll(async () => {
 })
 
 afterAll(async () => {
-  await results.close()
+  await close()
   folder.remove()
 })
 

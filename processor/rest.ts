@@ -8,7 +8,7 @@ import { json, routesOf } from '@posta/common/service/route.ts'
 import Big from 'big.js'
 import { Hono } from 'hono'
 import * as v from 'valibot'
-import type { ResultSummary, Results } from './results/results.ts'
+import type { Outcome, Results } from './results/results.ts'
 
 const members = {
   id: v.string(),
@@ -67,7 +67,7 @@ export function resultRoutes({ results, verify }: Options): Hono<Authenticated> 
       async (c) => {
         const { user } = ownOnly(c.var.caller)
         const found = await results.get(c.req.param('id'))
-        if (!found || (user !== undefined && found.user !== user))
+        if (!found || found.status === 'running' || (user !== undefined && found.user !== user))
           throw new Problem(
             'not-found',
             'You have no result with this id. An operation has a result once it has been performed.',
@@ -92,7 +92,7 @@ export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
       const base = v.safeParse(CurrencyCode, c.req.param('base'))
       if (!base.success) throw new Problem('malformed-request', 'The path must end in a currency code such as USD.')
       const newest = await results.newest('store-rates', base.output)
-      if (!newest)
+      if (!newest || newest.status === 'running')
         throw new Problem('not-found', `No rates of ${base.output} are stored. Submit a store-rates operation first.`)
       return c.json({ ...v.parse(RateTable, newest.facts), storedAt: newest.completedAt })
     },
@@ -104,7 +104,7 @@ function ownOnly({ user, role }: Caller): { user?: string } {
   return role === 'operator' ? {} : { user }
 }
 
-function shown(result: ResultSummary): v.InferOutput<typeof ShownResult> {
+function shown(result: Outcome): v.InferOutput<typeof ShownResult> {
   const { id, user, type, status, input, createdAt, completedAt } = result
   return {
     id,

@@ -104,7 +104,7 @@ export const ${name} = defineContract({
 ${facts ? '  facts: v.object({ now: v.pipe(v.string(), v.isoTimestamp()) }),\n' : ''}})
 `
   const performer = `import type { Catalog } from '@posta/common/operations/catalog.ts'
-import type { Performer } from '@posta/common/operations/contract.ts'
+import type { Performer } from './performer.ts'
 
 export const ${name}: Performer<Catalog['${type}']> = {
   decide({ input${facts ? ', facts' : ''} }) {
@@ -123,6 +123,7 @@ test('answers with the text that it was given', () => {
     input: { text: 'hello' },
     facts: ${facts ? "{ now: '2026-11-24T12:00:00.000Z' }" : 'undefined'},
     limit: { used: 0, bound: Number.POSITIVE_INFINITY },
+    settings: {},
   })
   expect(outcome).toEqual({ output: { text: ${facts ? "'hello at 2026-11-24T12:00:00.000Z'" : "'hello'"} } })
 })

@@ -39,6 +39,30 @@ export const messages = {
       completedAt: Time,
     }),
   },
+  /**
+   * Tells of a step that is done or undone, or of a wait that begins. `n` numbers what the operation records. Of a wait:
+   * `until` when it ends at the latest, and `forSignal` if it is for an answer.
+   */
+  'posta.operation.progressed': {
+    topic: topics.results,
+    data: v.object({
+      ...OperationRef,
+      n: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+      step: v.pipe(v.string(), v.maxLength(100)),
+      status: v.picklist(['done', 'undone', 'waiting']),
+      at: Time,
+      until: v.optional(Time),
+      forSignal: v.optional(v.boolean()),
+    }),
+  },
+  /** `user`: the operation's owner. `by`: who asks. */
+  'posta.operation.cancel-requested': { topic: topics.requests, data: v.object({ ...OperationRef, by: Id }) },
+  'posta.operation.signalled': {
+    topic: topics.requests,
+    data: v.object({ ...OperationRef, by: Id, signal: v.pipe(Id, v.maxLength(100)), payload: Members }),
+  },
+  /** An operator discarded the dead letter of the operation's run: the operation fails. */
+  'posta.operation.abandoned': { topic: topics.requests, data: v.object({ ...OperationRef, by: Id }) },
   'posta.user.registered': { topic: topics.events, data: v.object({ user: Id }) },
   'posta.user.logged-in': { topic: topics.events, data: Session },
   /** Without `user` if there is no such user. */
@@ -50,6 +74,9 @@ export const messages = {
   'posta.user.password-changed': { topic: topics.events, data: v.object({ user: Id }) },
   'posta.session.refreshed': { topic: topics.events, data: Session },
   'posta.session.reuse-detected': { topic: topics.events, data: Session },
+  /** `by`: the operator. New runs of the type wait from now on. */
+  'posta.runs.paused': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
+  'posta.runs.resumed': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
   'posta.key.rotated': { topic: topics.events, data: v.object({ kid: Id }) },
   'posta.message.dead-lettered': {
     topic: topics.events,
@@ -70,7 +97,7 @@ export type MessageType = keyof typeof messages
 export type MessageData<Type extends MessageType> = v.InferOutput<(typeof messages)[Type]['data']>
 
 /** Counts every change of a message's schema. A change only adds optional members: see CONTRIBUTING.md. */
-const SCHEMA_VERSION = 1
+const SCHEMA_VERSION = 2
 
 /** The `dataschema` of CloudEvents: which schema, and which version of it, a message was written by. */
 export function dataschema(type: MessageType): string {

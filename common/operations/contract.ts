@@ -24,7 +24,26 @@ export interface Contract {
   readonly facts: ObjectSchema | typeof noFacts
   /** What the operation counts against. Without it: nothing. */
   readonly limit?: Limit
+  /** It is done in steps, which may have effects outside and take long: its performer has `run`. */
+  readonly steps?: true
+  /** The answers that it may wait for, by name. Only an operation in steps has some. */
+  readonly signals?: Readonly<Record<string, Signal>>
+  /** Environment variables that its performer is given. */
+  readonly settings?: Settings
+  /** The operation is offered only where this one of `settings` is set. */
+  readonly requires?: string
 }
+
+/** An answer that a run may wait for. */
+export interface Signal {
+  readonly description: string
+  readonly payload: ObjectSchema
+  /** Who gives it: the operation's owner, or an operator who is not its owner. */
+  readonly from: 'owner' | 'operator'
+}
+
+/** By the name of the variable. A schema reads the text of the variable, or `undefined` where it is not set. */
+type Settings = Readonly<Record<string, v.GenericSchema<string | undefined, unknown>>>
 
 /**
  * A contract, whose facts may be left out.
@@ -67,51 +86,13 @@ export function periodOf({ period }: Limit, createdAt: string): string {
 }
 
 export type InputOf<C extends Contract> = v.InferOutput<C['input']>
-type OutputOf<C extends Contract> = v.InferOutput<C['output']>
+export type OutputOf<C extends Contract> = v.InferOutput<C['output']>
 export type FactsOf<C extends Contract> = v.InferOutput<C['facts']>
-
-/** In the limit's units. For a contract without a limit `used` is 0 and `bound` is infinite. */
-export interface LimitState {
-  /** What the user's earlier operations of the period count. */
-  readonly used: number
-  readonly bound: number
-}
-
-/** All that a decision may depend on. */
-export interface Decidable<C extends Contract> {
-  readonly id: string
-  readonly user: string
-  /** When gateway accepted the operation, RFC 3339. */
-  readonly createdAt: string
-  readonly input: InputOf<C>
-  readonly facts: FactsOf<C>
-  readonly limit: LimitState
-}
-
-export type Outcome<C extends Contract> =
-  | {
-      readonly output: OutputOf<C>
-      /** What it counts against the limit, in the limit's units. */
-      readonly counts?: number
-      /** Lets the result be found as the newest with this key: the one whose `order` sorts last, and of those the latest. */
-      readonly lookup?: Lookup
-    }
-  | { readonly failure: { readonly code: C['failures'][number]; readonly message: string } }
-
-interface Lookup {
-  readonly key: string
-  readonly order: string
-}
-
-/**
- * What an operation does.
- * @example
- * const doubler: Performer<typeof double> = { decide: ({ input }) => ({ output: { number: 2 * input.number } }) }
- */
-export interface Performer<C extends Contract> {
-  /**
-   * Must be pure: the same arguments give the same outcome, on every machine and at any time.
-   * @throws Error if the facts do not suffice. The request is tried again, and dead-lettered in the end.
-   */
-  decide(asked: Decidable<C>): Outcome<C>
-}
+export type SettingsOf<C extends Contract> = C extends { readonly settings: infer S extends Settings }
+  ? { readonly [Name in keyof S]: v.InferOutput<S[Name]> }
+  : Readonly<Record<string, unknown>>
+type SignalsOf<C extends Contract> = C extends { readonly signals: infer S extends Contract['signals'] } ? S : never
+export type SignalName<C extends Contract> = keyof SignalsOf<C> & string
+export type PayloadOf<C extends Contract, Name extends SignalName<C>> = SignalsOf<C>[Name] extends Signal
+  ? v.InferOutput<SignalsOf<C>[Name]['payload']>
+  : never

@@ -26,6 +26,11 @@ export const problems = {
     help: 'The token is valid, but its user does not have the role that this needs.',
   },
   'not-found': { status: 404, title: 'Not found', help: 'There is nothing here, or it is not yours.' },
+  'unknown-signal': {
+    status: 404,
+    title: 'The operation waits for no such answer',
+    help: "The contract of the operation's type has no signal of this name.",
+  },
   'method-not-allowed': {
     status: 405,
     title: 'Method not allowed',
@@ -40,6 +45,16 @@ export const problems = {
     status: 409,
     title: 'Not possible in this state',
     help: 'What is asked does not fit the present state. `detail` says why.',
+  },
+  'already-terminal': {
+    status: 409,
+    title: 'The operation has ended',
+    help: 'It has succeeded or failed, and stays as it is.',
+  },
+  'already-given': {
+    status: 409,
+    title: 'The answer was given before',
+    help: 'An operation takes each signal once.',
   },
   'payload-too-large': {
     status: 413,
@@ -71,6 +86,26 @@ export const problems = {
     title: 'The daily limit would be exceeded',
     help: 'Conversions of one UTC day together may not exceed the limit, in USD. The operation failed and counts nothing.',
   },
+  'payee-refused': {
+    status: 422,
+    title: 'The payee was refused',
+    help: 'The payment provider does not pay to this payee. Nothing was paid and the operation counts nothing.',
+  },
+  'not-approved': {
+    status: 422,
+    title: 'An operator did not approve',
+    help: 'The operation needed the approval of an operator, who refused. What it had done was undone.',
+  },
+  cancelled: {
+    status: 409,
+    title: 'The operation was cancelled',
+    help: 'It was cancelled before its point of no return. What it had done was undone.',
+  },
+  'timed-out': {
+    status: 422,
+    title: 'The operation took too long',
+    help: 'It did not end within 30 days. What it had done was undone.',
+  },
   'too-many-requests': {
     status: 429,
     title: 'Too many requests',
@@ -79,7 +114,7 @@ export const problems = {
   'too-many-pending': {
     status: 429,
     title: 'Too many operations are pending',
-    help: 'A user has at most 100 operations pending. Wait until some are done.',
+    help: 'A user has at most 100 operations pending, and at most 1,000 that wait for an answer. Wait until some are done.',
   },
   internal: {
     status: 500,

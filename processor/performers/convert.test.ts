@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import type { Catalog } from '@posta/common/operations/catalog.ts'
-import type { Decidable } from '@posta/common/operations/contract.ts'
 import fc from 'fast-check'
 import { convert } from './convert.ts'
 import { minorUnitDigits } from './minor-unit.ts'
+import type { Decidable } from './performer.ts'
 
 type Asked = Decidable<Catalog['convert']>
 
@@ -23,6 +23,7 @@ function asked(
     input: { from, to, amount },
     facts: { base: from, date: '2026-11-23', source: 'live', rates: table },
     limit,
+    settings: {},
   }
 }
 

@@ -1,10 +1,10 @@
 // 5. Performs the operation: a pure function. Next: gateway/operations/receive-results.ts
 import type { Catalog } from '@posta/common/operations/catalog.ts'
-import type { Performer } from '@posta/common/operations/contract.ts'
 import { dailyUsd } from '@posta/common/operations/daily-usd.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import Big from 'big.js'
 import { minorUnitDigits } from './minor-unit.ts'
+import type { Performer } from './performer.ts'
 
 const UNITS_PER_USD = new Big(10).pow(dailyUsd.digits)
 

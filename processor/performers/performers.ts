@@ -1,6 +1,6 @@
 import type { Catalog, OperationType } from '@posta/common/operations/catalog.ts'
-import type { Performer } from '@posta/common/operations/contract.ts'
 import { convert } from './convert.ts'
+import type { Performer } from './performer.ts'
 import { storeRates } from './store-rates.ts'
 
 export type Performers = { readonly [Type in OperationType]: Performer<Catalog[Type]> }

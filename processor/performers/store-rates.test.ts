@@ -16,6 +16,7 @@ const asked = {
   createdAt: '2026-11-23T12:00:00.000Z',
   facts: rates,
   limit: { used: 0, bound: Number.POSITIVE_INFINITY },
+  settings: {},
 }
 
 test('says which table is stored, and counts nothing', () => {

@@ -1,5 +1,5 @@
 import type { Catalog } from '@posta/common/operations/catalog.ts'
-import type { Performer } from '@posta/common/operations/contract.ts'
+import type { Performer } from './performer.ts'
 
 /** The table is stored with the result, as its facts. `GET /rates/{base}` looks up the newest. */
 export const storeRates: Performer<Catalog['store-rates']> = {

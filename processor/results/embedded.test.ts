@@ -4,12 +4,13 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
-import { openEmbeddedResults, queries } from './embedded.ts'
+import { openEmbedded } from '../store/embedded.ts'
+import type { Store } from '../store/store.ts'
+import { queries } from './embedded.ts'
 import { conversion, describeResults } from './results.suite.ts'
-import type { Results } from './results.ts'
 
 const folders: ReturnType<typeof temporaryFolder>[] = []
-const opened: Results[] = []
+const opened: Store[] = []
 
 function temporary(): string {
   const folder = temporaryFolder()
@@ -17,18 +18,18 @@ function temporary(): string {
   return folder.path
 }
 
-function open(path: string): Results {
-  const results = openEmbeddedResults(path)
-  opened.push(results)
-  return results
+function open(path: string): Store {
+  const store = openEmbedded(path)
+  opened.push(store)
+  return store
 }
 
 afterEach(async () => {
-  for (const results of opened.splice(0)) await results.close()
+  for (const store of opened.splice(0)) await store.close()
   for (const folder of folders.splice(0)) folder.remove()
 })
 
-describeResults('the embedded store', () => freshFile(openEmbeddedResults))
+describeResults('the embedded store', () => freshFile(openEmbedded))
 
 test('every query uses an index: none reads the whole table or sorts', async () => {
   const path = join(temporary(), 'results.db')
@@ -45,8 +46,8 @@ test('every query uses an index: none reads the whole table or sorts', async () 
 
 test('while another process holds the lock a write waits without blocking this process, and then succeeds', async () => {
   const path = join(temporary(), 'results.db')
-  const results = open(path)
-  await results.ping()
+  const { results, ping } = open(path)
+  await ping()
   using other = new Database(path)
   other.run('BEGIN IMMEDIATE')
   let settled = false
@@ -65,9 +66,9 @@ test('while another process holds the lock a write waits without blocking this p
 test('a store that cannot be opened rejects, and works once it can', async () => {
   const folder = temporary()
   writeFileSync(join(folder, 'in-the-way'), '')
-  const results = open(join(folder, 'in-the-way', 'results.db'))
+  const { results, ping } = open(join(folder, 'in-the-way', 'results.db'))
   await expect(results.append([conversion('a')])).rejects.toThrow()
-  await expect(results.ping()).rejects.toThrow()
+  await expect(ping()).rejects.toThrow()
   rmSync(join(folder, 'in-the-way'))
   expect(await results.append([conversion('a')])).toBe(1)
 })
@@ -76,14 +77,14 @@ test('several processes can open a new file at once, and store each result once'
   const path = join(temporary(), 'new', 'results.db')
   const ids = Array.from({ length: 50 }, (_, index) => `op-${index}`)
   const script = `
-    const { openEmbeddedResults } = await import(${JSON.stringify(join(import.meta.dir, 'embedded.ts'))})
-    const results = openEmbeddedResults(${JSON.stringify(path)})
+    const { openEmbedded } = await import(${JSON.stringify(join(import.meta.dir, '../store/embedded.ts'))})
+    const { results, close } = openEmbedded(${JSON.stringify(path)})
     let count = 0
     for (const one of ${JSON.stringify(ids.map((id) => conversion(id)))}) count += await results.append([one])
-    await results.close()
+    await close()
     console.log(count)`
   const processes = [1, 2, 3].map(() => Bun.spawn([process.execPath, '-e', script], { stderr: 'inherit' }))
   const counts = await Promise.all(processes.map(async ({ stdout }) => Number(await new Response(stdout).text())))
   expect(counts.reduce((sum, count) => sum + count, 0)).toBe(ids.length)
-  expect((await open(path).find(ids)).size).toBe(ids.length)
+  expect((await open(path).results.find(ids)).size).toBe(ids.length)
 })

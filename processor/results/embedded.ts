@@ -1,9 +1,9 @@
-import { sqliteFile } from '@posta/common/storage/sqlite-file.ts'
+import type { SqliteFile } from '@posta/common/storage/sqlite-file.ts'
 import * as v from 'valibot'
-import { type Position, Result, ResultSummary, type Results } from './results.ts'
+import { Outcome, type Position, Result, ResultSummary, type Results } from './results.ts'
 
 /** A result is stored as JSON. The indexed columns are generated from it, so that they cannot differ from it. */
-const schema = `
+export const schema = `
   CREATE TABLE IF NOT EXISTS results (
     id TEXT PRIMARY KEY NOT NULL,
     body TEXT NOT NULL,
@@ -15,7 +15,8 @@ const schema = `
     amount INTEGER AS (body ->> '$.counts.amount') STORED,
     lookup_key TEXT AS (body ->> '$.lookup.key') STORED,
     lookup_order TEXT AS (body ->> '$.lookup.order') STORED,
-    completed_at TEXT NOT NULL AS (body ->> 'completedAt') STORED,
+    completed_at TEXT AS (body ->> 'completedAt') STORED,
+    status TEXT NOT NULL AS (body ->> 'status') STORED,
     error_code TEXT AS (body ->> '$.error.code') STORED
   ) STRICT;
   CREATE INDEX IF NOT EXISTS results_counts ON results (user, limit_name, limit_period, amount) WHERE amount IS NOT NULL;
@@ -42,6 +43,7 @@ export const queries = {
       FROM json_each(?1) AS given JOIN results AS existing ON existing.id = given.value ->> 'id'
     )`,
   replaceDeadLettered: `UPDATE results SET body = ?2, facts = ?3 WHERE id = ?1 AND error_code = 'dead-lettered'`,
+  settle: `UPDATE results SET body = ?2, facts = ?3 WHERE id = ?1 AND status = 'running'`,
   get: 'SELECT body, facts FROM results WHERE id = ?1',
   page: `
     SELECT body FROM results WHERE (completed_at, id) < (?1, ?2)
@@ -61,10 +63,8 @@ export const queries = {
 /** After every other position. */
 const END: Position = { completedAt: '~', id: '' }
 
-/** Results in a SQLite file; other processes may use it at the same time. */
-export function openEmbeddedResults(path: string): Results {
-  const { all, write, close } = sqliteFile(path, [schema])
-
+/** Results in a SQLite file. */
+export function embeddedResults({ all, write }: Pick<SqliteFile, 'all' | 'write'>): Results {
   return {
     async find(ids) {
       const rows = await all<{ body: string }>(queries.find, JSON.stringify(ids))
@@ -76,9 +76,9 @@ export function openEmbeddedResults(path: string): Results {
       return allowances.map((_, position) => used.get(position) ?? 0)
     },
     append: (results) => write(queries.append, JSON.stringify(results)),
-    async replaceDeadLettered({ facts, ...summary }) {
-      const values = [summary.id, JSON.stringify(summary), facts === undefined ? null : JSON.stringify(facts)]
-      return (await write(queries.replaceDeadLettered, ...values)) === 1
+    replaceDeadLettered: async (result) => (await write(queries.replaceDeadLettered, ...toRow(result))) === 1,
+    async settle(outcome) {
+      await write(queries.settle, ...toRow(outcome))
     },
     async get(id) {
       return toResult(await all<ResultRow>(queries.get, id))
@@ -88,17 +88,17 @@ export function openEmbeddedResults(path: string): Results {
       const rows = await (user === undefined
         ? all<{ body: string }>(queries.page, ...values)
         : all<{ body: string }>(queries.pageOfUser, ...values, user))
-      return rows.map(toSummary)
+      return rows.map(({ body }) => v.parse(Outcome, JSON.parse(body)))
     },
     async newest(type, key) {
       return toResult(await all<ResultRow>(queries.newest, type, key))
     },
     deleteBefore: (completedAt, atMost) => write(queries.deleteBefore, completedAt, atMost),
-    async ping() {
-      await all(queries.get, '')
-    },
-    close,
   }
+}
+
+function toRow({ facts, ...summary }: Result): [id: string, body: string, facts: string | null] {
+  return [summary.id, JSON.stringify(summary), facts === undefined ? null : JSON.stringify(facts)]
 }
 
 interface ResultRow {

@@ -1,13 +1,13 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Server } from 'node:net'
 import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
-import { openMongoResults } from './mongo.ts'
+import { openMongo } from '../store/mongo.ts'
 import { conversion, describeResults } from './results.suite.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 
 if (serverUrl) {
-  describeResults('the MongoDB store', () => freshDatabase(serverUrl, openMongoResults))
+  describeResults('the MongoDB store', () => freshDatabase(serverUrl, openMongo))
 
   test('a store works once its server is up', async () => {
     const url = new URL(databaseUrl(serverUrl))
@@ -23,11 +23,11 @@ if (serverUrl) {
     const freePort = await listen(0)
     await new Promise((resolve) => proxy.close(resolve))
 
-    const results = openMongoResults(`mongodb://127.0.0.1:${freePort}${url.pathname}?directConnection=true`)
+    const { results, close } = openMongo(`mongodb://127.0.0.1:${freePort}${url.pathname}?directConnection=true`)
     expect(await results.append([conversion('a')]).catch(() => 'rejected')).toBe('rejected')
     await listen(freePort)
     expect(await results.append([conversion('a')])).toBe(1)
-    await results.close()
+    await close()
     await new Promise((resolve) => proxy.close(resolve))
     await dropDatabase(url.href)
   })
@@ -35,17 +35,17 @@ if (serverUrl) {
 
 test('while its server is down a store opens, rejects within seconds, and closes', async () => {
   // Nothing listens on port 1.
-  const results = openMongoResults('mongodb://127.0.0.1:1/results')
+  const { results, ping, close } = openMongo('mongodb://127.0.0.1:1/results')
   const startedMs = performance.now()
   const answers = await Promise.allSettled([
     results.append([conversion('a')]),
     results.find(['a']),
     results.page({ limit: 1 }),
-    results.ping(),
+    ping(),
   ])
   expect(answers.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected', 'rejected'])
   expect(performance.now() - startedMs).toBeLessThan(5000)
-  await results.close()
+  await close()
 })
 
 function portOf(server: Server): number {

@@ -1,16 +1,16 @@
-import { insertInOrder, makeIndexes, mongoDatabase, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
-import type { IndexDescription } from 'mongodb'
+import { insertInOrder, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
+import type { Collection, IndexDescription } from 'mongodb'
 import * as v from 'valibot'
-import { type Allowance, allowanceKey, Result, ResultSummary, type Results } from './results.ts'
+import { type Allowance, allowanceKey, Outcome, Result, ResultSummary, type Results } from './results.ts'
 
 /** A result with its id as `_id`, so that an operation has only one. */
-interface ResultDocument {
+export interface ResultDocument {
   readonly _id: string
   readonly [member: string]: unknown
 }
 
 /** One for each query. `_id` has its own. */
-const indexes: readonly IndexDescription[] = [
+export const resultIndexes: readonly IndexDescription[] = [
   { key: { user: 1, 'counts.limit': 1, 'counts.period': 1, 'counts.amount': 1 } },
   { key: { user: 1, completedAt: -1, _id: -1 } },
   { key: { completedAt: -1, _id: -1 } },
@@ -19,15 +19,8 @@ const indexes: readonly IndexDescription[] = [
 
 const withoutFacts = { projection: { facts: 0 } }
 
-/** Results in the database that a `mongodb://…/name` URL names. */
-export function openMongoResults(url: string): Results {
-  const database = mongoDatabase({
-    url,
-    socketTimeoutMs: 10_000,
-    prepare: (opened) => makeIndexes(opened.collection<ResultDocument>('results'), indexes),
-  })
-  const results = database.collections
-
+/** Results in a collection. */
+export function mongoResults(results: () => Promise<Collection<ResultDocument>>): Results {
   return {
     async find(ids) {
       const documents = await (await results()).find({ _id: { $in: [...ids] } }, withoutFacts).toArray()
@@ -61,6 +54,11 @@ export function openMongoResults(url: string): Results {
       return (await (await results()).replaceOne(filter, members)).modifiedCount === 1
     },
 
+    async settle(outcome) {
+      const { _id, ...members } = toDocument(outcome)
+      await (await results()).replaceOne({ _id, status: 'running' }, members)
+    },
+
     async get(id) {
       const document = await (await results()).findOne({ _id: id })
       return document ? v.parse(Result, withId(document)) : undefined
@@ -72,11 +70,11 @@ export function openMongoResults(url: string): Results {
         $or: [{ completedAt: { $lt: before.completedAt } }, { _id: { $lt: before.id } }],
       }
       const documents = await (await results())
-        .find({ ...(user !== undefined && { user }), ...older }, withoutFacts)
+        .find({ ...(user !== undefined && { user }), status: { $ne: 'running' }, ...older }, withoutFacts)
         .sort({ completedAt: -1, _id: -1 })
         .limit(limit)
         .toArray()
-      return documents.map(toSummary)
+      return documents.map((document) => v.parse(Outcome, withId(document)))
     },
 
     async newest(type, key) {
@@ -97,9 +95,6 @@ export function openMongoResults(url: string): Results {
       await collection.deleteMany({ _id: { $in: oldest.map(({ _id }) => _id) }, completedAt: { $lt: completedAt } })
       return oldest.length
     },
-
-    ping: database.ping,
-    close: database.close,
   }
 }
 

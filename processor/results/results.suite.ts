@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
-import type { Result, Results } from './results.ts'
+import type { Store } from '../store/store.ts'
+import type { Outcome, Result, Results } from './results.ts'
 
 type Succeeded = Extract<Result, { status: 'succeeded' }>
 
@@ -11,7 +12,7 @@ const counts = (amount: number, day = period, limit = 'daily-usd') => ({ limit, 
 const at = (second: number) => new Date(Date.UTC(2026, 10, 23, 12, 0, second)).toISOString()
 
 /** The result of a conversion, of ana. */
-export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> = {}): Result {
+export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> = {}): Succeeded {
   return {
     id,
     user: 'ana',
@@ -27,7 +28,7 @@ export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> 
   }
 }
 
-function failure(id: string, code: 'dead-lettered' | 'limit-exceeded'): Result {
+function failure(id: string, code: 'dead-lettered' | 'limit-exceeded'): Result & Outcome {
   const { id: same, user, type, facts, createdAt, completedAt } = conversion(id)
   const error = { code, message: 'A sentence for people.' }
   return { id: same, user, type, facts, createdAt, completedAt, status: 'failed', error }
@@ -48,14 +49,16 @@ function table(id: string, base: string, date: string, completedAt: string): Res
 const withoutFacts = ({ facts, ...summary }: Result) => summary
 
 /** Tests every promise of the port (results.ts). Calls `fresh` for each test. */
-export function describeResults(name: string, fresh: () => Fresh<Results>): void {
+export function describeResults(name: string, fresh: () => Fresh<Store>): void {
   describe(`${name} keeps the promises of results:`, () => {
-    let here: Fresh<Results>
+    let here: Fresh<Store>
+    let store: Store
     let results: Results
 
     beforeEach(() => {
       here = fresh()
-      results = here.open()
+      store = here.open()
+      results = store.results
     })
 
     afterEach(async () => {
@@ -69,8 +72,8 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
         table('c', 'EUR', '2026-11-22', at(1)),
       ]
       expect(await results.append(stored)).toBe(3)
-      await results.close()
-      const other = here.open()
+      await store.close()
+      const other = here.open().results
       for (const each of stored) expect<unknown>(await other.get(each.id)).toEqual(each)
       const found = await other.find(['c', 'a', 'no such', 'b'])
       expect([...found.keys()].sort()).toEqual(['a', 'b', 'c'])
@@ -114,7 +117,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
 
     test('two members that append the same results store each of them once', async () => {
       const ids = Array.from({ length: 20 }, (_, index) => `op-${String(index).padStart(2, '0')}`)
-      const members = [here.open(), here.open(), here.open()]
+      const members = [here.open().results, here.open().results, here.open().results]
       const counts = await Promise.all(
         members.map((member, index) => member.append(ids.map((id) => conversion(id, { user: `member-${index}` })))),
       )
@@ -161,6 +164,28 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       expect<unknown>(await results.get('c')).toEqual(replacement('c'))
       expect(await results.used([allowance('ana')])).toEqual([100_000_005])
       expect((await results.page({ limit: 1 })).map(({ id }) => id)).toEqual(['c'])
+    })
+
+    test('a running result counts, is on no page and is not deleted; only its outcome replaces it, and only once', async () => {
+      const { output, completedAt, ...rest } = conversion('a')
+      const running: Result = { ...rest, status: 'running', decided: { approved: false }, decidedAt: at(0) }
+      expect(await results.append([running])).toBe(1)
+      expect<unknown>(await results.get('a')).toEqual(running)
+      expect((await results.find(['a'])).get('a')?.status).toBe('running')
+      expect(await results.used([allowance('ana')])).toEqual([100_000_000])
+      expect(await results.page({ limit: 5 })).toEqual([])
+      expect(await results.deleteBefore(at(59), 5)).toBe(0)
+      expect(await results.replaceDeadLettered(conversion('a'))).toBe(false)
+
+      await results.settle(failure('no such', 'limit-exceeded'))
+      expect(await results.get('no such')).toBeUndefined()
+      await results.settle({ ...failure('a', 'limit-exceeded'), completedAt: at(7) })
+      expect(await results.used([allowance('ana')])).toEqual([0])
+      expect((await results.page({ limit: 5 })).map(({ id, completedAt }) => `${id} ${completedAt}`)).toEqual([
+        `a ${at(7)}`,
+      ])
+      await results.settle(conversion('a'))
+      expect((await results.get('a'))?.status).toBe('failed')
     })
 
     test('pages go from new to old without gap or repetition, while newer results are stored', async () => {
@@ -211,7 +236,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
       await results.append(stored.toReversed())
       expect(await results.deleteBefore(at(7), 3)).toBe(3)
       expect((await results.page({ limit: 20 })).map(({ id }) => id).at(-1)).toBe('op-3')
-      await Promise.all([results.deleteBefore(at(7), 3), here.open().deleteBefore(at(7), 3)])
+      await Promise.all([results.deleteBefore(at(7), 3), here.open().results.deleteBefore(at(7), 3)])
       await results.deleteBefore(at(7), 3)
       expect((await results.page({ limit: 20 })).map(({ id }) => id)).toEqual(['op-9', 'op-8', 'op-7'])
       expect(await results.deleteBefore(at(7), 3)).toBe(0)
@@ -220,7 +245,7 @@ export function describeResults(name: string, fresh: () => Fresh<Results>): void
     })
 
     test('ping resolves while the store answers', async () => {
-      expect(await results.ping()).toBeUndefined()
+      expect(await store.ping()).toBeUndefined()
     })
   })
 }

@@ -8,7 +8,7 @@ import { readProcessorConfig } from '../../processor/config.ts'
 import { performers } from '../../processor/performers/performers.ts'
 import { createProcessor } from '../../processor/processor.ts'
 import { receiveRequests } from '../../processor/receive-requests.ts'
-import { openResults } from '../../processor/results/open.ts'
+import { openStore } from '../../processor/store/store.ts'
 import type { System } from '../../tools/in-process.ts'
 
 /**
@@ -20,10 +20,10 @@ export async function breakConvert({ services, environment }: System): Promise<(
   const config = readProcessorConfig(environment)
   const log = createLog('processor', 'silent')
   const broker = openBroker({ ...config.broker, clientId: 'processor', log, deps: systemDeps })
-  const results = openResults(config.storeUrl)
+  const store = openStore(config.storeUrl)
   const requests = receiveRequests({
     broker,
-    results,
+    results: store.results,
     performers: {
       ...performers,
       convert: {
@@ -40,7 +40,7 @@ export async function breakConvert({ services, environment }: System): Promise<(
   })
   await requests.start()
   return async () => {
-    for (const each of [requests, broker, results]) await each.close()
+    for (const each of [requests, broker, store]) await each.close()
     const working = createProcessor(config, systemDeps, listen(config.host, config.port))
     await working.start()
     return working

@@ -1,0 +1,14 @@
+import { sqliteFile } from '@posta/common/storage/sqlite-file.ts'
+import { embeddedResults, schema as resultsSchema } from '../results/embedded.ts'
+
+/** Processor's store in one SQLite file; other processes may use it at the same time. */
+export function openEmbedded(path: string) {
+  const file = sqliteFile(path, [resultsSchema])
+  return {
+    results: embeddedResults(file),
+    async ping() {
+      await file.all('SELECT 1 FROM sqlite_schema LIMIT 1')
+    },
+    close: file.close,
+  }
+}
