@@ -6,7 +6,7 @@ import { type Contract, periodOf } from '@posta/common/operations/contract.ts'
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
-import type { AnyPerformer, Failure, GoOn, LimitState, Success } from './performers/performer.ts'
+import type { AnyPerformer, LimitState } from './performers/performer.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, toReply } from './request-reply.ts'
 import { type Allowance, allowanceKey, type Outcome, type Result, type ResultSummary } from './results/results.ts'
@@ -27,6 +27,9 @@ interface Known {
   readonly cancelled: ReadonlySet<string>
   /** The time, RFC 3339. It is read after each decision, so that it says when the work was done. */
   readonly now: () => string
+  readonly monotonicMs: () => number
+  /** Called with how long each decision took. */
+  readonly onDecided: (type: OperationType, tookMs: number) => void
 }
 
 /** What is to be stored: new results, or one that replaces a dead-lettered failure. */
@@ -142,7 +145,7 @@ type Attempt =
 function perform(
   request: Request,
   used: ReadonlyMap<string, number>,
-  { performers, bounds, settings, cancelled, now }: Known,
+  { performers, bounds, settings, cancelled, now, monotonicMs, onDecided }: Known,
 ): Attempt {
   const { id, user, type, createdAt, redrive } = request
   const contract: Contract = catalog[type]
@@ -163,7 +166,9 @@ function perform(
   const countsOf = (amount = 0) => allowance && { limit: allowance.limit, period: allowance.period, amount }
   try {
     const asked = { id, user, createdAt, input, facts, limit, settings: settings.get(type) ?? {} }
+    const startedMs = monotonicMs()
     const outcome = performer.decide(asked)
+    onDecided(type, monotonicMs() - startedMs)
     const completedAt = now()
     if ('failure' in outcome)
       return ended({ ...common, status: 'failed', error: outcome.failure, completedAt }, request)

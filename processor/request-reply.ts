@@ -73,7 +73,10 @@ function toInput(envelope: Told): Omit<RunInput, 'atMs'> {
  * comes again gets the same reply, byte for byte.
  * @throws Problem `payload-too-large`
  */
-export function toReply(result: Outcome, { redrive, traceparent }: Pick<Request, 'redrive' | 'traceparent'>): Outgoing {
+export function toReply(
+  result: Outcome,
+  { redrive, traceparent }: { readonly redrive?: string | undefined; readonly traceparent?: string | undefined },
+): Outgoing {
   const { id: operation, user, type: operationType, createdAt, completedAt } = result
   // Once a redrive has succeeded, the first request is answered as the redrive was, too.
   const answered = redrive ?? result.redrive

@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { encode } from './envelope.ts'
 import { type Delivered, type Header, headerText, type Outgoing } from './message.ts'
 import { type Group, type Topic, topics } from './topics.ts'
 
@@ -37,6 +38,20 @@ export function encodeDeadLetter(original: Delivered, group: Group, reason: stri
     value: original.value ?? new Uint8Array(),
     headers: [...original.headers, ...facts],
   }
+}
+
+/** What setting a message aside publishes: the dead letter, and the event that tells of it. Both have ids that follow from its position. */
+export function deadLetterMessages(original: Delivered, group: Group, reason: string, nowMs: number): Outgoing[] {
+  const deadLetter = deadLetterId(original)
+  const { topic, partition, offset } = original
+  const event = encode({
+    id: `${deadLetter}.dead-lettered`,
+    type: 'posta.message.dead-lettered',
+    time: new Date(nowMs).toISOString(),
+    subject: idText(headerText(original, 'ce_subject')),
+    data: { user: userByKey(original), deadLetter, group, topic, partition, offset, reason: reason.slice(0, 2000) },
+  })
+  return [encodeDeadLetter(original, group, reason), event]
 }
 
 const Text = v.pipe(v.string(), v.minLength(1))

@@ -109,16 +109,19 @@ export const RunInput = v.object({
   run: v.string(),
   /** The operation's owner. What names another is not for the run. */
   user: v.string(),
-  /** `cancel`, `abandon`, or `signal:` and the name of a signal. A run has one of each. */
+  /** `cancel`, `abandon`, `signal:` and the name of a signal, or `redrive:` and the redrive's id. A run has one of each. */
   name: v.string(),
   by: v.string(),
   /** Of a signal. */
   payload: v.optional(Members),
+  /** Of a redrive. */
+  redrive: v.optional(v.object({ redrive: v.string(), position: MessagePosition })),
   atMs: v.number(),
 })
 export type RunInput = v.InferOutput<typeof RunInput>
 
 export const signalInput = (name: string) => `signal:${name}`
+export const redriveInput = (redrive: string) => `redrive:${redrive}`
 
 /** Which runs a processor can go on with. */
 export interface Kind {
