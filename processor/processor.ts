@@ -9,6 +9,7 @@ import { maintenance } from './maintenance.ts'
 import { performers } from './performers/performers.ts'
 import { receiveRequests } from './receive-requests.ts'
 import { rateRoutes, resultRoutes } from './rest.ts'
+import { runRoutes } from './runs/rest.ts'
 import { createRunner } from './runs/runner.ts'
 import { openStore } from './store/store.ts'
 
@@ -27,6 +28,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
 
   app.route('/results', resultRoutes({ results, verify }))
   app.route('/rates', rateRoutes({ results, verify }))
+  app.route('/runs', runRoutes({ runs, broker, verify, deps }))
 
   return complete(listener, {
     description: 'Performs operations, keeps their results and the rate tables, and answers gateway over Kafka.',
