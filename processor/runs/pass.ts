@@ -245,7 +245,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
     now: () => lastAtMs,
     random: () => randomOf(`${id}/${randoms++}`),
 
-    step: <Result extends Json | undefined>(
+    // biome-ignore lint/suspicious/noConfusingVoidType: a step may return nothing
+    step: <Result extends Json | undefined | void>(
       name: string,
       work: (given: Attempt) => Promise<Result | Later>,
       policy: StepOptions<Result> = {},
