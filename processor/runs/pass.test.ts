@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'bun:test'
+import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import fc from 'fast-check'
 import { type AnyPerformer, type Json, later } from '../performers/performer.ts'
 import { NOON, NOON_MS } from '../testing/requests.ts'
 import { input, newRun, runToEnd } from '../testing/run-to-end.ts'
 import { LONGEST_LIFE_MS } from './history.ts'
-import { type RunInput, type RunRecord, signalInput } from './runs.ts'
+import { deadLetterOf } from './run-messages.ts'
+import { abandonInput, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
 
 type Context = Parameters<NonNullable<AnyPerformer['run']>>[0]
 type Code = NonNullable<AnyPerformer['run']>
@@ -235,6 +237,34 @@ describe('a run', () => {
     expect(new Set(first.flat()).size).toBe(5)
   })
 
+  test.each<[string, Code]>([
+    ['sleeps for ever', async ({ sleep }) => sleep('a', Number.POSITIVE_INFINITY).then(() => done)],
+    ['sleeps for less than no time', async ({ sleep }) => sleep('a', -1).then(() => done)],
+    ['is to be called later than ever', async ({ step }) => step('a', async () => later(Number.NaN)).then(() => done)],
+    [
+      'throws before it awaits anything',
+      () => {
+        throw new Error('A slip.')
+      },
+    ],
+  ])('is stuck, and harms no other, where its code %s', async (_, run) => {
+    expect((await runToEnd({ run })).stop.kind).toBe('stuck')
+  })
+
+  test('records nothing more once it is stuck, though a step is still under way', async () => {
+    const finish = Promise.withResolvers<void>()
+    const { records } = await runToEnd({
+      run: async ({ step }) => {
+        const slow = step('slow', () => finish.promise)
+        await Promise.all([slow, step('other', nothing)])
+        return done
+      },
+    })
+    finish.resolve()
+    await Bun.sleep(0)
+    expect(kinds(records)).toEqual(['stuck'])
+  })
+
   test('is stuck where its output does not fit the contract', async () => {
     const { stop } = await runToEnd({ run: async () => done }, { faultOf: () => 'Its output does not fit.' })
     expect(stop).toMatchObject({ kind: 'stuck', reason: 'Its output does not fit.' })
@@ -343,7 +373,7 @@ describe('undo', () => {
       dueAtMs: Number.MAX_SAFE_INTEGER,
     })
     broken = false
-    const redriven = await runToEnd({ run: code }, { records, inputs: [redrive('r1')] })
+    const redriven = await runToEnd({ run: code }, { records, inputs: [redrive(records)] })
     expect(kinds(redriven.records).slice(-3)).toEqual(['resumed', 'undone hotel', 'ended'])
     expect(redriven.outcome).toEqual(refused)
   })
@@ -416,19 +446,46 @@ describe('a run that is stuck', () => {
 
   test('goes on where it stopped for a redrive, once for each, and may be stuck again', async () => {
     const { records } = await runToEnd({ run: stuckCode })
-    const again = await runToEnd({ run: stuckCode }, { records, inputs: [redrive('r1')] })
+    const again = await runToEnd({ run: stuckCode }, { records, inputs: [redrive(records)] })
     expect(kinds(again.records).slice(-3)).toEqual(['stuck', 'resumed', 'stuck'])
-    const same = await runToEnd({ run: fixed }, { records: again.records, inputs: [redrive('r1')] })
+    const same = await runToEnd({ run: fixed }, { records: again.records, inputs: [redrive(records)] })
     expect(same.records).toEqual(again.records)
-    const second = await runToEnd({ run: fixed }, { records: again.records, inputs: [redrive('r1'), redrive('r2')] })
+    const second = await runToEnd(
+      { run: fixed },
+      { records: again.records, inputs: [redrive(records), redrive(again.records)] },
+    )
     expect(second.outcome).toEqual(done)
   })
 
-  test('ends as dead-lettered where its dead letter is discarded, and nothing more is done', async () => {
+  test('is undone and ends as dead-lettered where its dead letter is discarded, and is never stuck again', async () => {
     const { records } = await runToEnd({ run: stuckCode })
-    const { outcome, records: all } = await runToEnd({ run: fixed }, { records, inputs: [input('abandon')] })
+    const { outcome, records: all } = await runToEnd({ run: fixed }, { records, inputs: [abandon(records)] })
     expect(outcome).toMatchObject({ failure: { code: 'dead-lettered' } })
+    expect(kinds(all).slice(-4)).toEqual(['stuck', 'failing', 'undone reserve', 'ended'])
+
+    const throwing = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) })
+    const given = { records: throwing.records, inputs: [abandon(throwing.records)] }
+    const left = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) }, given)
+    expect(kinds(left.records)).toEqual(['stuck', 'failing', 'ended'])
+  })
+
+  test('past the point of no return undoes nothing when it is discarded', async () => {
+    const paying: Code = async ({ step }) => {
+      await step('reserve', nothing, { undo: nothing })
+      await step('pay', () => Promise.reject(new Error('No.')), { final: true, attempts: 1 })
+      return done
+    }
+    const { records, stop } = await runToEnd({ run: paying })
+    expect(stop).toMatchObject({ dueAtMs: Number.MAX_SAFE_INTEGER })
+    const { records: all } = await runToEnd({ run: paying }, { records, inputs: [abandon(records)] })
     expect(kinds(all).slice(-2)).toEqual(['stuck', 'ended'])
+  })
+
+  test('obeys no decision about an earlier dead letter of it', async () => {
+    const first = await runToEnd({ run: stuckCode })
+    const second = await runToEnd({ run: stuckCode }, { records: first.records, inputs: [redrive(first.records)] })
+    const stale = { records: second.records, inputs: [redrive(first.records), abandon(first.records)] }
+    expect((await runToEnd({ run: fixed }, stale)).records).toEqual(second.records)
   })
 
   test('can be cancelled, and times out after 30 days: it is undone', async () => {
@@ -527,10 +584,12 @@ test('whatever a run does and wherever it crashes, it comes to the same outcome,
 })
 
 async function nothing(): Promise<void> {}
-function redrive(id: string): RunInput {
-  return input(`redrive:${id}`, {
-    redrive: { redrive: id, position: { partition: 0, offset: 9, timestampMs: NOON_MS } },
-  })
+/** A redrive of the dead letter of the last record, which is that the run is stuck. */
+function redrive(records: readonly RunRecord[]): RunInput {
+  return input(redriveInput(redriveId(deadLetterOf(newRun(), { n: records.length - 1 }))))
+}
+function abandon(records: readonly RunRecord[]): RunInput {
+  return input(abandonInput(deadLetterOf(newRun(), { n: records.length - 1 })))
 }
 function circle(): object {
   const object: { self?: object } = {}

@@ -57,7 +57,7 @@ export async function runToEnd(
     readonly records?: readonly RunRecord[]
     readonly startMs?: number
     readonly beforeAppend?: (record: RunRecord) => void
-    readonly faultOf?: (output: unknown) => string | undefined
+    readonly faultOf?: () => string | undefined
     readonly maxPasses?: number
   } = {},
 ): Promise<Ran> {
@@ -79,7 +79,7 @@ export async function runToEnd(
         records.push(JSON.parse(JSON.stringify(record)))
         return record
       },
-      context: { input: run.input, facts: run.facts, settings },
+      context: () => ({ input: run.input, facts: run.facts, settings }),
       faultOf,
       now: () => nowMs,
       closing,
