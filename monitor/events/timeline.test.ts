@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { link, START } from '../audit/chain.ts'
-import { at, deliver, failed, NOON_MS, progressed, requested, succeeded } from '../testing/messages.ts'
+import { abandoned, at, deliver, failed, NOON_MS, progressed, requested, succeeded } from '../testing/messages.ts'
 import type { Events, StoredEvent } from './events.ts'
 import { toEvent } from './record.ts'
 import { show } from './show.ts'
@@ -49,13 +49,6 @@ const discarded = (deadLetter: string, ms: number) =>
   })
 
 const owned = { user: 'ana', operation: 'op-1', operationType: 'convert' } as const
-
-const abandoned = (deadLetter: string, ms: number) =>
-  encode({
-    ...{ id: `${deadLetter}.abandoned`, time: at(ms), subject: 'op-1' },
-    type: 'posta.operation.abandoned',
-    data: { ...owned, by: 'olga' },
-  })
 
 const cancelRequested = (ms: number) =>
   encode({
@@ -342,11 +335,11 @@ describe('the items of an operation in steps', () => {
         progressed('op-1', 1, 20),
         deadLettered('d1', 40),
         discarded('d1', 5000 + ms),
-        abandoned('d1', 5000 + ms),
+        abandoned('op-1', 'd1', 5000 + ms),
         failedWith('dead-lettered', 5010),
       )
     const neverBegun = [requested('op-1', 'ana', 0), deadLettered('d1', 40), discarded('d1', 5000)]
-    expectOrder(...neverBegun, abandoned('d1', 5000), failedWith('dead-lettered', 5010))
+    expectOrder(...neverBegun, abandoned('op-1', 'd1', 5000), failedWith('dead-lettered', 5010))
   })
 
   test('have the failure of a request that was dead-lettered before the discard', () => {
@@ -355,7 +348,7 @@ describe('the items of an operation in steps', () => {
       deadLettered('d1', 20),
       failedWith('dead-lettered', 25),
       discarded('d1', 5000),
-      abandoned('d1', 5000),
+      abandoned('op-1', 'd1', 5000),
     )
   })
 

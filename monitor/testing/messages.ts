@@ -76,6 +76,16 @@ export function progressed(operation: string, n: number, ms: number, more: Parti
   })
 }
 
+export function abandoned(operation: string, deadLetter = 'd1', ms = 0): Outgoing {
+  return encode({
+    id: `${deadLetter}.abandoned`,
+    type: 'posta.operation.abandoned',
+    time: at(ms),
+    subject: operation,
+    data: { user: 'ana', operation, operationType: 'convert', by: 'olga' },
+  })
+}
+
 export function loggedIn(id: string, user = 'ana', ms = 0): Outgoing {
   return encode({ id, type: 'posta.user.logged-in', time: at(ms), data: { user, session: `${id}.session` } })
 }
