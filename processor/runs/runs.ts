@@ -77,8 +77,8 @@ const named = { ...at, step: v.string() }
 export const RunRecord = v.variant('kind', [
   /** The step may have had its effect from here on. Only steps with `undo` or `final` have it. */
   v.object({ ...named, kind: v.literal('started'), final: v.boolean() }),
-  /** A step, a wait or a signal has its result. */
-  v.object({ ...named, kind: v.literal('done'), result: v.unknown() }),
+  /** A step, a wait or a signal has its result; absent, or undefined, if that is nothing. */
+  v.object({ ...named, kind: v.literal('done'), result: v.optional(v.unknown()) }),
   v.object({ ...named, kind: v.literal('waiting'), untilMs: v.number(), forSignal: v.boolean() }),
   /** From here on the run is undone. */
   v.object({ ...at, kind: v.literal('failing'), failure: Failure }),
