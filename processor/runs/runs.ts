@@ -197,6 +197,10 @@ export interface Runs {
     filter: RunFilter,
     page: { readonly limit: number; readonly before?: string | undefined },
   ): Promise<readonly Run[]>
-  /** Deletes at most `atMost` ended runs, with all that belongs to them, whose operation was accepted before. */
+  /**
+   * Deletes ended runs whose operation was accepted before `createdAt`, with all that belongs to them, and inputs that came
+   * before it for operations that have no run. Deletes at most `atMost` of these runs and inputs. Resolves to how many: fewer
+   * than `atMost` if there are no more.
+   */
   deleteBefore(createdAt: string, atMost: number): Promise<number>
 }
