@@ -52,7 +52,7 @@ interface PassOptions {
    * @throws where it could not, or another holder recorded something else there: the pass then rejects with this error
    */
   readonly append: (record: Unplaced) => Promise<RunRecord>
-  readonly context: Pick<RunContext<Contract>, 'input' | 'facts' | 'settings'>
+  readonly context: Pick<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http'>
   /** What is wrong with an output, in a sentence; undefined if nothing is. */
   readonly faultOf: (output: unknown) => string | undefined
   readonly now: () => number
