@@ -13,7 +13,7 @@ import { eventually } from '@posta/common/testing/eventually.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources, usdTable } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources, usdTable } from '../testing/operations.ts'
 import { createWaiters, type Waiters } from './await-outcome.ts'
 import type { Operation } from './operation.ts'
 import { createRead } from './read.ts'
@@ -47,6 +47,7 @@ beforeEach(async () => {
       completed.push(...operations)
       here.wake(operations.map(({ id }) => id))
     },
+    onProgressed: here.wakeWatchers,
     log,
     metrics: createMetrics('gateway'),
     deps: systemDeps,
@@ -64,6 +65,7 @@ const submit = (idempotencyKey?: string) =>
   createSubmit({
     ...opened,
     sources: fixedSources,
+    offered: everyType,
     onAccepted: () => {},
     deps: systemDeps,
   })({ user, submission: conversion, idempotencyKey })

@@ -4,7 +4,7 @@ import { createLog } from '@posta/common/service/log.ts'
 import { asc, eq, sql } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources } from '../testing/operations.ts'
 import type { OperationRow } from './operation.ts'
 import { createResend } from './resend.ts'
 import { createSubmit } from './submit.ts'
@@ -22,7 +22,7 @@ async function open() {
   const { database, writer } = opened
   let passedMs = 0
   const deps = { newId: systemDeps.newId, now: () => Date.UTC(2026, 10, 23) + passedMs, monotonicMs: () => passedMs }
-  const submit = createSubmit({ ...opened, sources: fixedSources, onAccepted: () => {}, deps })
+  const submit = createSubmit({ ...opened, sources: fixedSources, offered: everyType, onAccepted: () => {}, deps })
   const resend = createResend({ writer, log: createLog('test', 'silent'), deps })
   return {
     database,

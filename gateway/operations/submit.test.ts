@@ -4,7 +4,7 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { asc } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { fixedSources } from '../testing/operations.ts'
+import { everyType, fixedSources } from '../testing/operations.ts'
 import { createSubmit, MAX_PENDING_PER_USER } from './submit.ts'
 
 const cleanups: (() => Promise<unknown>)[] = []
@@ -36,6 +36,7 @@ async function open() {
   const submit = createSubmit({
     ...opened,
     sources: { ...fixedSources, rates },
+    offered: everyType,
     onAccepted: () => {},
     deps: systemDeps,
   })
