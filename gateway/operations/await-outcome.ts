@@ -2,8 +2,7 @@
 import { pause } from '@posta/common/service/backoff.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import { sql } from 'drizzle-orm'
-import type { Database } from '../database/open.ts'
+import { type SQL, sql } from 'drizzle-orm'
 import { operations } from '../database/schema.ts'
 import { isTerminal, type Operation } from './operation.ts'
 import { progressBytes, type Read } from './read.ts'
@@ -25,7 +24,11 @@ interface Waiter {
  * Everyone in this process who waits for an operation. Another gateway may receive its messages, so besides `wake` and
  * `wakeWatchers` one poll looks at every operation that someone waits for. It runs only while someone waits.
  */
-export function createWaiters(options: { database: Database; read: Read; log: Logger }) {
+export function createWaiters(options: {
+  database: { all<Row>(query: SQL): Promise<Row[]> }
+  read: Read
+  log: Logger
+}) {
   const { database, read, log } = options
   const waiters = new Map<string, Set<Waiter>>()
   const perUser = new Map<string, number>()

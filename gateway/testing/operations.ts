@@ -1,7 +1,9 @@
 import type { MessageData } from '@posta/common/messages/events.ts'
-import { type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
+import * as v from 'valibot'
 import { createHttp } from '../external-http.ts'
 import type { Sources } from '../preparers/preparer.ts'
 
@@ -25,4 +27,20 @@ export function progressOf(
 ): MessageData<'posta.operation.progressed'> {
   const at = '2026-11-23T12:00:00.000Z'
   return { user: 'ana', operation, operationType: 'convert', n, step: `step-${n}`, status: 'done', at, ...given }
+}
+
+/** For tests: the catalog, in which a conversion takes an answer of an operator and one of its owner. */
+export const answering: Readonly<Record<OperationType, Contract>> = {
+  ...catalog,
+  convert: {
+    ...catalog.convert,
+    signals: {
+      approve: {
+        description: 'Whether it may be done.',
+        payload: v.strictObject({ approved: v.boolean() }),
+        from: 'operator',
+      },
+      confirm: { description: 'That it was meant.', payload: v.strictObject({}), from: 'owner' },
+    },
+  },
 }
