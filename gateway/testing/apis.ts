@@ -1,3 +1,4 @@
+import { BlockList } from 'node:net'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { testApp, testVerifier } from '@posta/common/testing/app.ts'
@@ -19,13 +20,19 @@ export async function openApis() {
   const opened = await openAccounts()
   const { database, writer, addEvent } = opened
   const log = createLog('test', 'silent')
-  const submit = createSubmit({ ...opened, sources: fixedSources, offered: everyType, onAccepted() {}, deps: systemDeps })
+  const submit = createSubmit({
+    ...opened,
+    sources: fixedSources,
+    offered: everyType,
+    onAccepted() {},
+    deps: systemDeps,
+  })
   const tell = createTell({ database, writer, addEvent, onTold() {}, deps: systemDeps, contracts: answering })
   const read = createRead(database)
   const waiters = createWaiters({ database, read, log })
   const verify = testVerifier(['ana', 'bob'], ['olga'])
   const functions = { submit, tell, read, waiters, verify, closing: new AbortController().signal }
-  const config = { production: true, trustedProxies: null }
+  const config = { production: true, trustedProxies: new BlockList() }
   const app = testApp()
     .route('/operations', operationRoutes(functions))
     .route('/graphql', graphqlRoutes({ ...functions, accounts: opened, config, log }))
