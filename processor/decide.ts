@@ -6,7 +6,7 @@ import { type Contract, periodOf } from '@posta/common/operations/contract.ts'
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
-import type { AnyPerformer, Failure, GoOn, LimitState, Success } from './performers/performer.ts'
+import type { AnyPerformer, LimitState } from './performers/performer.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, toReply } from './request-reply.ts'
 import { type Allowance, allowanceKey, type Outcome, type Result, type ResultSummary } from './results/results.ts'
@@ -27,6 +27,9 @@ interface Known {
   readonly cancelled: ReadonlySet<string>
   /** The time, RFC 3339. It is read after each decision, so that it says when the work was done. */
   readonly now: () => string
+  readonly monotonicMs: () => number
+  /** Called with how long each decision took. */
+  readonly onDecided: (type: OperationType, tookMs: number) => void
 }
 
 /** What is to be stored: new results, or one that replaces a dead-lettered failure. */
@@ -95,7 +98,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
 
   function goOn(request: Request, result: Running): Verdict {
     if (request.user !== result.user) return { dead: 'The operation is of another user.' }
-    if (!runs.has(request.id)) runs.set(request.id, toRun(request, result, known.performers))
+    if (!runs.has(request.id)) runs.set(request.id, toRun(request, result))
     if (request.redrive !== undefined) redriven.push(request)
     return { done: true }
   }
@@ -111,10 +114,9 @@ export function decide(requests: readonly Request[], known: Known): Decision {
 
 type Running = Extract<ResultSummary, { status: 'running' }>
 
-/** The run of an operation that `decide` said to go on with. Without `version`, its performer begins with 1. */
-function toRun(request: Request, { decided, decidedAt }: Running, performers: Performers): NewRun {
+/** The run of an operation that `decide` said to go on with. */
+function toRun(request: Request, { version, decided, decidedAt }: Running): NewRun {
   const { id, user, type, input, facts, createdAt, redrive, traceparent, position } = request
-  const { version = 1 }: AnyPerformer = performers[type]
   const decidedAtMs = Date.parse(decidedAt)
   return { id, user, type, version, input, facts, createdAt, decidedAtMs, decided, redrive, traceparent, position }
 }
@@ -142,7 +144,7 @@ type Attempt =
 function perform(
   request: Request,
   used: ReadonlyMap<string, number>,
-  { performers, bounds, settings, cancelled, now }: Known,
+  { performers, bounds, settings, cancelled, now, monotonicMs, onDecided }: Known,
 ): Attempt {
   const { id, user, type, createdAt, redrive } = request
   const contract: Contract = catalog[type]
@@ -163,7 +165,9 @@ function perform(
   const countsOf = (amount = 0) => allowance && { limit: allowance.limit, period: allowance.period, amount }
   try {
     const asked = { id, user, createdAt, input, facts, limit, settings: settings.get(type) ?? {} }
+    const startedMs = monotonicMs()
     const outcome = performer.decide(asked)
+    onDecided(type, monotonicMs() - startedMs)
     const completedAt = now()
     if ('failure' in outcome)
       return ended({ ...common, status: 'failed', error: outcome.failure, completedAt }, request)
@@ -183,6 +187,7 @@ function perform(
       result: {
         ...common,
         status: 'running',
+        version: performer.version ?? 1,
         decided: outcome.goOn,
         decidedAt: completedAt,
         counts: countsOf(outcome.counts),

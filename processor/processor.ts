@@ -9,21 +9,26 @@ import { maintenance } from './maintenance.ts'
 import { performers } from './performers/performers.ts'
 import { receiveRequests } from './receive-requests.ts'
 import { rateRoutes, resultRoutes } from './rest.ts'
+import { runRoutes } from './runs/rest.ts'
+import { createRunner } from './runs/runner.ts'
 import { openStore } from './store/store.ts'
 
 /** Processor and its components: read this to see how it hangs together. */
 export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, listener: Listener): Service {
-  const { bounds } = config
+  const { bounds, settings } = config
   const { app, log, metrics, complete } = beginService('processor', config, deps)
 
   const store = openStore(config.storeUrl)
-  const { results } = store
+  const { results, runs } = store
   const broker = (deps.openBroker ?? openBroker)({ ...config.broker, clientId: 'processor', log, deps })
   const findKey = remoteKeys({ url: config.jwksUrl, deps })
   const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, deps })
 
+  const runner = createRunner({ runs, results, broker, performers, settings, log, metrics, deps })
+
   app.route('/results', resultRoutes({ results, verify }))
   app.route('/rates', rateRoutes({ results, verify }))
+  app.route('/runs', runRoutes({ runs, broker, verify, deps }))
 
   return complete(listener, {
     description: 'Performs operations, keeps their results and the rate tables, and answers gateway over Kafka.',
@@ -33,7 +38,8 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
       storeComponent(store),
       { name: 'broker', check: broker.ping, close: broker.close },
       maintenance({ results, deps, log }),
-      receiveRequests({ broker, results, performers, bounds, log, metrics, deps }),
+      runner,
+      receiveRequests({ broker, results, performers, bounds, settings, runs, runner, log, metrics, deps }),
     ],
   })
 }

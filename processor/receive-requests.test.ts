@@ -24,7 +24,7 @@ const allowance = (user: string, period = '2026-11-23') => ({ user, limit: 'dail
 
 /** A member of the group, with a fake broker. */
 async function member(store: Fresh<Store>, more: Partial<RequestsOptions> = {}) {
-  const { results } = store.open()
+  const { results, runs } = store.open()
   const requests = createFakeRequests()
   const metrics = new Registry()
   const consumer = receiveRequests({
@@ -32,6 +32,9 @@ async function member(store: Fresh<Store>, more: Partial<RequestsOptions> = {}) 
     results,
     performers,
     bounds: new Map([['daily-usd', 10_000 * 1e8]]),
+    settings: new Map(),
+    runs,
+    runner: { async admit() {}, wake() {} },
     log: createLog('test', 'silent'),
     metrics,
     deps: { ...systemDeps, now: () => NOON_MS + 1000 },

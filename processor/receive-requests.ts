@@ -3,22 +3,32 @@ import { consume } from '@posta/common/consumer/consume.ts'
 import type { ConsumeOptions, Received, Verdict } from '@posta/common/consumer/handler.ts'
 import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
+import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import { Counter, Histogram } from 'prom-client'
 import { allowanceOf, deadLettered, decide, type Effect } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
-import { type Request, readRequest, toReply } from './request-reply.ts'
+import { type Asked, type Request, readAsked, toReply } from './request-reply.ts'
 import { allowanceKey, type Result, type Results } from './results/results.ts'
+import type { Runner } from './runs/runner.ts'
+import { CANCEL, type RunInput, type Runs, redriveInput } from './runs/runs.ts'
 
 export interface RequestsOptions
-  extends Pick<ConsumeOptions<Request>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
+  extends Pick<ConsumeOptions<Asked>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
   readonly results: Results
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
+  /** What each operation's performer is given of the environment, by type. */
+  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+  readonly runs: Pick<Runs, 'addInputs' | 'inputs'>
+  readonly runner: Pick<Runner, 'admit' | 'wake'>
 }
 
 /** How often a batch is decided at once, before a pause, while another member of the group stores some of its results. */
 const MAX_DECISIONS = 5
+/** A decision that takes longer is warned of: it holds up all others. */
+const SLOW_MS = 50
 
 /**
  * Performs the operations that gateway requests, in batches of one partition each. The group's offset moves once all
@@ -32,7 +42,7 @@ const MAX_DECISIONS = 5
  * totals: a total includes every result that was read, and if it includes others, `append` stops.
  */
 export function receiveRequests(options: RequestsOptions): Consumer {
-  const { broker, results, performers, bounds, metrics, deps } = options
+  const { broker, results, performers, bounds, settings, runs, runner, log, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
     help: 'Operations whose result was stored, by status.',
@@ -47,21 +57,56 @@ export function receiveRequests(options: RequestsOptions): Consumer {
   })
   const isoNow = () => new Date(deps.now()).toISOString()
 
-  async function handle(received: readonly Received<Request>[], signal: AbortSignal): Promise<readonly Verdict[]> {
-    const requests = received.map(({ item }) => item)
+  function onDecided(type: OperationType, tookMs: number): void {
+    if (tookMs > SLOW_MS) log.warn({ type, tookMs: Math.round(tookMs) }, 'a decision took long: it holds up all others')
+  }
+
+  async function handle(received: readonly Received<Asked>[], signal: AbortSignal): Promise<readonly Verdict[]> {
+    const asked = received.map(({ item }) => item)
+    const requests = asked.flatMap((item) => ('request' in item ? [item.request] : []))
+    const inputs = asked.flatMap((item) => ('input' in item ? [{ ...item.input, type: item.type }] : []))
+    await tell(inputs.filter(({ type }) => hasSteps(type)))
+    const cancelled = await cancelledBefore(requests, inputs)
     for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
       const stored = await results.find([...new Set(requests.map(({ id }) => id))])
       const used = await usedBefore(requests)
-      const decision = decide(requests, { performers, bounds, stored, used, completedAt: isoNow() })
+      const known = { performers, bounds, settings, stored, used, cancelled }
+      const decision = decide(requests, { ...known, now: isoNow, monotonicMs: deps.monotonicMs, onDecided })
       signal.throwIfAborted()
       if (await store(decision.effects)) {
         signal.throwIfAborted()
+        await runner.admit(decision.runs)
+        await tell(decision.redriven.map(toRedrive))
         if (decision.replies.length > 0) await broker.publish(decision.replies)
-        batchSize.observe(requests.length)
-        return decision.verdicts
+        batchSize.observe(received.length)
+        const verdicts = decision.verdicts.values()
+        return asked.map((item) => ('request' in item ? (verdicts.next().value ?? NO_VERDICT) : { done: true }))
       }
     }
     throw new Error('Another member of the group keeps storing results of the same requests.')
+  }
+
+  /** Stores what runs are told. Whether and when a run obeys is its own affair. */
+  async function tell(inputs: readonly Omit<RunInput, 'atMs'>[]): Promise<void> {
+    if (inputs.length === 0) return
+    const atMs = deps.now()
+    await runs.addInputs(inputs.map(({ run, user, name, by, payload }) => ({ run, user, name, by, payload, atMs })))
+    runner.wake()
+  }
+
+  /**
+   * The ids of the operations that are cancelled before they are decided on. A cancel comes after its request, so that is
+   * so where both are in one batch, or, for an operation in steps, where the request comes again.
+   */
+  async function cancelledBefore(
+    requests: readonly Request[],
+    inputs: readonly Omit<RunInput, 'atMs'>[],
+  ): Promise<ReadonlySet<string>> {
+    const owners = new Map(requests.map(({ id, user }) => [id, user]))
+    const inSteps = requests.filter(({ type }) => hasSteps(type)).map(({ id }) => id)
+    const stored = inSteps.length > 0 ? await runs.inputs(inSteps) : []
+    const cancels = [...inputs, ...stored].filter(({ name, run, user }) => name === CANCEL && owners.get(run) === user)
+    return new Set(cancels.map(({ run }) => run))
   }
 
   async function usedBefore(requests: readonly Request[]): Promise<ReadonlyMap<string, number>> {
@@ -84,23 +129,38 @@ export function receiveRequests(options: RequestsOptions): Consumer {
     return true
   }
 
-  function count(stored: readonly Result[]): void {
-    for (const { type, status } of stored) performed.inc({ type, status })
+  function count(stored: readonly Pick<Result, 'type' | 'status'>[]): void {
+    for (const { type, status } of stored) if (status !== 'running') performed.inc({ type, status })
   }
 
-  return consume<Request>({
+  return consume<Asked>({
     ...options,
     name: 'requests',
     group: groups.processor,
     topics: [topics.requests],
-    read: readRequest,
+    read: readAsked,
     handle,
-    async onDead({ item: request }) {
+    async onDead({ item }) {
+      if (!('request' in item)) return
+      const { request } = item
       const failure = deadLettered(request, isoNow())
       if ((await results.append([failure])) === 1) count([failure])
       const stored = (await results.find([request.id])).get(request.id)
       if (!stored) throw new Error('The result of a dead-lettered request cannot be read back yet.')
-      await broker.publish([toReply(stored, request)])
+      // The run of a request that came again goes on.
+      if (stored.status !== 'running') await broker.publish([toReply(stored, request)])
     },
   })
+}
+
+const NO_VERDICT: Verdict = { retry: 'There was no decision.' }
+
+function hasSteps(type: OperationType): boolean {
+  const { steps }: Contract = catalog[type]
+  return steps === true
+}
+
+/** What a redriven request tells the run that exists. */
+function toRedrive({ id: run, user, redrive = '' }: Request): Omit<RunInput, 'atMs'> {
+  return { run, user, name: redriveInput(redrive), by: user }
 }

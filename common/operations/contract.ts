@@ -27,7 +27,7 @@ export interface Contract {
   /** It is done in steps, which may have effects outside and take long: its performer has `run`. */
   readonly steps?: true
   /** The answers that it may wait for, by name. Only an operation in steps has some. */
-  readonly signals?: Readonly<Record<string, Signal>>
+  readonly signals?: Signals
   /** Environment variables that its performer is given. */
   readonly settings?: Settings
   /** The operation is offered only where this one of `settings` is set. */
@@ -91,8 +91,11 @@ export type FactsOf<C extends Contract> = v.InferOutput<C['facts']>
 export type SettingsOf<C extends Contract> = C extends { readonly settings: infer S extends Settings }
   ? { readonly [Name in keyof S]: v.InferOutput<S[Name]> }
   : Readonly<Record<string, unknown>>
-type SignalsOf<C extends Contract> = C extends { readonly signals: infer S extends Contract['signals'] } ? S : never
+type Signals = Readonly<Record<string, Signal>>
+type SignalsOf<C extends Contract> = C extends { readonly signals: infer S extends Signals }
+  ? S
+  : Contract extends C
+    ? Signals
+    : Readonly<Record<never, Signal>>
 export type SignalName<C extends Contract> = keyof SignalsOf<C> & string
-export type PayloadOf<C extends Contract, Name extends SignalName<C>> = SignalsOf<C>[Name] extends Signal
-  ? v.InferOutput<SignalsOf<C>[Name]['payload']>
-  : never
+export type PayloadOf<C extends Contract, Name extends SignalName<C>> = v.InferOutput<SignalsOf<C>[Name]['payload']>

@@ -98,7 +98,7 @@ async function follow(signal) {
 
 async function load(signal) {
   const { items } = await (await ask('/events?limit=50', { signal })).json()
-  show(items)
+  show(items.toReversed())
 }
 
 /** The messages in a body of server-sent events. EventSource cannot send a token, so it is of no use here. */
@@ -134,7 +134,10 @@ function pause(ms, signal) {
   })
 }
 
-/** Adds the events that are not in the list yet, the newest first. While paused it only keeps them. */
+/**
+ * Adds the events that are not in the list yet, the newest first. While paused it only keeps them.
+ * @param events the newest last
+ */
 function show(events) {
   for (const event of events) session.seen.set(event.id, event)
   for (const id of session.seen.keys()) {
@@ -148,6 +151,12 @@ function show(events) {
   byId('none').hidden = list.children.length > 0
 }
 
+/** What tells the many events of one operation apart: its step and what became of that, or the answer that was given. */
+function detailOf({ data }) {
+  const { step, status, signal } = data ?? {}
+  return step === undefined ? (signal ?? '') : `${step}: ${status}`
+}
+
 function addRow(event) {
   const row = byId('event').content.firstElementChild.cloneNode(true)
   const at = new Date(event.time)
@@ -157,6 +166,7 @@ function addRow(event) {
   time.dateTime = event.time
   time.textContent = at.toLocaleTimeString(undefined, { hour12: false })
   row.querySelector('.type').textContent = event.type.replace(/^posta\./, '')
+  row.querySelector('.what').textContent = detailOf(event)
   row.querySelector('.whose').textContent = event.user ?? ''
   const facts = {
     Time: at.toLocaleString(),

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { fakeBroker, letters, setAside, stores, unreadable } from '../testing/dead-letters.ts'
-import { at, deliver, NOON_MS, requested } from '../testing/messages.ts'
+import { abandoned, at, deliver, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { Choice, StoredDeadLetter } from './dead-letters.ts'
 import { createDecisions } from './decisions.ts'
 
@@ -92,7 +92,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
   })
 
   describe('a discard', () => {
-    test('publishes the event with who asked and why, and nothing else', async () => {
+    test('of a request publishes the event with who asked and why, and tells processor that its run is abandoned', async () => {
       const { decide } = await keep(setAside(original))
       expect(await decide('olga', discarded)).toMatchObject({
         status: 'discarded',
@@ -106,8 +106,43 @@ describe.each(stores)('with the %s store', (_, fresh) => {
             subject: 'op-1',
             data: { user: 'ana', deadLetter: id, by: 'olga', reason: 'A test of ours.' },
           },
+          {
+            id: `${id}.abandoned`,
+            type: 'posta.operation.abandoned',
+            time: at(0),
+            subject: 'op-1',
+            traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+            data: { user: 'ana', operation: 'op-1', operationType: 'convert', by: 'olga' },
+          },
         ],
       ])
+      expect(broker.published[0]?.[1]).toMatchObject({ topic: 'posta.requests', key: 'ana' })
+    })
+
+    test('of a redriven request tells so too', async () => {
+      const again = {
+        ...original,
+        offset: 9,
+        headers: [...original.headers, ['ce_redrive', Buffer.from('r')] as const],
+      }
+      const letter = setAside(again)
+      const { decide } = await keep(letter)
+      await decide('olga', discarded, letter.id)
+      expect(broker.ids('ce_id')).toEqual([`${letter.id}.discarded`, `${letter.id}.abandoned`])
+      expect(broker.ids('ce_redrive')).toEqual([])
+    })
+
+    test.each([
+      ['of a result', setAside(deliver(succeeded('op-1')))],
+      ['of what else is asked of processor', setAside(deliver(abandoned('op-1')))],
+      ['of a request that is garbled', setAside({ ...original, value: Buffer.from('{') })],
+      ['of a request without a value', setAside({ ...original, value: null })],
+      ['of a request with the key of another user', setAside({ ...original, key: Buffer.from('bob') })],
+      ['of a request that another group set aside', setAside(original, 'It failed.', 0, 'posta.monitor')],
+    ])('%s publishes the event and nothing else', async (_, letter) => {
+      const { decide } = await keep(letter)
+      expect(await decide('olga', discarded, letter.id)).toMatchObject({ status: 'discarded' })
+      expect(broker.ids('ce_id')).toEqual([`${letter.id}.discarded`])
     })
 
     test('is possible for what cannot be read, and refused for what is unknown', async () => {
@@ -199,6 +234,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
       expect((await here.open().deadLetters.get(letter.id))?.status).toBe(winners[0] ?? 'open')
       expect(broker.ids('ce_id').filter((event) => event.startsWith(`${letter.id}.`))).toEqual([
         `${letter.id}.${winners[0]}`,
+        ...(winners[0] === 'discarded' ? [`${letter.id}.abandoned`] : []),
       ])
     }
   })

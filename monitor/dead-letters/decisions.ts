@@ -1,7 +1,7 @@
 import type { Broker } from '@posta/common/broker/broker.ts'
-import { encode } from '@posta/common/messages/envelope.ts'
+import { decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
 import { type Header, headerText, type Outgoing, sizeBytes } from '@posta/common/messages/message.ts'
-import { topicSettings } from '@posta/common/messages/topics.ts'
+import { groups, topicSettings, topics } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { Choice, DeadLetters, Decision, DecisionOn, StoredDeadLetter } from './dead-letters.ts'
@@ -28,8 +28,8 @@ export interface Decisions {
 }
 
 /**
- * Decisions about dead letters. A redrive sends the message again; a discard does not. Each is also an event that says who
- * decided.
+ * Decisions about dead letters. A redrive sends the message again; a discard does not, and tells processor where the message
+ * asked for an operation, whose run may be stuck. Each is also an event that says who decided.
  *
  * A decision has its effect once, however often it is asked for, by however many, and wherever a process crashes. The first
  * decision is recorded before anything is published, and no other is possible after it. The id of its event follows from
@@ -139,10 +139,34 @@ function messagesOf(deadLetter: StoredDeadLetter, decision: Decision): Outgoing[
   if (decision.to === 'redriven')
     return [encode({ ...attributes, type: 'posta.dead-letter.redriven', data }), redrivenMessage(deadLetter, event)]
   const { reason } = decision
-  return [encode({ ...attributes, type: 'posta.dead-letter.discarded', data: { ...data, reason } })]
+  const discarded = encode({ ...attributes, type: 'posta.dead-letter.discarded', data: { ...data, reason } })
+  const request = requestOf(deadLetter)
+  if (!request) return [discarded]
+  const { user: owner, operation: abandoned, operationType } = request.data
+  const abandon = encode({
+    ...attributes,
+    id: `${id}.abandoned`,
+    type: 'posta.operation.abandoned',
+    subject: abandoned,
+    data: { user: owner, operation: abandoned, operationType, by, deadLetter: id },
+  })
+  return [discarded, abandon]
 }
 
-const eventOf = (id: string, to: Choice['to']) => `${id}.${to}`
+/** The request that processor set aside. Undefined where it is none, or one that processor could not read. */
+function requestOf(deadLetter: StoredDeadLetter): Envelope<'posta.operation.requested'> | undefined {
+  const { group, topic, partition, offset, timestampMs, original } = deadLetter
+  if (group !== groups.processor || topic !== topics.requests) return undefined
+  const [key, value] = [original.key, original.value].map((bytes) => (bytes === null ? null : bytesOf(bytes)))
+  if (!key || !value) return undefined
+  const headers = headersOf(deadLetter)
+  const decoded = decode({ topic, partition, offset, timestampMs, key, value, headers })
+  if (!('envelope' in decoded) || decoded.envelope.type !== 'posta.operation.requested') return undefined
+  // Processor reads no request with another key, so no run can be stuck on it.
+  return key.toString('utf8') === decoded.envelope.data.user ? decoded.envelope : undefined
+}
+
+const eventOf = (id: string, to: Choice['to']) => (to === 'redriven' ? redriveId(id) : `${id}.${to}`)
 
 /** The original as it came, except for `ce_redrive`. */
 function redrivenMessage(deadLetter: StoredDeadLetter, redrive: string): Outgoing {

@@ -64,6 +64,15 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     await untilFinished()
     const published = broker.ids('ce_id').filter((id) => events.includes(id))
     expect(published.toSorted()).toEqual(events.toSorted())
+    const abandoned = events
+      .filter((id) => id.endsWith('.discarded'))
+      .map((id) => id.replace(/discarded$/, 'abandoned'))
+    expect(
+      broker
+        .ids('ce_id')
+        .filter((id) => id.endsWith('.abandoned'))
+        .toSorted(),
+    ).toEqual(abandoned.toSorted())
     const found = await store.deadLetters.list({}, { limit: 50 })
     for (const { status, decision } of found) expect(status).toBe(decision?.to ?? 'open')
   })
@@ -99,7 +108,8 @@ describe.each(stores)('with the %s store', (_, fresh) => {
     await leaveHalfWay(3)
     let refusals = 0
     await startReplica(async (messages) => {
-      if (!messages.some(({ topic }) => topic === 'posta.requests')) return broker.publish(messages)
+      if (!messages.some(({ headers }) => headers.some(([name]) => name === 'ce_redrive')))
+        return broker.publish(messages)
       refusals++
       throw new MessageTooLarge('posta.requests', 2, 1)
     })

@@ -198,7 +198,7 @@ export function deadLetterRoutes(options: {
       ...route({
         summary: 'Discard a dead letter',
         description:
-          'It is kept, and cannot be redriven any more. An event says who asked first, and why; the reason of a later request is ignored. `overloaded`: the decision is recorded, and its event is sent when the broker takes messages again.',
+          'It is kept, and cannot be redriven any more. If it is that of an operation whose run is stuck, the operation fails with `dead-lettered`. An event says who asked first, and why; the reason of a later request is ignored. `overloaded`: the decision is recorded, and its event is sent when the broker takes messages again.',
         caller: 'operator',
         body: Discard,
         answers: { 200: json(DeadLetter, 'The dead letter as it is now.') },

@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
 import type { Delivered } from '@posta/common/messages/message.ts'
 import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
-import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
+import { abandoned, deliver, loggedIn, NOON_MS, progressed, requested, succeeded } from '../testing/messages.ts'
 import type { NewEvent } from './events.ts'
 import { createReceive, readMessage } from './receive.ts'
 
@@ -29,11 +29,18 @@ function setUp() {
   return { stored, letters, calls, receiveAll }
 }
 
-test('requests, results and events become events', async () => {
+test('requests, results, progress and events become events', async () => {
   const { stored, calls, receiveAll } = setUp()
-  const verdicts = await receiveAll(deliver(requested('op-1')), deliver(succeeded('op-1')), deliver(loggedIn('e-1')))
-  expect(verdicts).toEqual([{ done: true }, { done: true }, { done: true }])
-  expect(stored.map(({ id }) => id)).toEqual(['op-1.requested', 'op-1.succeeded', 'e-1'])
+  const messages = [requested('op-1'), progressed('op-1', 1, 20), abandoned('op-1'), succeeded('op-1'), loggedIn('e-1')]
+  const verdicts = await receiveAll(...messages.map((message) => deliver(message)))
+  expect(verdicts).toEqual(messages.map(() => ({ done: true })))
+  expect(stored.map(({ id }) => id)).toEqual([
+    'op-1.requested',
+    'op-1.progress.1',
+    'd1.abandoned',
+    'op-1.succeeded',
+    'e-1',
+  ])
   expect(calls).toEqual(['stored'])
 })
 

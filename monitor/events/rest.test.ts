@@ -9,7 +9,7 @@ import type { Hono } from 'hono'
 import * as v from 'valibot'
 import { openEmbedded } from '../store/embedded.ts'
 import type { Store } from '../store/store.ts'
-import { at, deliver, failed, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
+import { at, deliver, failed, loggedIn, NOON_MS, progressed, requested, succeeded } from '../testing/messages.ts'
 import { createAppend } from './append.ts'
 import { toEvent } from './record.ts'
 import { eventRoutes } from './rest.ts'
@@ -176,6 +176,31 @@ test('GET /stats counts each event of the last hour once', async () => {
       { minute: at(0), types: { ...types, 'posta.user.logged-in': 2 } },
       { minute: at(60_000 - hour), types: { 'posta.user.logged-in': 1 } },
     ],
+  })
+})
+
+test('progress is an event of its own: in the list by its type, in the timeline with step and status, and no outcome', async () => {
+  const progress = [
+    progressed('op-1', 1, 1010, { step: 'settled', status: 'waiting' }),
+    progressed('op-1', 2, 1020, { step: 'settled', status: 'done' }),
+  ]
+  await createAppend(store.events)(progress.map((message, offset) => toEvent(deliver(message, 9 + offset), NOON_MS)))
+  expect(idsOf(await ask('/events?type=posta.operation.progressed', 'ana'))).toEqual([
+    'op-1.progress.2',
+    'op-1.progress.1',
+  ])
+  for (const type of ['cancel-requested', 'signalled', 'abandoned'])
+    expect((await ask(`/events?type=posta.operation.${type}`, 'ana')).body).toEqual({ items: [] })
+  expect(pageOf(await ask('/operations/op-1/timeline', 'ana')).items).toMatchObject([
+    { id: 'op-1.requested' },
+    { id: 'op-1.progress.1', step: 'settled', status: 'waiting', sincePreviousMs: 10 },
+    { id: 'op-1.progress.2', step: 'settled', status: 'done', sincePreviousMs: 10 },
+    { id: 'op-1.succeeded' },
+  ])
+  expect((await ask('/stats', 'olga')).body).toMatchObject({
+    types: { 'posta.operation.progressed': 2, 'posta.operation.succeeded': 1 },
+    failedOperations: 0,
+    latency: { operations: 1, averageMs: 1040, maxMs: 1040 },
   })
 })
 

@@ -1,5 +1,6 @@
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
+import type { Group } from '@posta/common/messages/topics.ts'
 import { freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
 import { toDeadLetter } from '../dead-letters/from-message.ts'
@@ -16,8 +17,13 @@ export const stores = [
 ]
 
 /** A dead letter as monitor stores it, `ms` after noon. */
-export function setAside(original: Delivered, reason = 'It failed.', ms = 0): StoredDeadLetter {
-  return toDeadLetter(deliver(encodeDeadLetter(original, 'posta.processor', reason)), NOON_MS + ms)
+export function setAside(
+  original: Delivered,
+  reason = 'It failed.',
+  ms = 0,
+  group: Group = 'posta.processor',
+): StoredDeadLetter {
+  return toDeadLetter(deliver(encodeDeadLetter(original, group, reason)), NOON_MS + ms)
 }
 
 /** So many dead letters, of requests of different operations, received one ms after the other. */

@@ -1,4 +1,5 @@
 import { encode } from '@posta/common/messages/envelope.ts'
+import type { MessageData } from '@posta/common/messages/events.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 
 /** Noon of the day on which tests happen; `at` is so many ms later, RFC 3339. */
@@ -59,6 +60,29 @@ export function failed(operation: string, user = 'ana', ms = 40): Outgoing {
       createdAt: at(0),
       completedAt: at(ms),
     },
+  })
+}
+
+type Progress = Pick<MessageData<'posta.operation.progressed'>, 'step' | 'status'>
+
+export function progressed(operation: string, n: number, ms: number, more: Partial<Progress> = {}, redrive?: string) {
+  return encode({
+    id: `${operation}.progress.${n}`,
+    type: 'posta.operation.progressed',
+    time: at(ms),
+    subject: operation,
+    redrive,
+    data: { user: 'ana', operation, operationType: 'convert', n, step: 'pay', status: 'done', at: at(ms), ...more },
+  })
+}
+
+export function abandoned(operation: string, deadLetter = 'd1', ms = 0): Outgoing {
+  return encode({
+    id: `${deadLetter}.abandoned`,
+    type: 'posta.operation.abandoned',
+    time: at(ms),
+    subject: operation,
+    data: { user: 'ana', operation, operationType: 'convert', by: 'olga', deadLetter },
   })
 }
 

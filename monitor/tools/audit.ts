@@ -21,6 +21,12 @@ are whole. With a checkpoint that was kept elsewhere (the answer of \`GET /audit
 cut off, and what was replaced as a whole. With gateway's JWK set (\`/.well-known/jwks.json\`, kept elsewhere too) only
 checkpoints that those keys have signed count.`
 
+const fileFaults: Readonly<Record<string, string>> = {
+  ENOENT: 'There is no such file or folder',
+  EISDIR: 'This is a folder',
+  EACCES: 'You may not open this file',
+}
+
 interface Trusted {
   readonly kept: string | undefined
   readonly keys: readonly PublicKey[] | undefined
@@ -73,7 +79,7 @@ async function withStore(use: (store: Store) => Promise<void>): Promise<void> {
 
 async function exportTo(path: string | undefined, store: Store): Promise<void> {
   // Events say who did what and when: only the owner may read the file.
-  const file = path === undefined ? undefined : await open(path, 'w', 0o600)
+  const file = path === undefined ? undefined : await open(path, 'w', 0o600).catch(explainFile(path))
   try {
     for await (const lines of exportLines(store)) await (file ? file.writeFile(lines) : Bun.write(Bun.stdout, lines))
     await file?.sync()
@@ -110,7 +116,11 @@ function lineOf({ chain, events, head, firstBad }: ChainReport): string {
 
 async function* linesOf(path: string): AsyncGenerator<string, void> {
   const input = createReadStream(path, 'utf8')
-  yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })
+  try {
+    yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })
+  } catch (error) {
+    explainFile(path)(error)
+  }
 }
 
 /** The checkpoint in a file: monitor's answer, or the JWT alone. */
@@ -131,10 +141,18 @@ function parsed<Schema extends v.GenericSchema>(schema: Schema, text: string, fa
 }
 
 async function read(path: string): Promise<string> {
-  return (await readFile(path, 'utf8').catch(explain)).trim()
+  return (await readFile(path, 'utf8').catch(explainFile(path))).trim()
 }
 
-/** A file that is missing, or is not what it should be, needs no stack trace. */
+/** What a file holds and what the chains are need no stack trace. */
 function explain(error: unknown): never {
   throw error instanceof Error ? new CommandError(error.message) : error
+}
+
+function explainFile(path: string): (error: unknown) => never {
+  return (error) => {
+    if (!(error instanceof Error)) throw error
+    const fault = 'code' in error ? fileFaults[String(error.code)] : undefined
+    throw new CommandError(`${fault ?? error.message}: ${path}`)
+  }
 }

@@ -33,6 +33,10 @@ export async function breakConvert({ services, environment }: System): Promise<(
       },
     },
     bounds: config.bounds,
+    settings: config.settings,
+    runs: store.runs,
+    // Conversions have no runs.
+    runner: { async admit() {}, wake() {} },
     firstPauseMs: 1,
     log,
     metrics: createMetrics('processor'),

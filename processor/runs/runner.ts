@@ -1,0 +1,576 @@
+// Goes on with runs: those that this processor began, those that are due, and those whose holder died.
+import type { Broker } from '@posta/common/broker/broker.ts'
+import { decode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
+import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
+import { backoff, pause } from '@posta/common/service/backoff.ts'
+import type { Component } from '@posta/common/service/component.ts'
+import { within } from '@posta/common/service/deadline.ts'
+import type { Deps } from '@posta/common/service/deps.ts'
+import type { Logger } from '@posta/common/service/log.ts'
+import { problems } from '@posta/common/service/problem.ts'
+import { createSilence } from '@posta/common/service/silence.ts'
+import { Counter, Gauge, type Registry } from 'prom-client'
+import * as v from 'valibot'
+import type { AnyPerformer, Run as RunFunction } from '../performers/performer.ts'
+import type { Performers } from '../performers/performers.ts'
+import { toReply } from '../request-reply.ts'
+import type { Outcome, Result, Results } from '../results/results.ts'
+import { readHistory } from './history.ts'
+import { pass, type Stop, type Unplaced } from './pass.ts'
+import { createPublisher } from './publisher.ts'
+import { messagesOf } from './run-messages.ts'
+import {
+  CANCEL,
+  type Head,
+  type Kind,
+  type NewRun,
+  type Run,
+  type RunInput,
+  type RunRecord,
+  type Runs,
+} from './runs.ts'
+import { together } from './together.ts'
+
+const MAX_RUNS = 128
+/** So that one user cannot take all places. */
+const MAX_RUNS_PER_USER = 16
+const LOOK_MS = 500
+const BEAT_MS = 1000
+const MAX_TOGETHER = 500
+const MAX_UNNOTICED = 1000
+/** How often a holder may die without a new record before the run counts as what kills them. */
+const MAX_CRASHES = 5
+const MAX_PAGES = 8
+/** A beat that nobody needs is removed after so many. */
+const IDLE_BEATS = 10
+
+/** Another processor recorded something at this place: the run went on there. */
+class PlaceTaken extends Error {}
+
+/** A run that this processor holds. */
+interface Hold {
+  run: Run
+  /** What came for it, by name. */
+  inputs: Map<string, RunInput>
+  /** Resolves when it is held no longer. */
+  readonly released: Promise<void>
+}
+
+export interface Runner extends Component {
+  /**
+   * Makes sure that the runs exist, and begins those that are new and for which there is room. Resolves once all of them
+   * are stored.
+   */
+  admit(runs: readonly NewRun[]): Promise<void>
+  /** Call it when inputs were stored. */
+  wake(): void
+}
+
+export interface RunnerOptions {
+  readonly runs: Runs
+  readonly results: Pick<Results, 'get' | 'settle'>
+  readonly broker: Pick<Broker, 'publish'>
+  readonly performers: Performers
+  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+  readonly log: Logger
+  readonly metrics: Registry
+  readonly deps: Deps
+}
+
+/** The code of each version of each operation in steps. */
+function codeOf(performers: Performers): Map<string, { readonly kind: Kind; readonly code: RunFunction<Contract> }> {
+  const all = new Map<string, { kind: Kind; code: RunFunction<Contract> }>()
+  for (const type of operationTypes) {
+    const performer: AnyPerformer = performers[type]
+    const { version = 1, earlier = {} } = performer
+    const add = (version: number, code: RunFunction<Contract>) =>
+      all.set(kindKey({ type, version }), { kind: { type, version }, code })
+    for (const [number, code] of Object.entries(earlier)) add(Number(number), code)
+    if (performer.run)
+      add(version, (context) => performer.run?.(context) ?? Promise.reject(new Error('It has no run.')))
+  }
+  return all
+}
+
+const DEADLY = `${MAX_CRASHES} processors in a row died while they worked on it.`
+
+const kindKey = ({ type, version }: Kind) => `${type} ${version}`
+
+/**
+ * Works on runs, at most 128 at once and 16 of one user. A run that waits is left to the store until it is due. Any number
+ * of processors may share the store: see ARCHITECTURE.md, "An operation in steps".
+ */
+export function createRunner(options: RunnerOptions): Runner {
+  const { runs, results, performers, settings, log, metrics, deps } = options
+  const codes = codeOf(performers)
+  const kinds = [...codes.values()].map(({ kind }) => kind)
+  const me = deps.newId()
+  const held = new Map<string, Hold>()
+  /** Runs that this processor is about to hold: they are in the store already, or will be. */
+  const admitting = new Set<string>()
+  const silences = new Map<string, ReturnType<typeof createSilence>>()
+  const publisher = createPublisher(options.broker, log)
+  const appendTogether = together(runs.append, MAX_TOGETHER)
+  const stopping = new AbortController()
+  const closing = new AbortController()
+  const beating = new AbortController()
+  let woken = new AbortController()
+  let paused: ReadonlySet<string> = new Set()
+  let beat = 0
+  let idleBeats = IDLE_BEATS
+  let lookedAtMs = Number.NEGATIVE_INFINITY
+  let inputsCame = true
+  let failure: unknown
+  let beats: Promise<void> | undefined
+  let running: Promise<unknown> | undefined
+
+  const settled = new Counter({
+    name: 'posta_runs_settled_total',
+    help: 'Runs whose outcome became the result, by status.',
+    labelNames: ['type', 'status'],
+    registers: [metrics],
+  })
+  const recorded = new Counter({
+    name: 'posta_run_records_total',
+    help: 'What this processor recorded of runs: done, undone, stuck and so on.',
+    labelNames: ['type', 'kind'],
+    registers: [metrics],
+  })
+  new Gauge({
+    name: 'posta_runs_held',
+    help: 'Runs that this processor is working on.',
+    registers: [metrics],
+    collect() {
+      this.set(held.size)
+    },
+  })
+
+  function wake(): void {
+    inputsCame = true
+    woken.abort()
+  }
+  const room = () => MAX_RUNS - held.size - admitting.size
+
+  function busyUsers(): string[] {
+    const counts = new Map<string, number>()
+    for (const { run } of held.values()) counts.set(run.user, (counts.get(run.user) ?? 0) + 1)
+    return [...counts].filter(([, count]) => count >= MAX_RUNS_PER_USER).map(([user]) => user)
+  }
+
+  /** Others take a run over from a holder without a beat, so the beat comes first. */
+  async function beatFirst(): Promise<void> {
+    if (idleBeats < IDLE_BEATS) return
+    await runs.beat(me, ++beat)
+    idleBeats = 0
+  }
+
+  /** Beats while this processor holds runs, whatever else takes its time. */
+  async function keepBeating(): Promise<void> {
+    for (; !beating.signal.aborted; await pause(BEAT_MS, beating.signal)) {
+      if (idleBeats >= IDLE_BEATS) continue
+      idleBeats = held.size + admitting.size > 0 ? 0 : idleBeats + 1
+      // A beat that fails is missed: the next one comes in a second.
+      const written = idleBeats < IDLE_BEATS ? runs.beat(me, ++beat) : runs.forget(me)
+      await written.catch((error: unknown) => log.warn({ err: error }, 'the beat of the held runs was not stored'))
+    }
+  }
+
+  function hold(run: Run, fresh: boolean): void {
+    const released = Promise.withResolvers<void>()
+    held.set(run.id, { run, inputs: new Map(), released: released.promise })
+    void work(run.id, fresh).finally(() => {
+      held.delete(run.id)
+      released.resolve()
+      woken.abort()
+    })
+  }
+
+  /** Takes a run that nobody holds, or whose holder died. False where another was faster. */
+  async function take(run: Run): Promise<boolean> {
+    if (held.has(run.id) || admitting.has(run.id)) return false
+    admitting.add(run.id)
+    try {
+      await beatFirst()
+      const taken = await runs.take(run, me)
+      if (!taken) return false
+      const { crashes = 0 } = taken.head
+      // It was held, so its holder died.
+      hold(run.head.holder === undefined ? taken : { ...taken, head: { ...taken.head, crashes: crashes + 1 } }, false)
+      return true
+    } finally {
+      admitting.delete(run.id)
+    }
+  }
+
+  /** Goes on with a run that this processor holds, until it waits, is stuck or has ended, or is another's. */
+  async function work(id: string, fresh: boolean): Promise<void> {
+    const pauses = backoff({ firstMs: 100, longestMs: 2000 })
+    let isFresh = fresh
+    while (!closing.signal.aborted) {
+      const mine = held.get(id)
+      if (!mine) return
+      try {
+        await goOn(mine, isFresh)
+        return
+      } catch (error) {
+        if (closing.signal.aborted) return
+        if (!(error instanceof PlaceTaken)) {
+          log.warn({ err: error, run: id }, 'a run cannot go on at the moment; trying again')
+          await pauses.pause(closing.signal)
+        }
+        // While the store does not answer, the run stays with this processor.
+        if (!(await isStillMine(mine.run).catch(() => true))) return
+      }
+      isFresh = false
+    }
+  }
+
+  async function isStillMine({ id, head }: Run): Promise<boolean> {
+    const now = await runs.get(id)
+    return now?.head.holder === me && now.head.epoch === head.epoch
+  }
+
+  /** One pass, and what follows from it. */
+  async function goOn(mine: Hold, fresh: boolean): Promise<void> {
+    const { run } = mine
+    const records = fresh ? [] : [...(await runs.history(run.id))]
+    const isDeadly = await countCrash(run, records.length)
+    const inputs = await inputsOf(run)
+    mine.inputs = new Map(inputs.map((input) => [input.name, input]))
+    let told = Promise.resolve()
+    const tell = (record: RunRecord) => {
+      const messages = record.n < run.head.published ? [] : messagesOf(run, record)
+      if (messages.length > 0) told = publisher.publish(messages)
+    }
+    for (const record of records) tell(record)
+
+    const stop = await pass({
+      run,
+      code: isDeadly ? () => Promise.reject(new Error(DEADLY)) : codeFor(run),
+      history: readHistory(records),
+      inputs: mine.inputs,
+      append: async (unplaced) => {
+        const record = await append(run, unplaced, records)
+        records.push(record)
+        tell(record)
+        return record
+      },
+      context: () => ({ ...factsOf(run), settings: settings.get(run.type) ?? {} }),
+      faultOf: (outcome) => faultOf(run, outcome),
+      now: deps.now,
+      closing: closing.signal,
+    })
+
+    if (stop.kind === 'ended') await settle(run, records, told)
+    else await untilClosing(told)
+    const head = headAfter(run, stop, records.length, deps.now())
+    if (!(await runs.put(run, head))) throw new PlaceTaken()
+    // What came meanwhile may not have been looked at: it makes the run due again.
+    if (inputs.length > 0) await runs.notice(inputs)
+  }
+
+  /** Stores that a holder of the run died. True: it happened so often without a new record that the run may be the reason. */
+  async function countCrash({ head, ...run }: Run, records: number): Promise<boolean> {
+    if (head.crashes === undefined) return false
+    const crashes = head.crashedAt === records ? head.crashes : 1
+    await runs.put({ ...run, head }, { ...head, crashes, crashedAt: records })
+    return crashes > MAX_CRASHES
+  }
+
+  const codeFor = (run: Run): RunFunction<Contract> =>
+    codes.get(kindKey(run))?.code ?? (() => Promise.reject(new Error('This processor has no such version.')))
+
+  const inputsOf = async (run: Run) => (await runs.inputs([run.id])).filter(({ user }) => user === run.user)
+
+  /** Times never go back in a history, though the clocks of two processors differ. */
+  async function append(run: Run, unplaced: Unplaced, before: readonly RunRecord[]): Promise<RunRecord> {
+    const atMs = Math.max(deps.now(), before.at(-1)?.atMs ?? run.decidedAtMs)
+    const record: RunRecord = { ...unplaced, n: before.length, atMs }
+    if (!(await appendTogether({ run: run.id, record }))) throw new PlaceTaken()
+    recorded.inc({ type: run.type, kind: record.kind })
+    return record
+  }
+
+  /** The outcome becomes the result, and then the reply. Both are the same however often this is done. */
+  async function settle(run: Run, records: readonly RunRecord[], told: Promise<void>): Promise<void> {
+    await untilClosing(told)
+    const before = await results.get(run.id)
+    const outcome = outcomeOf(run, records, before)
+    if (before?.status === 'running') {
+      await results.settle(outcome)
+      settled.inc({ type: outcome.type, status: outcome.status })
+    }
+    // What is settled stays as it is, so the reply follows from that.
+    const reply = toReply(before && before.status !== 'running' ? before : outcome, run)
+    await untilClosing(publisher.publish([reply]))
+  }
+
+  /** A run that has ended settles what a late redrive of its request made running again. */
+  async function settleAgain(asked: readonly NewRun[]): Promise<void> {
+    for (const { id } of asked) {
+      const run = await runs.get(id)
+      if (run?.head.state === 'ended') await settle(run, await runs.history(id), Promise.resolve())
+    }
+  }
+
+  /** A publish may never resolve once the processor closes. The head then says what is still to be told. */
+  async function untilClosing(told: Promise<void>): Promise<void> {
+    const closed = Promise.withResolvers<never>()
+    const reject = () => closed.reject(new Error('Closing.'))
+    if (closing.signal.aborted) reject()
+    closing.signal.addEventListener('abort', reject, { once: true })
+    try {
+      await Promise.race([told, closed.promise])
+    } finally {
+      closing.signal.removeEventListener('abort', reject)
+    }
+  }
+
+  async function look(): Promise<void> {
+    const isDue = deps.monotonicMs() - lookedAtMs >= LOOK_MS / 2
+    if (isDue) {
+      lookedAtMs = deps.monotonicMs()
+      paused = new Set(await runs.paused())
+      await takeFromTheDead()
+    }
+    if (isDue || inputsCame) {
+      inputsCame = false
+      await noticeInputs()
+    }
+    for (let pages = 0; pages < MAX_PAGES && room() > 0 && !stopping.signal.aborted; pages++) {
+      const exceptUsers = busyUsers()
+      const due = await runs.due({ nowMs: deps.now(), kinds, exceptUsers, limit: Math.min(room(), MAX_RUNS_PER_USER) })
+      let taken = 0
+      for (const run of due) {
+        if (room() <= 0 || busyUsers().includes(run.user)) continue
+        if (await take(run)) taken += 1
+      }
+      if (taken === 0) return
+    }
+  }
+
+  /** Takes the runs of holders whose beat stands still, and of this process if it does not know that it holds them. */
+  async function takeFromTheDead(): Promise<void> {
+    const holders = await runs.holders()
+    const names = new Set(holders.map(({ holder }) => holder))
+    for (const name of silences.keys()) if (!names.has(name)) silences.delete(name)
+    for (const { holder, beat: theirs, runs: ids } of holders) {
+      if (holder === me) await takeLost(ids)
+      else {
+        const isSilent = silences.get(holder) ?? createSilence({ monotonicMs: deps.monotonicMs, lookMs: LOOK_MS })
+        silences.set(holder, isSilent)
+        if (isSilent(String(theirs))) await takeAll(holder, ids)
+      }
+    }
+  }
+
+  /** A write that rejected may have been done: then the store says that this process holds a run, and it does not. */
+  const takeLost = (ids: readonly string[]) =>
+    takeAll(
+      me,
+      ids.filter((id) => !held.has(id) && !admitting.has(id)),
+    )
+
+  async function takeAll(holder: string, ids: readonly string[]): Promise<void> {
+    let left = ids.length
+    for (const id of ids) {
+      const run = room() > 0 ? await runs.get(id) : undefined
+      if (!run || run.head.holder !== holder || !codes.has(kindKey(run))) continue
+      if (await take(run)) left -= 1
+    }
+    if (ids.length === left) return
+    log.info({ holder, runs: ids.length - left }, 'runs were taken over')
+    if (left === 0 && holder !== me) await runs.forget(holder)
+  }
+
+  async function noticeInputs(): Promise<void> {
+    const unnoticed = await runs.unnoticed(MAX_UNNOTICED)
+    const known: RunInput[] = []
+    for (const [id, inputs] of Map.groupBy(unnoticed, ({ run }) => run)) {
+      const mine = held.get(id)
+      if (mine) for (const input of inputs) if (input.user === mine.run.user) mine.inputs.set(input.name, input)
+      if (mine || admitting.has(id)) continue
+      const run = await runs.get(id)
+      // Whoever creates the run later reads the inputs then.
+      const idle = run && run.head.state !== 'ended' ? inputs.filter(({ user }) => user === run.user) : []
+      known.push(...inputs.filter((input) => !idle.includes(input)))
+      if (run && idle.length > 0 && mayWake(run, idle)) await take(run)
+    }
+    if (known.length > 0) await runs.notice(known)
+  }
+
+  /** Whether inputs make a run that nobody holds go on now. One that a pause holds back goes on to be cancelled alone. */
+  function mayWake(run: Run, inputs: readonly RunInput[]): boolean {
+    const { holder, epoch } = run.head
+    const isHeldBack = epoch === 0 && paused.has(run.type) && !inputs.some(({ name }) => name === CANCEL)
+    const hasRoom = room() > 0 && !busyUsers().includes(run.user)
+    return holder === undefined && codes.has(kindKey(run)) && hasRoom && !isHeldBack
+  }
+
+  async function loop(): Promise<void> {
+    const pauses = backoff({ firstMs: 100, longestMs: 2000 })
+    while (!stopping.signal.aborted) {
+      woken = new AbortController()
+      try {
+        await look()
+        if (failure) log.info('runs can be read again')
+        failure = undefined
+        pauses.reset()
+        const nextMs = room() > 0 ? await runs.nextDueMs(deps.now()) : undefined
+        const untilDueMs = nextMs === undefined ? LOOK_MS : Math.max(1, nextMs - deps.now())
+        await pause(Math.min(LOOK_MS, untilDueMs), AbortSignal.any([stopping.signal, woken.signal]))
+      } catch (error) {
+        if (!failure) log.warn({ err: error }, 'runs cannot be read; trying again')
+        failure = error
+        await pauses.pause(stopping.signal)
+      }
+    }
+  }
+
+  return {
+    name: 'runs',
+    async start() {
+      if (kinds.length === 0) return
+      running = loop()
+      beats = keepBeating()
+    },
+    check() {
+      const reason = failure ?? publisher.failure()
+      if (reason) throw reason
+    },
+    wake,
+    async admit(asked) {
+      if (asked.length === 0) return
+      const nowMs = deps.now()
+      const perUser = new Map<string, number>()
+      for (const { run } of held.values()) perUser.set(run.user, (perUser.get(run.user) ?? 0) + 1)
+      const mine: Run[] = []
+      const all = asked.map((run): Run => {
+        const own = perUser.get(run.user) ?? 0
+        const hasRoom = mine.length < room() && own < MAX_RUNS_PER_USER && codes.has(kindKey(run))
+        const begins = running !== undefined && hasRoom && !paused.has(run.type)
+        const created = { ...run, head: begins ? heldBy(me, nowMs) : waitingFrom(nowMs) }
+        if (begins) {
+          perUser.set(run.user, own + 1)
+          mine.push(created)
+        }
+        return created
+      })
+      const fresh = mine.filter(({ id }) => !held.has(id))
+      for (const { id } of fresh) admitting.add(id)
+      try {
+        if (fresh.length > 0) await beatFirst()
+        const created = await runs.create(all)
+        for (const run of fresh) if (created.has(run.id)) hold(run, true)
+        await settleAgain(asked.filter(({ id }) => !created.has(id) && !held.has(id)))
+      } finally {
+        for (const { id } of fresh) admitting.delete(id)
+      }
+      wake()
+    },
+    async close(graceMs) {
+      stopping.abort()
+      wake()
+      await running
+      const releases = () => Promise.all([...held.values()].map(({ released }) => released))
+      // What is under way may come to its next wait. Then it is told to stop, and is left to others.
+      await within(releases(), graceMs / 2, 'The steps under way').catch(() => {})
+      closing.abort(new Error('The processor closes.'))
+      publisher.close()
+      await within(releases(), graceMs / 2, 'Leaving the runs').catch(() => {})
+      beating.abort()
+      await beats
+      // Whoever is left without a beat is taken over.
+      if (idleBeats < IDLE_BEATS) await runs.forget(me).catch(() => {})
+    },
+  }
+}
+
+const heldBy = (holder: string, nowMs: number): Head => ({
+  state: 'running',
+  holder,
+  epoch: 1,
+  dueAtMs: nowMs,
+  attempts: 0,
+  failures: 0,
+  published: 0,
+})
+
+const waitingFrom = (nowMs: number): Head => ({
+  state: 'ready',
+  epoch: 0,
+  dueAtMs: nowMs,
+  attempts: 0,
+  failures: 0,
+  published: 0,
+})
+
+/** The head once a pass has stopped, and all its records were told. */
+function headAfter({ head }: Run, stop: Stop, published: number, nowMs: number): Head {
+  const { epoch } = head
+  const idle = { epoch, attempts: 0, failures: 0, published }
+  if (stop.kind === 'ended') return { ...idle, state: 'ended', dueAtMs: nowMs }
+  if (stop.kind === 'stuck') return { ...idle, state: 'stuck', dueAtMs: stop.dueAtMs, reason: stop.reason }
+  const { dueAtMs, step, forSignal, attempts, failures, reason } = stop
+  return {
+    ...idle,
+    state: dueAtMs <= nowMs ? 'ready' : 'waiting',
+    dueAtMs,
+    step,
+    forSignal,
+    attempts,
+    failures,
+    reason,
+  }
+}
+
+/** Input and facts, as the contract reads them. They fitted when `decide` read them. */
+function factsOf({ type, input, facts }: Run) {
+  const contract: Contract = catalog[type]
+  return { input: v.parse(contract.input, input), facts: v.parse(contract.facts, facts) }
+}
+
+/** Why an outcome cannot become a result and a reply; undefined if it can. */
+function faultOf(run: Run, outcome: Awaited<ReturnType<RunFunction<Contract>>>): string | undefined {
+  const contract: Contract = catalog[run.type]
+  const { id, user, type, createdAt } = run
+  const common = { id, user, type, createdAt, completedAt: createdAt }
+  try {
+    if ('failure' in outcome) {
+      const { code } = outcome.failure
+      if (!contract.failures.includes(code)) return `Its code failed with ${code}, which its contract does not name.`
+      return faultOfReply(toReply({ ...common, status: 'failed', error: outcome.failure }, run))
+    }
+    const output = v.safeParse(contract.output, outcome.output)
+    if (!output.success) return `Its output does not fit the contract: ${output.issues[0].message}.`
+    return faultOfReply(toReply({ ...common, status: 'succeeded', output: output.output }, run))
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
+
+/** Gateway must be able to read it. */
+function faultOfReply(reply: Outgoing): string | undefined {
+  const decoded = decode({ ...reply, key: Buffer.from(reply.key), partition: 0, offset: 0, timestampMs: 0 })
+  return 'unreadable' in decoded ? `Its outcome makes no reply: ${decoded.unreadable}` : undefined
+}
+
+/** The result that an ended run comes to. What it counts is kept where it succeeded. */
+function outcomeOf(run: Run, records: readonly RunRecord[], stored: Result | undefined): Result & Outcome {
+  const ended = records.findLast((record) => record.kind === 'ended')
+  if (!ended) throw new Error('The run has not ended.')
+  const contract: Contract = catalog[run.type]
+  const { id, user, type, createdAt, redrive } = run
+  const { input, facts } = factsOf(run)
+  const completedAt = new Date(ended.atMs).toISOString()
+  const common = { id, user, type, input, facts, createdAt, completedAt, redrive }
+  if ('failure' in ended.outcome) {
+    // A redrive that fails changes nothing: gateway has the failure by dead letter.
+    const deadLettered = { code: 'dead-lettered', message: problems['dead-lettered'].help } as const
+    return { ...common, status: 'failed', error: redrive === undefined ? ended.outcome.failure : deadLettered }
+  }
+  const { output, lookup } = ended.outcome
+  return { ...common, status: 'succeeded', output: v.parse(contract.output, output), lookup, counts: stored?.counts }
+}
