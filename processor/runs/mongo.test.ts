@@ -1,7 +1,6 @@
-import { expect, test } from 'bun:test'
 import { freshDatabase } from '@posta/common/testing/fresh-store.ts'
 import { openMongo } from '../store/mongo.ts'
-import { aRun, describeRuns, done } from './runs.suite.ts'
+import { describeRuns } from './runs.suite.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 

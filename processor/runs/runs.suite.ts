@@ -66,7 +66,16 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
     test('what was stored is read unchanged, also by another process', async () => {
       const whole = aRun(
         'a',
-        { state: 'stuck', epoch: 3, step: 'pay', forSignal: true, attempts: 4, failures: 2, reason: 'Away.', published: 7 },
+        {
+          state: 'stuck',
+          epoch: 3,
+          step: 'pay',
+          forSignal: true,
+          attempts: 4,
+          failures: 2,
+          reason: 'Away.',
+          published: 7,
+        },
         { redrive: 'r', traceparent: 't', decided: { by: [1.5, null, ''] } },
       )
       const { facts, ...least } = aRun('b')
@@ -81,7 +90,10 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
         { n: 6, atMs: 7, kind: 'ended', outcome: { output: { a: [{}] }, lookup: { key: 'k', order: 'o' } } },
       ]
       for (const record of records) await runs.append([{ run: 'a', record }])
-      const inputs = [input('a', CANCEL), input('a', signalInput('approve'), { by: 'eve', payload: { approved: true } })]
+      const inputs = [
+        input('a', CANCEL),
+        input('a', signalInput('approve'), { by: 'eve', payload: { approved: true } }),
+      ]
       await runs.addInputs(inputs)
       await runs.beat('me', 8)
       await runs.pause('convert', true)
@@ -147,7 +159,12 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       await runs.addInputs(ids.map((run) => input(run, CANCEL, { by: 'second' })))
       const told = await runs.inputs(ids)
       expect(told).toHaveLength(ids.length)
-      expect(told.filter(({ by }) => by === 'first').map(({ run }) => run).sort()).toEqual(known)
+      expect(
+        told
+          .filter(({ by }) => by === 'first')
+          .map(({ run }) => run)
+          .sort(),
+      ).toEqual(known)
       for (const id of [...known, 'op-101'])
         expect(await runs.history(id)).toEqual([done(0, isKnown(id) ? 'first' : 'second')])
     })
@@ -262,7 +279,9 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
     })
 
     test('a run is taken as it was read: not again after another took it', async () => {
-      const [run = aRun('')] = await create(aRun('a', { epoch: 4, step: 'pay', failures: 2, reason: 'Away.', crashes: 1 }))
+      const [run = aRun('')] = await create(
+        aRun('a', { epoch: 4, step: 'pay', failures: 2, reason: 'Away.', crashes: 1 }),
+      )
       const taken = await runs.take(run, 'me')
       expect<unknown>(taken).toEqual({ ...run, head: { ...run.head, state: 'running', holder: 'me', epoch: 5 } })
       expect<unknown>(await stored('a')).toEqual(taken)
@@ -276,14 +295,15 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       expect((await stored('a')).head.holder).toBe('heir')
     })
 
-    test.if(options.atomicUpdates)('of 20 processors that take a run at once, one has it', async () => {
-      const [run = aRun('')] = await create(aRun('a'))
-      const takers = await Promise.all(names(20, 'p').map((me) => here.open().runs.take(run, me)))
-      const [taken, ...others] = takers.filter((each) => each !== undefined)
-      expect(others).toEqual([])
-      expect(taken?.head.epoch).toBe(1)
-      expect<unknown>(await stored('a')).toEqual(taken)
-    })
+    if (options.atomicUpdates)
+      test('of 20 processors that take a run at once, one has it', async () => {
+        const [run = aRun('')] = await create(aRun('a'))
+        const takers = await Promise.all(names(20, 'p').map((me) => here.open().runs.take(run, me)))
+        const [taken, ...others] = takers.filter((each) => each !== undefined)
+        expect(others).toEqual([])
+        expect(taken?.head.epoch).toBe(1)
+        expect<unknown>(await stored('a')).toEqual(taken)
+      })
 
     test('a head is replaced as a whole, unless another took the run', async () => {
       const [run = aRun('')] = await create(held('a', 'me'), held('b', 'me'))
