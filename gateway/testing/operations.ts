@@ -3,8 +3,11 @@ import { catalog, type OperationType, operationTypes } from '@posta/common/opera
 import type { Contract } from '@posta/common/operations/contract.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
+
+import { createHttp } from '@posta/common/service/external-http.ts'
+
 import * as v from 'valibot'
-import { createHttp } from '../external-http.ts'
+
 import type { Sources } from '../preparers/preparer.ts'
 
 export const everyType: ReadonlySet<OperationType> = new Set(operationTypes)
