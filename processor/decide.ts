@@ -98,7 +98,7 @@ export function decide(requests: readonly Request[], known: Known): Decision {
 
   function goOn(request: Request, result: Running): Verdict {
     if (request.user !== result.user) return { dead: 'The operation is of another user.' }
-    if (!runs.has(request.id)) runs.set(request.id, toRun(request, result, known.performers))
+    if (!runs.has(request.id)) runs.set(request.id, toRun(request, result))
     if (request.redrive !== undefined) redriven.push(request)
     return { done: true }
   }
@@ -114,10 +114,9 @@ export function decide(requests: readonly Request[], known: Known): Decision {
 
 type Running = Extract<ResultSummary, { status: 'running' }>
 
-/** The run of an operation that `decide` said to go on with. Without `version`, its performer begins with 1. */
-function toRun(request: Request, { decided, decidedAt }: Running, performers: Performers): NewRun {
+/** The run of an operation that `decide` said to go on with. */
+function toRun(request: Request, { version, decided, decidedAt }: Running): NewRun {
   const { id, user, type, input, facts, createdAt, redrive, traceparent, position } = request
-  const { version = 1 }: AnyPerformer = performers[type]
   const decidedAtMs = Date.parse(decidedAt)
   return { id, user, type, version, input, facts, createdAt, decidedAtMs, decided, redrive, traceparent, position }
 }
@@ -188,6 +187,7 @@ function perform(
       result: {
         ...common,
         status: 'running',
+        version: performer.version ?? 1,
         decided: outcome.goOn,
         decidedAt: completedAt,
         counts: countsOf(outcome.counts),

@@ -90,9 +90,7 @@ export function receiveRequests(options: RequestsOptions): Consumer {
   async function tell(inputs: readonly Omit<RunInput, 'atMs'>[]): Promise<void> {
     if (inputs.length === 0) return
     const atMs = deps.now()
-    await runs.addInputs(
-      inputs.map(({ run, user, name, by, payload, redrive }) => ({ run, user, name, by, payload, redrive, atMs })),
-    )
+    await runs.addInputs(inputs.map(({ run, user, name, by, payload }) => ({ run, user, name, by, payload, atMs })))
     runner.wake()
   }
 
@@ -163,6 +161,6 @@ function hasSteps(type: OperationType): boolean {
 }
 
 /** What a redriven request tells the run that exists. */
-function toRedrive({ id: run, user, redrive = '', position }: Request): Omit<RunInput, 'atMs'> {
-  return { run, user, name: redriveInput(redrive), by: user, redrive: { redrive, position } }
+function toRedrive({ id: run, user, redrive = '' }: Request): Omit<RunInput, 'atMs'> {
+  return { run, user, name: redriveInput(redrive), by: user }
 }

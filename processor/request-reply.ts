@@ -1,10 +1,12 @@
 import { type AnyEnvelope, decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
-import { messages } from '@posta/common/messages/events.ts'
+import { type MessageData, messages } from '@posta/common/messages/events.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
-import type { OperationType } from '@posta/common/operations/catalog.ts'
+import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
+import * as v from 'valibot'
 import type { Outcome } from './results/results.ts'
-import { ABANDON, CANCEL, type NewRun, type RunInput, signalInput } from './runs/runs.ts'
+import { abandonInput, CANCEL, type NewRun, type RunInput, signalInput } from './runs/runs.ts'
 
 /** What gateway asks processor to do. */
 export interface Request {
@@ -40,7 +42,10 @@ export function readAsked(message: Delivered): { readonly item: Asked } | { read
     return { unreadable: 'One of its ids is not 1 to 100 visible ASCII characters.' }
   // The key decides the partition. Order and limit rely on each user having one partition.
   if (Buffer.from(message.key ?? []).toString() !== user) return { unreadable: "Its key is not the user's id." }
-  if (envelope.type !== 'posta.operation.requested') return { item: { input: toInput(envelope), type } }
+  if (envelope.type !== 'posta.operation.requested') {
+    const fault = envelope.type === 'posta.operation.signalled' ? faultOfSignal(envelope.data) : undefined
+    return fault === undefined ? { item: { input: toInput(envelope), type } } : { unreadable: fault }
+  }
   const { input, facts, createdAt } = envelope.data
   if (Number.isNaN(Date.parse(createdAt))) return { unreadable: 'Its createdAt is not a time that exists.' }
   const { partition, offset, timestampMs } = message
@@ -60,10 +65,20 @@ function isAsked(envelope: AnyEnvelope): envelope is Told | Envelope<'posta.oper
   return messages[envelope.type].topic === topics.requests
 }
 
+/** Gateway checks this, too. Whoever can write to the broker shall not approve by it what they could not there. */
+function faultOfSignal({ operationType, signal, payload, user, by }: MessageData<'posta.operation.signalled'>) {
+  const { signals = {} }: Contract = catalog[operationType]
+  const known = signals[signal]
+  if (!known) return `${operationType} has no signal of this name.`
+  if ((known.from === 'owner') !== (by === user)) return `The signal is to be given by an ${known.from}.`
+  return v.is(known.payload, payload) ? undefined : `The payload does not fit the signal of ${operationType}.`
+}
+
 function toInput(envelope: Told): Omit<RunInput, 'atMs'> {
   const { operation: run, user, by } = envelope.data
   if (envelope.type === 'posta.operation.cancel-requested') return { run, user, name: CANCEL, by }
-  if (envelope.type === 'posta.operation.abandoned') return { run, user, name: ABANDON, by }
+  if (envelope.type === 'posta.operation.abandoned')
+    return { run, user, name: abandonInput(envelope.data.deadLetter), by }
   const { signal, payload } = envelope.data
   return { run, user, name: signalInput(signal), by, payload }
 }

@@ -14,16 +14,24 @@ export interface DeadLetter {
 
 const PREFIX = 'posta-'
 
-export function deadLetterId({ topic, partition, offset, timestampMs }: Delivered): string {
-  return `${topic}.${partition}.${offset}.${timestampMs}`
+type Positioned = Pick<Delivered, 'topic' | 'partition' | 'offset' | 'timestampMs'>
+
+/** @param occurrence tells several dead letters of one message apart: its run can be stuck more than once */
+export function deadLetterId({ topic, partition, offset, timestampMs }: Positioned, occurrence?: number): string {
+  const position = `${topic}.${partition}.${offset}.${timestampMs}`
+  return occurrence === undefined ? position : `${position}.${occurrence}`
 }
 
+/** The id of the event of a redrive, which the redriven message carries as `ce_redrive`. */
+export const redriveId = (deadLetter: string) => `${deadLetter}.redriven`
+
 /** The message on the dead-letter topic: the original's bytes and headers, and the facts in `posta-*` headers. */
-export function encodeDeadLetter(original: Delivered, group: Group, reason: string): Outgoing {
+export function encodeDeadLetter(original: Delivered, group: Group, reason: string, occurrence?: number): Outgoing {
   const facts: Header[] = []
   const add = (name: string, value: string | number) => facts.push([PREFIX + name, Buffer.from(String(value))])
-  const id = deadLetterId(original)
+  const id = deadLetterId(original, occurrence)
   add('id', id)
+  if (occurrence !== undefined) add('occurrence', occurrence)
   add('group', group)
   add('reason', reason.slice(0, 2000))
   add('topic', original.topic)
@@ -41,8 +49,14 @@ export function encodeDeadLetter(original: Delivered, group: Group, reason: stri
 }
 
 /** What setting a message aside publishes: the dead letter, and the event that tells of it. Both have ids that follow from its position. */
-export function deadLetterMessages(original: Delivered, group: Group, reason: string, nowMs: number): Outgoing[] {
-  const deadLetter = deadLetterId(original)
+export function deadLetterMessages(
+  original: Delivered,
+  group: Group,
+  reason: string,
+  nowMs: number,
+  occurrence?: number,
+): Outgoing[] {
+  const deadLetter = deadLetterId(original, occurrence)
   const { topic, partition, offset } = original
   const event = encode({
     id: `${deadLetter}.dead-lettered`,
@@ -51,7 +65,7 @@ export function deadLetterMessages(original: Delivered, group: Group, reason: st
     subject: idText(headerText(original, 'ce_subject')),
     data: { user: userByKey(original), deadLetter, group, topic, partition, offset, reason: reason.slice(0, 2000) },
   })
-  return [encodeDeadLetter(original, group, reason), event]
+  return [encodeDeadLetter(original, group, reason, occurrence), event]
 }
 
 const Text = v.pipe(v.string(), v.minLength(1))
@@ -64,6 +78,7 @@ const Facts = v.object({
   partition: Count,
   offset: Count,
   timestamp: Count,
+  occurrence: v.optional(Count),
 })
 
 /** The dead letter in a message; undefined where a fact is missing or wrong (another program wrote it). Never throws. */
@@ -71,7 +86,7 @@ export function decodeDeadLetter(message: Delivered): DeadLetter | undefined {
   const fact = (name: string) => headerText(message, PREFIX + name)
   const facts = v.safeParse(Facts, Object.fromEntries(Object.keys(Facts.entries).map((name) => [name, fact(name)])))
   if (!facts.success) return undefined
-  const { id, group, reason, timestamp: timestampMs, ...position } = facts.output
+  const { id, group, reason, timestamp: timestampMs, occurrence, ...position } = facts.output
   const original: Delivered = {
     ...position,
     timestampMs,
@@ -80,7 +95,7 @@ export function decodeDeadLetter(message: Delivered): DeadLetter | undefined {
     headers: message.headers.filter(([name]) => !name.startsWith(PREFIX)),
   }
   // Whatever the header says, the id must follow from the position: no message can pass for another dead letter.
-  return id === deadLetterId(original) ? { id, group, reason, original } : undefined
+  return id === deadLetterId(original, occurrence) ? { id, group, reason, original } : undefined
 }
 
 /** The user whose message it is: the key of a request or a result is the user's id. On other topics it may be anything. */

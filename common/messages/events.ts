@@ -62,7 +62,10 @@ export const messages = {
     data: v.object({ ...OperationRef, by: Id, signal: v.pipe(Id, v.maxLength(100)), payload: Members }),
   },
   /** An operator discarded the dead letter of the operation's run: the operation fails. */
-  'posta.operation.abandoned': { topic: topics.requests, data: v.object({ ...OperationRef, by: Id }) },
+  'posta.operation.abandoned': {
+    topic: topics.requests,
+    data: v.object({ ...OperationRef, by: Id, deadLetter: Id }),
+  },
   'posta.user.registered': { topic: topics.events, data: v.object({ user: Id }) },
   'posta.user.logged-in': { topic: topics.events, data: Session },
   /** Without `user` if there is no such user. */

@@ -148,7 +148,7 @@ function messagesOf(deadLetter: StoredDeadLetter, decision: Decision): Outgoing[
     id: `${id}.abandoned`,
     type: 'posta.operation.abandoned',
     subject: abandoned,
-    data: { user: owner, operation: abandoned, operationType, by },
+    data: { user: owner, operation: abandoned, operationType, by, deadLetter: id },
   })
   return [discarded, abandon]
 }
@@ -166,7 +166,7 @@ function requestOf(deadLetter: StoredDeadLetter): Envelope<'posta.operation.requ
   return key.toString('utf8') === decoded.envelope.data.user ? decoded.envelope : undefined
 }
 
-const eventOf = (id: string, to: Choice['to']) => `${id}.${to}`
+const eventOf = (id: string, to: Choice['to']) => (to === 'redriven' ? redriveId(id) : `${id}.${to}`)
 
 /** The original as it came, except for `ce_redrive`. */
 function redrivenMessage(deadLetter: StoredDeadLetter, redrive: string): Outgoing {

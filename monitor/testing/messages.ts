@@ -82,7 +82,7 @@ export function abandoned(operation: string, deadLetter = 'd1', ms = 0): Outgoin
     type: 'posta.operation.abandoned',
     time: at(ms),
     subject: operation,
-    data: { user: 'ana', operation, operationType: 'convert', by: 'olga' },
+    data: { user: 'ana', operation, operationType: 'convert', by: 'olga', deadLetter },
   })
 }
 

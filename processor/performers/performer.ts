@@ -106,7 +106,8 @@ export interface RunContext<C extends Contract> extends Asked<C> {
    * Does one thing outside. Resolves to what `work` returned, recorded durably; after a crash the recorded result is given
    * back. An error is tried again. A run that has to fail returns a failure; a step says so by its result.
    */
-  step<Result extends Json | undefined>(
+  // biome-ignore lint/suspicious/noConfusingVoidType: a step may return nothing
+  step<Result extends Json | undefined | void>(
     name: string,
     work: (attempt: Attempt) => Promise<Result | Later>,
     options?: StepOptions<Result>,

@@ -168,7 +168,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
 
     test('a running result counts, is on no page and is not deleted; only its outcome replaces it, and only once', async () => {
       const { output, completedAt, ...rest } = conversion('a')
-      const running: Result = { ...rest, status: 'running', decided: { approved: false }, decidedAt: at(0) }
+      const running: Result = { ...rest, status: 'running', version: 2, decided: { approved: false }, decidedAt: at(0) }
       expect(await results.append([running])).toBe(1)
       expect<unknown>(await results.get('a')).toEqual(running)
       expect((await results.find(['a'])).get('a')?.status).toBe('running')

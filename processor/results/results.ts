@@ -24,7 +24,8 @@ const common = {
 const running = {
   ...common,
   status: v.literal('running'),
-  /** What `decide` said with "go on", and when. */
+  /** What `decide` said with "go on", of which version of the performer, and when. */
+  version: v.number(),
   decided: v.unknown(),
   decidedAt: v.string(),
 }

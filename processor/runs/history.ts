@@ -23,7 +23,6 @@ export interface History {
   readonly pastReturn: boolean
   /** Why it is stuck; undefined where it is not, or a redrive came since. */
   readonly stuck: Kind<'stuck'> | undefined
-  readonly resumed: readonly Kind<'resumed'>[]
   readonly ended: Kind<'ended'> | undefined
 }
 
@@ -32,7 +31,6 @@ export function readHistory(records: readonly RunRecord[]): History {
   const entries = new Map<string, Entry>()
   const merge = (step: string, part: Partial<Entry>) => entries.set(step, { ...entries.get(step), step, ...part })
   const undone = new Set<string>()
-  const resumed: Kind<'resumed'>[] = []
   let failing: Kind<'failing'> | undefined
   let stuck: Kind<'stuck'> | undefined
   let ended: Kind<'ended'> | undefined
@@ -47,7 +45,6 @@ export function readHistory(records: readonly RunRecord[]): History {
     if (record.kind === 'undone') undone.add(record.step)
     if (record.kind === 'failing') failing = record
     if (record.kind === 'ended') ended = record
-    if (record.kind === 'resumed') resumed.push(record)
     if (record.kind === 'stuck') stuck = record
     else stuck = undefined
   }
@@ -58,7 +55,6 @@ export function readHistory(records: readonly RunRecord[]): History {
     undone,
     pastReturn,
     stuck,
-    resumed,
     ended,
   }
 }

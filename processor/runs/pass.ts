@@ -1,3 +1,4 @@
+import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { within } from '@posta/common/service/deadline.ts'
 import * as v from 'valibot'
@@ -10,8 +11,9 @@ import {
   type Run as RunFunction,
   type StepOptions,
 } from '../performers/performer.ts'
-import { type Entry, expiresAtMs, type History } from './history.ts'
-import { ABANDON, CANCEL, type Run, type RunInput, type RunRecord, signalInput } from './runs.ts'
+import { type Entry, expiresAtMs, type History, LONGEST_LIFE_MS } from './history.ts'
+import { deadLetterOf } from './run-messages.ts'
+import { abandonInput, CANCEL, type Run, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
 
 const MAX_RESULT_BYTES = 64 * 1024
 const MAX_RUN_BYTES = 256 * 1024
@@ -20,8 +22,9 @@ const MAX_REASON_CHARACTERS = 500
 /** Of a step's policy, where it says nothing else. */
 const usual = { timeoutMs: 30_000, attempts: 20, firstPauseMs: 1000, longestPauseMs: 60 * 60 * 1000 }
 /** Undefined: the answer did not come in time. */
-const Payload = v.optional(v.record(v.string(), v.unknown()))
-const NAME = /^[\x21-\x7e]{1,80}$/
+const Payload = v.nullish(v.record(v.string(), v.unknown()))
+/** No slash: `<step>/undo` is the name of an undo. */
+const NAME = /^[\x21-\x2e\x30-\x7e]{1,80}$/
 
 /** What a record says, before it has a number and a time. */
 export type Unplaced = RunRecord extends infer R ? (R extends RunRecord ? Omit<R, 'n' | 'atMs'> : never) : never
@@ -52,9 +55,10 @@ interface PassOptions {
    * @throws where it could not, or another holder recorded something else there: the pass then rejects with this error
    */
   readonly append: (record: Unplaced) => Promise<RunRecord>
-  readonly context: Pick<RunContext<Contract>, 'input' | 'facts' | 'settings'>
-  /** What is wrong with an output, in a sentence; undefined if nothing is. */
-  readonly faultOf: (output: unknown) => string | undefined
+  /** The rest of the context. What it throws, the run's code throws. */
+  readonly context: () => Pick<RunContext<Contract>, 'input' | 'facts' | 'settings'>
+  /** What is wrong with an outcome, in a sentence; undefined if nothing is. */
+  readonly faultOf: (outcome: Awaited<ReturnType<RunFunction<Contract>>>) => string | undefined
   readonly now: () => number
   /** Aborts when the processor closes. */
   readonly closing: AbortSignal
@@ -89,7 +93,9 @@ export async function pass(options: PassOptions): Promise<Stop> {
     return never()
   }
 
+  /** Once the pass is over, only what ended it is recorded. */
   async function append(record: Unplaced): Promise<RunRecord> {
+    if (over) return never()
     const appended = await options.append(record)
     lastAtMs = appended.atMs
     return appended
@@ -97,8 +103,17 @@ export async function pass(options: PassOptions): Promise<Stop> {
 
   async function stuck<T>(why: string): Promise<T> {
     const reason = why.slice(0, MAX_REASON_CHARACTERS)
-    await append({ kind: 'stuck', reason })
+    // An operator gave it up already: what could not be undone is left to them.
+    if (failing?.code === abandoned.code) return giveUp()
+    over = true
+    await options.append({ kind: 'stuck', reason })
     return stop({ kind: 'stuck', reason, dueAtMs: failing || pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run) })
+  }
+
+  async function giveUp<T>(): Promise<T> {
+    over = true
+    await options.append({ kind: 'ended', outcome: { failure: abandoned } })
+    return stop({ kind: 'ended' })
   }
 
   /** Why the run has to fail, though its code does not say so. Undefined if it need not, or must not any more. */
@@ -157,8 +172,10 @@ export async function pass(options: PassOptions): Promise<Stop> {
       const pauseMs = Math.min(firstPauseMs * 2 ** Math.min(failures - 1, 40), longestPauseMs)
       return stop({ kind: 'later', dueAtMs: now() + pauseMs, step, attempts, failures, reason })
     }
-    if (value instanceof Later)
-      return stop({ kind: 'later', dueAtMs: now() + Math.max(0, value.delayMs), step, attempts, failures: 0 })
+    if (value instanceof Later) {
+      if (!isDuration(value.delayMs)) return stuck(`${step} is to be called later, but ${NO_DURATION}`)
+      return stop({ kind: 'later', dueAtMs: now() + value.delayMs, step, attempts, failures: 0 })
+    }
     return asJson(step, value)
   }
 
@@ -175,10 +192,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     if (over) return never()
     const entry = entries[index]
     const fault = faultOfCall(name, entry)
-    if (fault !== undefined) {
-      over = true
-      return rejecting(() => stuck(fault))
-    }
+    if (fault !== undefined) return rejecting(() => stuck(fault))
     busy = name
     names.add(name)
     return rejecting(async () => {
@@ -193,7 +207,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
   function faultOfCall(name: string, entry: Entry | undefined): string | undefined {
     if (busy !== undefined)
       return `${name} was called while ${busy} was under way. A run does one thing at a time: await each call.`
-    if (!NAME.test(name)) return 'The name of a step has 1 to 80 visible ASCII characters.'
+    if (!NAME.test(name)) return 'The name of a step has 1 to 80 visible ASCII characters other than a slash.'
     if (names.has(name)) return `Two steps have the name ${name}.`
     if (names.size >= MAX_STEPS) return `A run has at most ${MAX_STEPS} steps.`
     if (entry && entry.step !== name)
@@ -219,7 +233,9 @@ export async function pass(options: PassOptions): Promise<Stop> {
     return read.value
   }
 
-  async function wait(name: string, entry: Entry | undefined, untilMs: number, forSignal: boolean): Promise<'over'> {
+  async function wait(name: string, entry: Entry | undefined, ms: number, forSignal: boolean): Promise<'over'> {
+    if (!isDuration(ms)) return stuck(`${name} is to wait, but ${NO_DURATION}`)
+    const untilMs = Math.min(now() + ms, forSignal ? expiresAtMs(run) : Number.POSITIVE_INFINITY)
     const endMs = entry?.waiting?.untilMs ?? untilMs
     if (!entry?.waiting) await append({ kind: 'waiting', step: name, untilMs: endMs, forSignal })
     if (now() >= endMs) return 'over'
@@ -236,16 +252,15 @@ export async function pass(options: PassOptions): Promise<Stop> {
   const dueToTimeOut = () => (pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run))
 
   const { id, user, createdAt } = run
-  const context: RunContext<Contract> = {
-    ...options.context,
+  const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'decided'> = {
     id,
     user,
     createdAt,
-    decided: recorded(run.decided) ?? null,
     now: () => lastAtMs,
     random: () => randomOf(`${id}/${randoms++}`),
 
-    step: <Result extends Json | undefined>(
+    // biome-ignore lint/suspicious/noConfusingVoidType: a step may return nothing
+    step: <Result extends Json | undefined | void>(
       name: string,
       work: (given: Attempt) => Promise<Result | Later>,
       policy: StepOptions<Result> = {},
@@ -271,16 +286,17 @@ export async function pass(options: PassOptions): Promise<Stop> {
       call(name, async (entry) => {
         if (entry?.done) return
         if (await fails()) return unwind<void>()
-        await wait(name, entry, now() + ms, false)
+        await wait(name, entry, ms, false)
         await append({ kind: 'done', step: name, result: null })
       }),
 
-    signal: (name, { withinMs = Number.POSITIVE_INFINITY } = {}) =>
+    signal: (name, { withinMs = LONGEST_LIFE_MS } = {}) =>
       call(name, async (entry) => {
-        if (entry?.done) return v.parse(Payload, entry.done.result)
+        // Some stores keep null for what is absent.
+        if (entry?.done) return v.parse(Payload, entry.done.result) ?? undefined
         if (await fails()) return unwind<never>()
         const given = inputs.get(signalInput(name))
-        if (!given) await wait(name, entry, Math.min(now() + withinMs, expiresAtMs(run)), true)
+        if (!given) await wait(name, entry, withinMs, true)
         await append({ kind: 'done', step: name, result: given?.payload })
         return given?.payload
       }),
@@ -288,33 +304,41 @@ export async function pass(options: PassOptions): Promise<Stop> {
 
   /** What to do about a run that is stuck. False: nothing yet. */
   async function unstick(): Promise<boolean> {
-    if (inputs.has(ABANDON)) {
-      const message = 'It could not be done, and an operator discarded it.'
-      await append({ kind: 'ended', outcome: { failure: { code: 'dead-lettered', message } } })
-      await stop({ kind: 'ended' })
+    if (!history.stuck) return true
+    const deadLetter = deadLetterOf(run, history.stuck)
+    if (inputs.has(abandonInput(deadLetter))) {
+      // What cannot be undone, or must not be any more, is left to the operator.
+      if (failing || pastReturn) return giveUp()
+      await fail(abandoned)
+      return true
     }
-    const redrive = [...inputs.values()].find((input) => isNewRedrive(input, history))
-    if (redrive?.redrive) await append({ kind: 'resumed', ...redrive.redrive })
-    return redrive !== undefined || (await fails())
+    if (inputs.has(redriveInput(redriveId(deadLetter)))) {
+      await append({ kind: 'resumed' })
+      return true
+    }
+    return fails()
   }
 
   async function end(): Promise<void> {
-    const outcome = await code(context).catch((error: unknown) => {
-      const reason = error instanceof Error ? error.message : String(error)
-      return { fault: `Its code threw: ${reason}` }
-    })
+    const decided = readJson(run.decided)
+    if ('fault' in decided) return stuck(`What decide said ${decided.fault}`)
+    const outcome = await Promise.try(() =>
+      code({ ...options.context(), ...calls, decided: decided.value ?? null }),
+    ).catch((error: unknown) => ({
+      fault: `Its code threw: ${error instanceof Error ? error.message : String(error)}`,
+    }))
     if (over) return
     if (busy !== undefined) return stuck(`It returned while ${busy} was under way: await each call.`)
     if (index < entries.length && entries[index]?.done)
       return stuck(`Its code returned before ${entries[index]?.step}, which is recorded.`)
     if ('fault' in outcome) return stuck(outcome.fault)
     if (failing) return unwind()
+    const fault = faultOf(outcome)
+    if (fault !== undefined) return stuck(fault)
     if ('failure' in outcome) {
       await fail(outcome.failure)
       return unwind()
     }
-    const fault = faultOf(outcome.output)
-    if (fault !== undefined) return stuck(fault)
     await append({ kind: 'ended', outcome: { output: outcome.output, lookup: outcome.lookup } })
     return stop({ kind: 'ended' })
   }
@@ -370,9 +394,14 @@ function readJson(
   return { value: read, bytes }
 }
 
-function isNewRedrive({ redrive }: RunInput, { resumed }: History): boolean {
-  return redrive !== undefined && !resumed.some((record) => record.redrive === redrive.redrive)
-}
+const NO_DURATION = 'the time is no number of ms from 0 to 30 days.'
+
+const isDuration = (ms: number) => Number.isFinite(ms) && ms >= 0 && ms <= LONGEST_LIFE_MS
+
+const abandoned = {
+  code: 'dead-lettered',
+  message: 'It could not be done, and an operator discarded it.',
+} as const
 
 /** From 0 to 1, without 1. The same text gives the same number. */
 function randomOf(text: string): number {

@@ -1,18 +1,17 @@
-import { deadLetterMessages } from '@posta/common/messages/dead-letter.ts'
+import { deadLetterId, deadLetterMessages } from '@posta/common/messages/dead-letter.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
-import { groups } from '@posta/common/messages/topics.ts'
+import { groups, topics } from '@posta/common/messages/topics.ts'
 import type { NewRun, RunRecord } from './runs.ts'
 
 /**
- * What a record of a run publishes, besides the reply. It follows from the run and its records alone: whoever publishes it,
+ * What a record of a run publishes, besides the reply. It follows from the run and the record alone: whoever publishes it,
  * and however often, it is the same.
- * @param before the records before this one
  */
-export function messagesOf(run: NewRun, record: RunRecord, before: readonly RunRecord[]): Outgoing[] {
+export function messagesOf(run: NewRun, record: RunRecord): Outgoing[] {
   if (record.kind === 'done' || record.kind === 'undone' || record.kind === 'waiting') return [progress(run, record)]
   if (record.kind === 'stuck')
-    return deadLetterMessages(requestOf(run, before), groups.processor, record.reason, record.atMs)
+    return deadLetterMessages(requestOf(run), groups.processor, record.reason, record.atMs, record.n)
   return []
 }
 
@@ -39,18 +38,22 @@ function progress(run: NewRun, record: Extract<RunRecord, { kind: 'done' | 'undo
   })
 }
 
-/** The request as it came the last time: by a redrive, or else as gateway sent it. */
-function requestOf(run: NewRun, records: readonly RunRecord[]): Delivered {
+/** The dead letter of a `stuck` record. */
+export function deadLetterOf({ position }: Pick<NewRun, 'position'>, stuck: Pick<RunRecord, 'n'>): string {
+  return deadLetterId({ ...position, topic: topics.requests }, stuck.n)
+}
+
+/** The request as it came. */
+function requestOf(run: NewRun): Delivered {
   const { id: operation, user, type: operationType, input, facts, createdAt, traceparent } = run
-  const last = records.findLast((record) => record.kind === 'resumed')
   const { key, ...message } = encode({
     id: operation,
     type: 'posta.operation.requested',
     time: createdAt,
     subject: operation,
     traceparent,
-    redrive: last?.redrive ?? run.redrive,
+    redrive: run.redrive,
     data: { user, operation, operationType, input, facts, createdAt },
   })
-  return { ...message, ...(last?.position ?? run.position), key: Buffer.from(key) }
+  return { ...message, ...run.position, key: Buffer.from(key) }
 }

@@ -1,5 +1,7 @@
 // Goes on with runs: those that this processor began, those that are due, and those whose holder died.
 import type { Broker } from '@posta/common/broker/broker.ts'
+import { decode } from '@posta/common/messages/envelope.ts'
+import type { Outgoing } from '@posta/common/messages/message.ts'
 import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { backoff, pause } from '@posta/common/service/backoff.ts'
@@ -19,7 +21,16 @@ import { readHistory } from './history.ts'
 import { pass, type Stop, type Unplaced } from './pass.ts'
 import { createPublisher } from './publisher.ts'
 import { messagesOf } from './run-messages.ts'
-import type { Head, Kind, NewRun, Run, RunInput, RunRecord, Runs } from './runs.ts'
+import {
+  CANCEL,
+  type Head,
+  type Kind,
+  type NewRun,
+  type Run,
+  type RunInput,
+  type RunRecord,
+  type Runs,
+} from './runs.ts'
 import { together } from './together.ts'
 
 const MAX_RUNS = 128
@@ -29,6 +40,9 @@ const LOOK_MS = 500
 const BEAT_MS = 1000
 const MAX_TOGETHER = 500
 const MAX_UNNOTICED = 1000
+/** How often a holder may die without a new record before the run counts as what kills them. */
+const MAX_CRASHES = 5
+const MAX_PAGES = 8
 /** A beat that nobody needs is removed after so many. */
 const IDLE_BEATS = 10
 
@@ -80,6 +94,8 @@ function codeOf(performers: Performers): Map<string, { readonly kind: Kind; read
   return all
 }
 
+const DEADLY = `${MAX_CRASHES} processors in a row died while they worked on it.`
+
 const kindKey = ({ type, version }: Kind) => `${type} ${version}`
 
 /**
@@ -99,15 +115,16 @@ export function createRunner(options: RunnerOptions): Runner {
   const appendTogether = together(runs.append, MAX_TOGETHER)
   const stopping = new AbortController()
   const closing = new AbortController()
+  const beating = new AbortController()
   let woken = new AbortController()
   let paused: ReadonlySet<string> = new Set()
   let beat = 0
-  let beatAtMs = Number.NEGATIVE_INFINITY
   let idleBeats = IDLE_BEATS
   let lookedAtMs = Number.NEGATIVE_INFINITY
   let inputsCame = true
   let failure: unknown
-  let running: Promise<void> | undefined
+  let beats: Promise<void> | undefined
+  let running: Promise<unknown> | undefined
 
   const settled = new Counter({
     name: 'posta_runs_settled_total',
@@ -144,18 +161,20 @@ export function createRunner(options: RunnerOptions): Runner {
 
   /** Others take a run over from a holder without a beat, so the beat comes first. */
   async function beatFirst(): Promise<void> {
-    idleBeats = 0
-    if (deps.monotonicMs() - beatAtMs < BEAT_MS) return
-    beatAtMs = deps.monotonicMs()
+    if (idleBeats < IDLE_BEATS) return
     await runs.beat(me, ++beat)
+    idleBeats = 0
   }
 
+  /** Beats while this processor holds runs, whatever else takes its time. */
   async function keepBeating(): Promise<void> {
-    if (held.size + admitting.size > 0) return beatFirst()
-    if (idleBeats >= IDLE_BEATS || deps.monotonicMs() - beatAtMs < BEAT_MS) return
-    beatAtMs = deps.monotonicMs()
-    idleBeats += 1
-    if (idleBeats === IDLE_BEATS) await runs.forget(me)
+    for (; !beating.signal.aborted; await pause(BEAT_MS, beating.signal)) {
+      if (idleBeats >= IDLE_BEATS) continue
+      idleBeats = held.size + admitting.size > 0 ? 0 : idleBeats + 1
+      // A beat that fails is missed: the next one comes in a second.
+      const written = idleBeats < IDLE_BEATS ? runs.beat(me, ++beat) : runs.forget(me)
+      await written.catch((error: unknown) => log.warn({ err: error }, 'the beat of the held runs was not stored'))
+    }
   }
 
   function hold(run: Run, fresh: boolean): void {
@@ -168,15 +187,18 @@ export function createRunner(options: RunnerOptions): Runner {
     })
   }
 
-  /** Takes a run that nobody holds, or whose holder is dead. False where another was faster. */
+  /** Takes a run that nobody holds, or whose holder died. False where another was faster. */
   async function take(run: Run): Promise<boolean> {
     if (held.has(run.id) || admitting.has(run.id)) return false
     admitting.add(run.id)
     try {
       await beatFirst()
       const taken = await runs.take(run, me)
-      if (taken) hold(taken, false)
-      return taken !== undefined
+      if (!taken) return false
+      const { crashes = 0 } = taken.head
+      // It was held, so its holder died.
+      hold(run.head.holder === undefined ? taken : { ...taken, head: { ...taken.head, crashes: crashes + 1 } }, false)
+      return true
     } finally {
       admitting.delete(run.id)
     }
@@ -198,55 +220,74 @@ export function createRunner(options: RunnerOptions): Runner {
           log.warn({ err: error, run: id }, 'a run cannot go on at the moment; trying again')
           await pauses.pause(closing.signal)
         }
-        const now = await runs.get(id).catch(() => undefined)
-        // While the store does not answer, the run stays with this processor: others find out by its beat.
-        if (now && (now.head.holder !== me || now.head.epoch !== mine.run.head.epoch)) return
+        // While the store does not answer, the run stays with this processor.
+        if (!(await isStillMine(mine.run).catch(() => true))) return
       }
       isFresh = false
     }
+  }
+
+  async function isStillMine({ id, head }: Run): Promise<boolean> {
+    const now = await runs.get(id)
+    return now?.head.holder === me && now.head.epoch === head.epoch
   }
 
   /** One pass, and what follows from it. */
   async function goOn(mine: Hold, fresh: boolean): Promise<void> {
     const { run } = mine
     const records = fresh ? [] : [...(await runs.history(run.id))]
-    mine.inputs = new Map((await inputsOf(run)).map((input) => [input.name, input]))
+    const isDeadly = await countCrash(run, records.length)
+    const inputs = await inputsOf(run)
+    mine.inputs = new Map(inputs.map((input) => [input.name, input]))
     let told = Promise.resolve()
-    const tell = (record: RunRecord, before: readonly RunRecord[]) => {
-      const messages = record.n < run.head.published ? [] : messagesOf(run, record, before)
+    const tell = (record: RunRecord) => {
+      const messages = record.n < run.head.published ? [] : messagesOf(run, record)
       if (messages.length > 0) told = publisher.publish(messages)
     }
-    for (const [index, record] of records.entries()) tell(record, records.slice(0, index))
+    for (const record of records) tell(record)
 
     const stop = await pass({
       run,
-      code: codes.get(kindKey(run))?.code ?? (() => Promise.reject(new Error('There is no such version.'))),
+      code: isDeadly ? () => Promise.reject(new Error(DEADLY)) : codeFor(run),
       history: readHistory(records),
       inputs: mine.inputs,
       append: async (unplaced) => {
-        const record = await append(run, unplaced, records.length)
-        tell(record, records)
+        const record = await append(run, unplaced, records)
         records.push(record)
+        tell(record)
         return record
       },
-      context: { ...factsOf(run), settings: settings.get(run.type) ?? {} },
-      faultOf: (output) => faultOf(run, output),
+      context: () => ({ ...factsOf(run), settings: settings.get(run.type) ?? {} }),
+      faultOf: (outcome) => faultOf(run, outcome),
       now: deps.now,
       closing: closing.signal,
     })
 
-    const seen = [...mine.inputs.values()]
     if (stop.kind === 'ended') await settle(run, records, told)
     else await untilClosing(told)
     const head = headAfter(run, stop, records.length, deps.now())
     if (!(await runs.put(run, head))) throw new PlaceTaken()
-    if (seen.length > 0) await runs.notice(seen)
+    // What came meanwhile may not have been looked at: it makes the run due again.
+    if (inputs.length > 0) await runs.notice(inputs)
   }
+
+  /** Stores that a holder of the run died. True: it happened so often without a new record that the run may be the reason. */
+  async function countCrash({ head, ...run }: Run, records: number): Promise<boolean> {
+    if (head.crashes === undefined) return false
+    const crashes = head.crashedAt === records ? head.crashes : 1
+    await runs.put({ ...run, head }, { ...head, crashes, crashedAt: records })
+    return crashes > MAX_CRASHES
+  }
+
+  const codeFor = (run: Run): RunFunction<Contract> =>
+    codes.get(kindKey(run))?.code ?? (() => Promise.reject(new Error('This processor has no such version.')))
 
   const inputsOf = async (run: Run) => (await runs.inputs([run.id])).filter(({ user }) => user === run.user)
 
-  async function append(run: Run, unplaced: Unplaced, n: number): Promise<RunRecord> {
-    const record: RunRecord = { ...unplaced, n, atMs: deps.now() }
+  /** Times never go back in a history, though the clocks of two processors differ. */
+  async function append(run: Run, unplaced: Unplaced, before: readonly RunRecord[]): Promise<RunRecord> {
+    const atMs = Math.max(deps.now(), before.at(-1)?.atMs ?? run.decidedAtMs)
+    const record: RunRecord = { ...unplaced, n: before.length, atMs }
     if (!(await appendTogether({ run: run.id, record }))) throw new PlaceTaken()
     recorded.inc({ type: run.type, kind: record.kind })
     return record
@@ -254,6 +295,7 @@ export function createRunner(options: RunnerOptions): Runner {
 
   /** The outcome becomes the result, and then the reply. Both are the same however often this is done. */
   async function settle(run: Run, records: readonly RunRecord[], told: Promise<void>): Promise<void> {
+    await untilClosing(told)
     const before = await results.get(run.id)
     const outcome = outcomeOf(run, records, before)
     if (before?.status === 'running') {
@@ -262,8 +304,15 @@ export function createRunner(options: RunnerOptions): Runner {
     }
     // What is settled stays as it is, so the reply follows from that.
     const reply = toReply(before && before.status !== 'running' ? before : outcome, run)
-    await untilClosing(told)
     await untilClosing(publisher.publish([reply]))
+  }
+
+  /** A run that has ended settles what a late redrive of its request made running again. */
+  async function settleAgain(asked: readonly NewRun[]): Promise<void> {
+    for (const { id } of asked) {
+      const run = await runs.get(id)
+      if (run?.head.state === 'ended') await settle(run, await runs.history(id), Promise.resolve())
+    }
   }
 
   /** A publish may never resolve once the processor closes. The head then says what is still to be told. */
@@ -280,7 +329,6 @@ export function createRunner(options: RunnerOptions): Runner {
   }
 
   async function look(): Promise<void> {
-    await keepBeating()
     const isDue = deps.monotonicMs() - lookedAtMs >= LOOK_MS / 2
     if (isDue) {
       lookedAtMs = deps.monotonicMs()
@@ -291,7 +339,7 @@ export function createRunner(options: RunnerOptions): Runner {
       inputsCame = false
       await noticeInputs()
     }
-    while (room() > 0) {
+    for (let pages = 0; pages < MAX_PAGES && room() > 0 && !stopping.signal.aborted; pages++) {
       const exceptUsers = busyUsers()
       const due = await runs.due({ nowMs: deps.now(), kinds, exceptUsers, limit: Math.min(room(), MAX_RUNS_PER_USER) })
       let taken = 0
@@ -346,10 +394,19 @@ export function createRunner(options: RunnerOptions): Runner {
       if (mine || admitting.has(id)) continue
       const run = await runs.get(id)
       // Whoever creates the run later reads the inputs then.
-      if (!run || run.head.state === 'ended') known.push(...inputs)
-      else if (run.head.holder === undefined && codes.has(kindKey(run)) && room() > 0) await take(run)
+      const idle = run && run.head.state !== 'ended' ? inputs.filter(({ user }) => user === run.user) : []
+      known.push(...inputs.filter((input) => !idle.includes(input)))
+      if (run && idle.length > 0 && mayWake(run, idle)) await take(run)
     }
     if (known.length > 0) await runs.notice(known)
+  }
+
+  /** Whether inputs make a run that nobody holds go on now. One that a pause holds back goes on to be cancelled alone. */
+  function mayWake(run: Run, inputs: readonly RunInput[]): boolean {
+    const { holder, epoch } = run.head
+    const isHeldBack = epoch === 0 && paused.has(run.type) && !inputs.some(({ name }) => name === CANCEL)
+    const hasRoom = room() > 0 && !busyUsers().includes(run.user)
+    return holder === undefined && codes.has(kindKey(run)) && hasRoom && !isHeldBack
   }
 
   async function loop(): Promise<void> {
@@ -375,7 +432,9 @@ export function createRunner(options: RunnerOptions): Runner {
   return {
     name: 'runs',
     async start() {
-      if (kinds.length > 0) running = loop()
+      if (kinds.length === 0) return
+      running = loop()
+      beats = keepBeating()
     },
     check() {
       const reason = failure ?? publisher.failure()
@@ -405,6 +464,7 @@ export function createRunner(options: RunnerOptions): Runner {
         if (fresh.length > 0) await beatFirst()
         const created = await runs.create(all)
         for (const run of fresh) if (created.has(run.id)) hold(run, true)
+        await settleAgain(asked.filter(({ id }) => !created.has(id) && !held.has(id)))
       } finally {
         for (const { id } of fresh) admitting.delete(id)
       }
@@ -420,7 +480,10 @@ export function createRunner(options: RunnerOptions): Runner {
       closing.abort(new Error('The processor closes.'))
       publisher.close()
       await within(releases(), graceMs / 2, 'Leaving the runs').catch(() => {})
-      await runs.forget(me).catch(() => {})
+      beating.abort()
+      await beats
+      // Whoever is left without a beat is taken over.
+      if (idleBeats < IDLE_BEATS) await runs.forget(me).catch(() => {})
     },
   }
 }
@@ -469,17 +532,29 @@ function factsOf({ type, input, facts }: Run) {
   return { input: v.parse(contract.input, input), facts: v.parse(contract.facts, facts) }
 }
 
-function faultOf(run: Run, output: unknown): string | undefined {
+/** Why an outcome cannot become a result and a reply; undefined if it can. */
+function faultOf(run: Run, outcome: Awaited<ReturnType<RunFunction<Contract>>>): string | undefined {
   const contract: Contract = catalog[run.type]
-  const checked = v.safeParse(contract.output, output)
-  if (!checked.success) return `Its output does not fit the contract: ${checked.issues[0].message}.`
+  const { id, user, type, createdAt } = run
+  const common = { id, user, type, createdAt, completedAt: createdAt }
   try {
-    const { id, user, type, createdAt } = run
-    toReply({ id, user, type, createdAt, completedAt: createdAt, status: 'succeeded', output: checked.output }, run)
+    if ('failure' in outcome) {
+      const { code } = outcome.failure
+      if (!contract.failures.includes(code)) return `Its code failed with ${code}, which its contract does not name.`
+      return faultOfReply(toReply({ ...common, status: 'failed', error: outcome.failure }, run))
+    }
+    const output = v.safeParse(contract.output, outcome.output)
+    if (!output.success) return `Its output does not fit the contract: ${output.issues[0].message}.`
+    return faultOfReply(toReply({ ...common, status: 'succeeded', output: output.output }, run))
   } catch (error) {
     return error instanceof Error ? error.message : String(error)
   }
-  return undefined
+}
+
+/** Gateway must be able to read it. */
+function faultOfReply(reply: Outgoing): string | undefined {
+  const decoded = decode({ ...reply, key: Buffer.from(reply.key), partition: 0, offset: 0, timestampMs: 0 })
+  return 'unreadable' in decoded ? `Its outcome makes no reply: ${decoded.unreadable}` : undefined
 }
 
 /** The result that an ended run comes to. What it counts is kept where it succeeded. */

@@ -58,6 +58,9 @@ export const Head = v.object({
   failures: v.number(),
   /** What the last failed attempt said, or why it is stuck. */
   reason: v.optional(v.string()),
+  /** How often a holder died since, when the history had `crashedAt` records, and did not get longer. */
+  crashes: v.optional(v.number()),
+  crashedAt: v.optional(v.number()),
   /** The messages of all records before this number were published. */
   published: v.number(),
 })
@@ -82,7 +85,7 @@ export const RunRecord = v.variant('kind', [
   v.object({ ...named, kind: v.literal('undone') }),
   v.object({ ...at, kind: v.literal('stuck'), reason: v.string() }),
   /** A redrive made it go on. */
-  v.object({ ...at, kind: v.literal('resumed'), redrive: v.string(), position: MessagePosition }),
+  v.object({ ...at, kind: v.literal('resumed') }),
   v.object({
     ...at,
     kind: v.literal('ended'),
@@ -101,7 +104,6 @@ export interface Appended {
 }
 
 export const CANCEL = 'cancel'
-export const ABANDON = 'abandon'
 
 /** What came from outside for a run, whether it exists or not. */
 export const RunInput = v.object({
@@ -109,19 +111,19 @@ export const RunInput = v.object({
   run: v.string(),
   /** The operation's owner. What names another is not for the run. */
   user: v.string(),
-  /** `cancel`, `abandon`, `signal:` and the name of a signal, or `redrive:` and the redrive's id. A run has one of each. */
+  /** `cancel`; or `signal:`, `redrive:` or `abandon:` and what it is about. A run has one of each. */
   name: v.string(),
   by: v.string(),
   /** Of a signal. */
   payload: v.optional(Members),
-  /** Of a redrive. */
-  redrive: v.optional(v.object({ redrive: v.string(), position: MessagePosition })),
   atMs: v.number(),
 })
 export type RunInput = v.InferOutput<typeof RunInput>
 
 export const signalInput = (name: string) => `signal:${name}`
+/** @param redrive the redrive's id, which follows from that of the dead letter */
 export const redriveInput = (redrive: string) => `redrive:${redrive}`
+export const abandonInput = (deadLetter: string) => `abandon:${deadLetter}`
 
 /** Which runs a processor can go on with. */
 export interface Kind {
