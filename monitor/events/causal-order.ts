@@ -5,6 +5,7 @@ import type { ShownEvent } from './show.ts'
 const REQUESTED = 'posta.operation.requested' satisfies MessageType
 const REDRIVEN = 'posta.dead-letter.redriven' satisfies MessageType
 const DISCARDED = 'posta.dead-letter.discarded' satisfies MessageType
+const ABANDONED = 'posta.operation.abandoned' satisfies MessageType
 const PROGRESSED = 'posta.operation.progressed' satisfies MessageType
 const DEAD_LETTERED = 'posta.message.dead-lettered' satisfies MessageType
 const FAILED = 'posta.operation.failed' satisfies MessageType
@@ -15,7 +16,7 @@ const RANKS: readonly string[] = [
   REQUESTED,
   REDRIVEN,
   DISCARDED,
-  'posta.operation.abandoned',
+  ABANDONED,
   PROGRESSED,
   DEAD_LETTERED,
   FAILED,
@@ -86,8 +87,10 @@ function roundsOf(events: readonly Placeable[]): (event: Placeable) => number {
   const turns = events.filter(({ type }) => type === REDRIVEN || type === DISCARDED)
   /** The round that the last such decision begins; 0 if there is none. */
   const roundBegunBy = (is: (turn: Placeable) => boolean) => turns.findLastIndex(is) + 1
-  const byName = ({ id, redrive }: Placeable) =>
-    roundBegunBy((turn) => turn.id === id || turn.id === redrive || `${turn.deadLetter}.abandoned` === id)
+  const byName = ({ id, type, redrive, deadLetter }: Placeable) =>
+    roundBegunBy(
+      (turn) => turn.id === id || turn.id === redrive || (type === ABANDONED && turn.deadLetter === deadLetter),
+    )
   const byClock = (event: Placeable) => roundBegunBy((turn) => isAfter(event, turn))
 
   function deadLetterRound(event: Placeable): number {
