@@ -133,6 +133,29 @@ export async function insertInOrder<Document extends { readonly _id: string }>(
   return documents.length
 }
 
+/**
+ * Inserts the documents whose `_id` is new. Of several callers that insert one `_id` at once, one does.
+ * @returns the ids of those that were inserted
+ */
+export async function insertNew<Document extends { readonly _id: string }>(
+  collection: Collection<Document>,
+  documents: readonly (OptionalUnlessRequiredId<Document> & { readonly _id: string })[],
+): Promise<ReadonlySet<string>> {
+  if (documents.length === 0) return new Set()
+  const ids = documents.map(({ _id }) => _id)
+  try {
+    await collection.insertMany(documents, { ordered: false })
+    return new Set(ids)
+  } catch (error) {
+    if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError()) throw error
+    const refused = error.result.getWriteErrors()
+    // A broken connection is such an error too: then nothing was refused, and nobody knows what was stored.
+    if (refused.length === 0 || refused.some(({ code }) => code !== DUPLICATE_KEY)) throw error
+    const known = new Set(refused.map(({ index }) => index))
+    return new Set(ids.filter((_, index) => !known.has(index)))
+  }
+}
+
 /** The document of an item: its id is `_id`. */
 export function toDocument<Item extends { readonly id: string }>({ id, ...rest }: Item) {
   return { _id: id, ...rest }

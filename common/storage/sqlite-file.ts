@@ -17,12 +17,15 @@ export type SqlRow = Readonly<Record<string, SqlValue>>
 /** What a statement's parameters are bound to: in the order of its `?`, or by name. */
 type SqlValues = SqlValue[] | [SqlRow]
 
+/** When a commit is synced: at FULL each one, at NORMAL none; then a checkpoint syncs. */
+type Synchronous = 'FULL' | 'NORMAL'
+
 /**
  * A SQLite file that any number of processes use at the same time. It is opened, and made where it does not exist, by the
  * first call. A call that fails to open it rejects, and the next call tries again.
  *
- * - Each call is one statement or one transaction: all of it is durable when the call resolves, and none of it is stored
- *   when the call rejects.
+ * - Each call is one statement or one transaction: all of it is durable when the call resolves (but see `writeUnsynced`), and
+ *   none of it is stored when the call rejects.
  * - While another process holds the file's lock a call waits for up to 5 s, and then rejects with SQLite's error.
  */
 export interface SqliteFile {
@@ -32,6 +35,12 @@ export interface SqliteFile {
   write(sql: string, ...values: SqlValues): Promise<number>
   /** Runs a statement once for each row, in their order, in one transaction. */
   writeEach(sql: string, rows: readonly SqlRow[]): Promise<void>
+  /**
+   * Runs a statement that writes, without a sync, which takes most of the time of `write`. Every process sees at once what it
+   * wrote, and a crash of any process leaves it. A power cut may undo it, with all that was written after the last sync; it
+   * never undoes one write and leaves a later one. Resolves to the rows that the statement answers.
+   */
+  writeUnsynced<Row>(sql: string, ...values: SqlValues): Promise<Row[]>
   close(): Promise<void>
 }
 
@@ -45,6 +54,8 @@ export interface SqliteFile {
 export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile {
   let opened: Database | undefined
   let closed = false
+  // As openSqlite leaves it.
+  let synchronous: Synchronous = 'FULL'
 
   function database(): Database {
     if (closed) throw new Error('The store has been closed.')
@@ -56,12 +67,21 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
     return opened
   }
 
-  async function run<Answer>(use: (database: Database) => Answer): Promise<Answer> {
+  /** Sets what a call needs before it, not after it: where this fails the call has done nothing, and never goes unsynced. */
+  function databaseAt(level: Synchronous): Database {
+    const ready = database()
+    // A prepared statement would set it only once, when it is prepared: `run` prepares it each time.
+    if (synchronous !== level) ready.run(`PRAGMA synchronous = ${level}`)
+    synchronous = level
+    return ready
+  }
+
+  async function run<Answer>(use: (database: Database) => Answer, level: Synchronous = 'FULL'): Promise<Answer> {
     const startedMs = performance.now()
     const attempts = backoff({ firstMs: 5, longestMs: 40 })
     for (;;) {
       try {
-        return use(database())
+        return use(databaseAt(level))
       } catch (error) {
         if (!isLocked(error) || performance.now() - startedMs > LOCK_PATIENCE_MS) throw error
         await attempts.pause()
@@ -79,6 +99,8 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
           for (const row of rows) statement.run(row)
         }).immediate()
       }),
+    writeUnsynced: <Row>(sql: string, ...values: SqlValues) =>
+      run((db) => db.query<Row, SqlValues>(sql).all(...values), 'NORMAL'),
     async close() {
       closed = true
       opened?.close()

@@ -1,6 +1,6 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
-import { createHttp } from '../external-http.ts'
+import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Sources } from '../preparers/preparer.ts'
 
 /** For tests: sources that do not change, and a conversion that needs no others. */

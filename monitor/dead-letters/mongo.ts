@@ -1,5 +1,5 @@
-import { DUPLICATE_KEY, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
-import { type Collection, type Filter, type IndexDescription, MongoBulkWriteError } from 'mongodb'
+import { insertNew, toDocument, withId } from '@posta/common/storage/mongo-database.ts'
+import type { Collection, Filter, IndexDescription } from 'mongodb'
 import type {
   DeadLetterFilter,
   DeadLetterPosition,
@@ -66,7 +66,7 @@ export function mongoDeadLetters(collections: () => Promise<DeadLetterCollection
   return {
     async add(added) {
       const { deadLetters } = await collections()
-      await insertNew(added, () => deadLetters.insertMany(added.map(toDocument), { ordered: false }))
+      await insertNew(deadLetters, added.map(toDocument))
     },
 
     get: async (id) => (await find([id])).get(id),
@@ -84,8 +84,10 @@ export function mongoDeadLetters(collections: () => Promise<DeadLetterCollection
 
     async decide(decided) {
       const { decisions } = await collections()
-      const documents = decided.map(({ id, decision }) => ({ _id: id, decision, confirmed: false }))
-      return insertNew(decided, () => decisions.insertMany(documents, { ordered: false }))
+      return insertNew(
+        decisions,
+        decided.map(({ id, decision }) => ({ _id: id, decision, confirmed: false })),
+      )
     },
 
     async confirm(decided) {
@@ -125,26 +127,6 @@ export function mongoDeadLetters(collections: () => Promise<DeadLetterCollection
 }
 
 const idIn = (ids: readonly string[]) => ({ _id: { $in: [...ids] } })
-
-/** Which of the items an unordered insert of them stored: those whose ids were new. */
-async function insertNew(
-  items: readonly { readonly id: string }[],
-  insert: () => Promise<unknown>,
-): Promise<ReadonlySet<string>> {
-  if (items.length === 0) return new Set()
-  const ids = items.map(({ id }) => id)
-  try {
-    await insert()
-    return new Set(ids)
-  } catch (error) {
-    if (!(error instanceof MongoBulkWriteError) || error.result.getWriteConcernError()) throw error
-    const refused = error.result.getWriteErrors()
-    // A broken connection is such an error too: then nothing was refused, and nobody knows what was stored.
-    if (refused.length === 0 || refused.some(({ code }) => code !== DUPLICATE_KEY)) throw error
-    const known = new Set(refused.map(({ index }) => index))
-    return new Set(ids.filter((_, index) => !known.has(index)))
-  }
-}
 
 function matching(
   { fromMs = 0, untilMs = Number.MAX_SAFE_INTEGER, ...equal }: DeadLetterFilter,

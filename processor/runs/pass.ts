@@ -56,7 +56,7 @@ interface PassOptions {
    */
   readonly append: (record: Unplaced) => Promise<RunRecord>
   /** The rest of the context. What it throws, the run's code throws. */
-  readonly context: () => Pick<RunContext<Contract>, 'input' | 'facts' | 'settings'>
+  readonly context: () => Pick<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http'>
   /** What is wrong with an outcome, in a sentence; undefined if nothing is. */
   readonly faultOf: (outcome: Awaited<ReturnType<RunFunction<Contract>>>) => string | undefined
   readonly now: () => number
@@ -252,7 +252,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
   const dueToTimeOut = () => (pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run))
 
   const { id, user, createdAt } = run
-  const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'decided'> = {
+  const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http' | 'decided'> = {
     id,
     user,
     createdAt,

@@ -77,8 +77,8 @@ const named = { ...at, step: v.string() }
 export const RunRecord = v.variant('kind', [
   /** The step may have had its effect from here on. Only steps with `undo` or `final` have it. */
   v.object({ ...named, kind: v.literal('started'), final: v.boolean() }),
-  /** A step, a wait or a signal has its result. */
-  v.object({ ...named, kind: v.literal('done'), result: v.unknown() }),
+  /** A step, a wait or a signal has its result; absent, or undefined, if that is nothing. */
+  v.object({ ...named, kind: v.literal('done'), result: v.optional(v.unknown()) }),
   v.object({ ...named, kind: v.literal('waiting'), untilMs: v.number(), forSignal: v.boolean() }),
   /** From here on the run is undone. */
   v.object({ ...at, kind: v.literal('failing'), failure: Failure }),
@@ -197,6 +197,10 @@ export interface Runs {
     filter: RunFilter,
     page: { readonly limit: number; readonly before?: string | undefined },
   ): Promise<readonly Run[]>
-  /** Deletes at most `atMost` ended runs, with all that belongs to them, whose operation was accepted before. */
+  /**
+   * Deletes ended runs whose operation was accepted before `createdAt`, with all that belongs to them, and inputs that came
+   * before it for operations that have no run. Deletes at most `atMost` of these runs and inputs. Resolves to how many: fewer
+   * than `atMost` if there are no more.
+   */
   deleteBefore(createdAt: string, atMost: number): Promise<number>
 }

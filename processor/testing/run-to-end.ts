@@ -1,3 +1,5 @@
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createHttp } from '@posta/common/service/external-http.ts'
 import type { AnyPerformer } from '../performers/performer.ts'
 import { readHistory } from '../runs/history.ts'
 import { pass, type Stop, type Unplaced } from '../runs/pass.ts'
@@ -63,6 +65,7 @@ export async function runToEnd(
 ): Promise<Ran> {
   const { settings = {}, inputs = [], beforeAppend, faultOf = () => undefined, maxPasses = 1000 } = options
   const records = [...(options.records ?? [])]
+  const http = createHttp(systemDeps)
   const closing = new AbortController().signal
   let run = options.run ?? newRun()
   let nowMs = options.startMs ?? NOON_MS
@@ -79,7 +82,7 @@ export async function runToEnd(
         records.push(JSON.parse(JSON.stringify(record)))
         return record
       },
-      context: () => ({ input: run.input, facts: run.facts, settings }),
+      context: () => ({ input: run.input, facts: run.facts, settings, http }),
       faultOf,
       now: () => nowMs,
       closing,
