@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { deadLetterId } from '@posta/common/messages/dead-letter.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { link, START } from '../audit/chain.ts'
@@ -173,8 +174,7 @@ describe('the items of a timeline', () => {
 
 describe('the items of an operation in steps', () => {
   /** The dead letters of a run that was stuck at its records 3 and 6. */
-  const d1 = `posta.requests.0.7.${NOON_MS}.3`
-  const d2 = `posta.requests.0.7.${NOON_MS}.6`
+  const [d1, d2] = [deadLetterId(deliver(requested('op-1'), 7), 3), deadLetterId(deliver(requested('op-1'), 7), 6)]
 
   /** Expects the events in this order, in whatever order they are stored. */
   function expectOrder(...messages: Outgoing[]) {
