@@ -44,8 +44,10 @@ test('what sleeps, is held or has ended is not read to find what is due', () => 
   expect(planOf(statements.nextDueMs)).toBe('SEARCH runs USING INDEX runs_unheld (due_at_ms>?)')
 })
 
-test.skipIf(!hasStrace)('under strace: what only finds runs quickly is not synced, and all else is, once a call', async () => {
-  const syncs = await countSyncs(`
+test.skipIf(!hasStrace)(
+  'under strace: what only finds runs quickly is not synced, and all else is, once a call',
+  async () => {
+    const syncs = await countSyncs(`
     import { openEmbedded } from ${JSON.stringify(join(import.meta.dir, '../store/embedded.ts'))}
     const { runs, close } = openEmbedded(folder + '/processor.db')
     const [first, second, third] = ${JSON.stringify(['a', 'b', 'c'].map((id) => aRun(id)))}
@@ -71,5 +73,6 @@ test.skipIf(!hasStrace)('under strace: what only finds runs quickly is not synce
     await runs.pause('convert', false)
     mark('end')
     if ((await runs.unnoticed(9)).length !== 1) throw new Error('One was noticed.')`)
-  expect(syncs).toEqual({ create: 1, take: 0, append: 1, put: 0, addInputs: 1, notice: 0, others: 0 })
-})
+    expect(syncs).toEqual({ create: 1, take: 0, append: 1, put: 0, addInputs: 1, notice: 0, others: 0 })
+  },
+)
