@@ -182,21 +182,27 @@ describe('a run', () => {
   test.each<[string, Code, RegExp]>([
     [
       'calls two steps at once',
-      async ({ step }) => (await Promise.all([step('a', nothing), step('b', nothing)]), done),
+      async ({ step }) => Promise.all([step('a', nothing), step('b', nothing)]).then(() => done),
       /^b was called while a was under way/,
     ],
     [
       'uses a name twice',
-      async ({ step }) => (await step('a', nothing), await step('a', nothing), done),
+      async ({ step }) =>
+        step('a', nothing)
+          .then(() => step('a', nothing))
+          .then(() => done),
       /^Two steps have the name a/,
     ],
     [
       'returns without awaiting',
-      async ({ step }) => (void step('a', () => new Promise(() => {})), done),
+      async ({ step }) => {
+        void step('a', () => new Promise(() => {}))
+        return done
+      },
       /^It returned while a was under way/,
     ],
     ['throws', async () => Promise.reject(new Error('A slip.')), /^Its code threw: A slip/],
-    ['gives a step no name', async ({ step }) => (await step('', nothing), done), /^The name of a step/],
+    ['gives a step no name', async ({ step }) => step('', nothing).then(() => done), /^The name of a step/],
   ])('is stuck with a reason where its code %s', async (_, run, reason) => {
     const { stop } = await runToEnd({ run })
     expect(stop).toMatchObject({ kind: 'stuck', reason: expect.stringMatching(reason) })
@@ -204,18 +210,28 @@ describe('a run', () => {
 
   test('is stuck where its code no longer matches what is recorded, and does nothing outside', async () => {
     const { act, calls } = outside()
-    const before = await runToEnd({ run: async ({ step }) => (await step('a', act), await step('b', act), done) })
+    const before = await runToEnd({
+      run: async ({ step }) =>
+        step('a', act)
+          .then(() => step('b', act))
+          .then(() => done),
+    })
     const records = before.records.slice(0, 2)
     calls.length = 0
     const other = await runToEnd(
-      { run: async ({ step }) => (await step('b', act), await step('a', act), done) },
+      {
+        run: async ({ step }) =>
+          step('b', act)
+            .then(() => step('a', act))
+            .then(() => done),
+      },
       { records },
     )
     expect(other.stop).toMatchObject({
       kind: 'stuck',
       reason: expect.stringContaining('it calls b where a is recorded'),
     })
-    const shorter = await runToEnd({ run: async ({ step }) => (await step('a', act), done) }, { records })
+    const shorter = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, { records })
     expect(shorter.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
     expect(calls).toEqual([])
   })
@@ -293,7 +309,7 @@ describe('an answer', () => {
 
   test('nobody asked for changes nothing', async () => {
     const { outcome, records } = await runToEnd(
-      { run: async ({ step }) => (await step('a', nothing), done) },
+      { run: async ({ step }) => step('a', nothing).then(() => done) },
       { inputs: [approve()] },
     )
     expect(outcome).toEqual(done)
@@ -523,7 +539,7 @@ test('whatever a run does and wherever it crashes, it comes to the same outcome,
             }
             if (kind === 'step' || kind === 'flaky') await context.step(name, flaky)
             if (kind === 'undoable')
-              await context.step(name, async ({ idempotencyKey }) => (holding.add(idempotencyKey), flaky()), {
+              await context.step(name, async ({ idempotencyKey }) => holding.add(idempotencyKey) && flaky(), {
                 undo: async (result) => {
                   expect(result).toBe(index)
                   holding.delete(`op/${name}`)

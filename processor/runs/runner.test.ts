@@ -28,11 +28,13 @@ afterEach(async () => {
 })
 
 const output = { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' }
-const succeeds = async () => ({ output })
+const succeeds = async (_ran: number) => ({ output })
 const refused = { failure: { code: 'limit-exceeded', message: 'No.' } } as const
 const counts = { limit: 'daily-usd', period: '2026-11-23', amount: 100 }
 const allowance = { user: 'ana', limit: 'daily-usd', period: '2026-11-23' }
 const nowMs = Date.now()
+/** Its clock runs ten times as fast, so that it soon finds that a holder is silent. */
+const impatient = { ...systemDeps, monotonicMs: () => 10 * systemDeps.monotonicMs() }
 
 function newRun(id: string, more: Partial<NewRun> = {}): NewRun {
   const position = { partition: 0, offset: Number(id.replace(/\D/g, '')) || 0, timestampMs: nowMs }
@@ -321,7 +323,7 @@ describe.each(stores)('on $on', ({ fresh }) => {
     expect(keys).toEqual(['op-1/slow', 'op-1/slow'])
   })
 
-  test('the runs of a processor that died are taken over within 5 s, and a run that it still holds is fenced off', async () => {
+  test('the runs of a processor that died are taken over, and a run that it still holds is fenced off', async () => {
     const store = newStore()
     const gate = Promise.withResolvers<void>()
     let seconds = 0
@@ -342,17 +344,15 @@ describe.each(stores)('on $on', ({ fresh }) => {
     })
     await first.begin(newRun('op-1'))
     await eventually(async () => (await first.runs.history('op-1')).length === 1)
-    const startedMs = performance.now()
-    const second = await processor(store, code(false))
+    const second = await processor(store, code(false), { deps: impatient })
     await second.untilState('op-1', 'ended')
-    expect(performance.now() - startedMs).toBeLessThan(8000)
     gate.resolve()
     await eventually(async () => seconds === 1)
     await first.close()
     expect(kinds(await second.runs.history('op-1'))).toEqual(['done a', 'done b', 'done c', 'ended'])
     expect(await second.runs.history('op-1')).toMatchObject([{}, { result: 'of the other' }, {}, {}])
     expect(seconds).toBe(1)
-  }, 20_000)
+  })
 
   test('a processor goes on only with versions that it has', async () => {
     const store = newStore()
@@ -361,9 +361,9 @@ describe.each(stores)('on $on', ({ fresh }) => {
     expect(await old.stateOf('op-2')).toBe('ready')
     const ran: number[] = []
     const fresh = await processor(store, threeSteps, {
-      performers: withCode(async () => (ran.push(2), succeeds()), {
+      performers: withCode(async () => succeeds(ran.push(2)), {
         version: 2,
-        earlier: { 1: async () => (ran.push(1), succeeds()) },
+        earlier: { 1: async () => succeeds(ran.push(1)) },
       }),
     })
     await fresh.untilState('op-2', 'ended')
@@ -437,9 +437,9 @@ describe.each(stores)('on $on', ({ fresh }) => {
       published: 0,
     } as const
     await runs.create([{ ...run, head: { ...head, crashes: 5, crashedAt: 0 } }])
-    const { untilState } = await processor(store, crashing)
+    const { untilState } = await processor(store, crashing, { deps: impatient })
     await untilState('op-1', 'stuck')
     expect(calls).toBe(0)
     expect((await runs.get('op-1'))?.head.reason).toContain('died while they worked on it')
-  }, 20_000)
+  })
 })
