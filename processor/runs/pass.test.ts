@@ -233,6 +233,10 @@ describe('a run', () => {
     })
     const shorter = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, { records })
     expect(shorter.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
+    const started: RunRecord = { n: 1, atMs: NOON_MS, kind: 'started', step: 'b', final: false }
+    const begun = { records: [...records.slice(0, 1), started] }
+    const leaking = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, begun)
+    expect(leaking.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
     expect(calls).toEqual([])
   })
 
@@ -251,6 +255,21 @@ describe('a run', () => {
     await runToEnd({ run: code }, { records: records.slice(0, -1), startMs: NOON_MS + 99_999 })
     expect(seen.slice(-2)).toEqual(first)
     expect(new Set(first.flat()).size).toBe(5)
+  })
+
+  test('sees the same time in the pass that goes on for a redrive as in those after it', async () => {
+    const seen: number[] = []
+    const code =
+      (isBroken: boolean): Code =>
+      async ({ step, now }) => {
+        seen.push(now())
+        if (isBroken) throw new Error('A slip.')
+        await step('a', async ({ attempt }) => (attempt < 3 ? later(1000) : null))
+        return done
+      }
+    const { records } = await runToEnd({ run: code(true) })
+    await runToEnd({ run: code(false) }, { records, inputs: [redrive(records)], startMs: NOON_MS + 99_999 })
+    expect(seen).toEqual([NOON_MS, NOON_MS, NOON_MS, NOON_MS])
   })
 
   test.each<[string, Code]>([
@@ -502,6 +521,21 @@ describe('a run that is stuck', () => {
     const second = await runToEnd({ run: stuckCode }, { records: first.records, inputs: [redrive(first.records)] })
     const stale = { records: second.records, inputs: [redrive(first.records), abandon(first.records)] }
     expect((await runToEnd({ run: fixed }, stale)).records).toEqual(second.records)
+  })
+
+  test('does nothing until somebody decides while it is undone, either', async () => {
+    let calls = 0
+    const code: Code = async ({ step }) => {
+      const undo = () => Promise.reject(new Error(`No. ${++calls}`))
+      await step('reserve', nothing, { undo, attempts: 1 })
+      return refused
+    }
+    const { records } = await runToEnd({ run: code })
+    expect(kinds(records).slice(-2)).toEqual(['failing', 'stuck'])
+    const again = await runToEnd({ run: code }, { records, inputs: [input('cancel'), approve()] })
+    expect(again.records).toEqual(records)
+    expect(again.stop).toMatchObject({ kind: 'stuck', dueAtMs: Number.MAX_SAFE_INTEGER })
+    expect(calls).toBe(1)
   })
 
   test('can be cancelled, and times out after 30 days: it is undone', async () => {
