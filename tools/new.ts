@@ -2,16 +2,23 @@
 import { parseArgs } from 'node:util'
 import { asCommand, CommandError } from '../common/service/command.ts'
 import { writeOperation } from './new/operation.ts'
+import { writeProject } from './new/project.ts'
 
 const USAGE = `bun run new operation NAME [--facts] [--steps]
 
 Writes the first version of an operation, with a test that passes. NAME is in lower case, with hyphens: ship-order.
   --facts  gateway learns something from outside before it accepts the operation
-  --steps  it has effects outside, takes long or waits for people: it is done in steps`
+  --steps  it has effects outside, takes long or waits for people: it is done in steps
+
+bun run new project NAME DIR
+
+Copies this repository to DIR, which must be empty or not exist, under another name. NAME has lower case letters, digits and
+hyphens: my-shop. It is the name of the packages, topics, groups and metrics, and in the documents.`
 
 await asCommand(async () => {
   const [what, ...args] = process.argv.slice(2)
   if (what === 'operation') return newOperation(args)
+  if (what === 'project') return newProject(args)
   throw mistake(what === undefined ? 'Say what is to be new.' : `${what} cannot be made.`)
 })
 
@@ -24,6 +31,16 @@ async function newOperation(args: string[]): Promise<void> {
   console.log(
     `${written.join('\n')}\n\nWritten. Change all but the lists to what it does, the test too, then: bun run check && bun test`,
   )
+}
+
+async function newProject(args: string[]): Promise<void> {
+  const [name, folder, ...more] = read(args, {}).positionals
+  if (name === undefined || folder === undefined) throw mistake(`${name === undefined ? 'NAME' : 'DIR'} is missing.`)
+  if (more.length > 0) throw mistake(`A project has one name and one folder, so ${more.join(' ')} is too much.`)
+  const { paths, changed } = writeProject(name, folder)
+  console.log(`${paths.length} files are in ${folder}; ${changed.length} of them have the name in them.
+
+Next: cd ${folder} && git init && npx -y bun@${Bun.version} run verify`)
 }
 
 /** @throws CommandError for an option that is not among them */
