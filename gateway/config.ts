@@ -72,6 +72,6 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
   }
 }
 
-export function isOffered({ requires }: Contract, values: Readonly<Record<string, unknown>>): boolean {
+function isOffered({ requires }: Contract, values: Readonly<Record<string, unknown>>): boolean {
   return requires === undefined || values[requires] !== undefined
 }

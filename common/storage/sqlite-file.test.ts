@@ -2,6 +2,7 @@ import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { countSyncs, hasStrace } from '../testing/count-syncs.ts'
 import { temporaryFolder } from '../testing/temporary-folder.ts'
 import { type SqliteFile, sqliteFile } from './sqlite-file.ts'
 
@@ -47,6 +48,60 @@ test('rows are written in their order, all of them or none', async () => {
   const again = ['eve', 'ana', 'ida'].map((id) => ({ id, age: 20 }))
   await expect(file.writeEach(insert, again)).rejects.toMatchObject({ code: 'SQLITE_CONSTRAINT_PRIMARYKEY' })
   expect(await file.all('SELECT id FROM users ORDER BY rowid')).toEqual([{ id: 'ana' }, { id: 'bob' }])
+})
+
+test('what is written without a sync is seen by every process, and a write says what it answers', async () => {
+  const file = open()
+  const insert = 'INSERT INTO users VALUES (?, ?) RETURNING id'
+  expect(await file.writeUnsynced<object>(insert, 'ana', 30)).toEqual([{ id: 'ana' }])
+  expect(await open().all<object>('SELECT * FROM users')).toEqual([{ id: 'ana', age: 30 }])
+  await expect(file.writeUnsynced(insert, 'ana', 40)).rejects.toThrow('UNIQUE')
+  expect(await file.writeUnsynced<object>('UPDATE users SET age = $age RETURNING age', { age: 50 })).toEqual([
+    { age: 50 },
+  ])
+})
+
+test.skipIf(!hasStrace)(
+  'under strace: each write is synced, but for those without a sync, also after one that failed',
+  async () => {
+    const syncs = await countSyncs(`
+    import { sqliteFile } from ${JSON.stringify(join(import.meta.dir, 'sqlite-file.ts'))}
+    const file = sqliteFile(folder + '/store.db', [${JSON.stringify(schema)}])
+    const insert = 'INSERT INTO users VALUES (?, 1) RETURNING id'
+    await file.write(insert, 'ana')
+    mark('write')
+    await file.write(insert, 'bob')
+    mark('unsynced')
+    for (const id of ['eve', 'ida']) await file.writeUnsynced(insert, id)
+    mark('failed')
+    await file.writeUnsynced(insert, 'ana').catch(() => {})
+    mark('write again')
+    await file.write(insert, 'joe')
+    mark('rows')
+    await file.all(insert, 'kim')
+    mark('unsynced again')
+    await file.writeUnsynced(insert, 'leo')
+    mark('each')
+    await file.writeEach('INSERT INTO users VALUES ($id, 1)', [{ id: 'max' }, { id: 'ned' }])
+    mark('end')`)
+    const unsynced = { unsynced: 0, failed: 0, 'unsynced again': 0 }
+    expect(syncs).toEqual({ write: 1, ...unsynced, 'write again': 1, rows: 1, each: 1 })
+  },
+)
+
+test('several processes can make a new file at the same time, and insert each row once', async () => {
+  const script = `
+    import { sqliteFile } from ${JSON.stringify(join(import.meta.dir, 'sqlite-file.ts'))}
+    const file = sqliteFile(${JSON.stringify(path)}, [${JSON.stringify(schema)}])
+    let inserted = 0
+    for (let n = 0; n < 50; n++)
+      inserted += await file.write('INSERT INTO users VALUES (?, 1) ON CONFLICT DO NOTHING', 'user ' + n)
+    await file.close()
+    console.log(inserted)`
+  const processes = [1, 2, 3].map(() => Bun.spawn([process.execPath, '-e', script], { stderr: 'inherit' }))
+  const counts = await Promise.all(processes.map(async ({ stdout }) => Number(await new Response(stdout).text())))
+  expect(counts.reduce((sum, count) => sum + count, 0)).toBe(50)
+  expect(await open().all('SELECT id FROM users')).toHaveLength(50)
 })
 
 test('only its owner may read the file, and what SQLite puts beside it', async () => {

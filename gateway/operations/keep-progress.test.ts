@@ -75,6 +75,8 @@ test('progress after the end is kept and changes nothing else', async () => {
 test('progress of no operation, or of one of another user, is unknown, and keeps no other out', async () => {
   const { submit, keep, shown } = await open()
   const id = await submit()
+  expect(await keep(progressOf(id, 0, { user: 'eve' }))).toBe('unknown')
+  expect(await shown(id)).toBeUndefined()
   const outcomes = [progressOf('none', 0), progressOf(id, 0, { user: 'eve' }), progressOf(id, 1)].map(keep)
   expect(await Promise.all(outcomes)).toEqual(['unknown', 'unknown', 'kept'])
   expect((await shown(id))?.map(({ step }) => step)).toEqual(['step-1'])

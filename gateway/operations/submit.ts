@@ -123,7 +123,7 @@ function replay(row: OperationRow, type: string, input: Record<string, unknown>)
 }
 
 /** The problem of a type whose required variable is not set. */
-export function notOffered({ type, requires }: Contract): Problem {
+function notOffered({ type, requires }: Contract): Problem {
   const detail = `${type} is not offered here${requires === undefined ? '' : `: ${requires} is not set`}`
   return new Problem('invalid-input', undefined, { errors: [{ pointer: '#/type', detail }] })
 }
@@ -143,7 +143,7 @@ const waiting = sql`(
  * Inserts operations and their outbox rows. All gateways together exceed no bound, since each insert is one transaction.
  * `refused`: the idempotency key is taken, or the user has too many operations pending.
  */
-export const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
+const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
   statements(rows) {
     const json = JSON.stringify(rows)
     return [

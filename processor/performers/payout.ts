@@ -73,6 +73,10 @@ function providerAt(url: string | undefined, http: ExternalHttp) {
   ): Promise<unknown> {
     if (url === undefined)
       throw new Error('PAYOUT_URL is not set. Set it to the URL of the payout provider and start processor again.')
+    const failed = (why: string, cause?: unknown) =>
+      new Error(`The payout provider did not do ${method.toUpperCase()} ${path}: ${why}.`, { cause })
+    let status: number
+    let answer: unknown
     try {
       const response = await http(`${url}${path}`, {
         method,
@@ -81,15 +85,16 @@ function providerAt(url: string | undefined, http: ExternalHttp) {
         retry: 0,
         timeout: 20_000,
         totalTimeout: 25_000,
-        throwHttpErrors: (status) => status !== 422,
+        throwHttpErrors: (refused) => refused !== 422,
         ...(body && { json: body, headers: { 'Idempotency-Key': idempotencyKey } }),
       })
-      return response.status === 204 ? undefined : await response.json()
+      status = response.status
+      answer = status === 204 ? undefined : await response.json()
     } catch (error) {
-      throw new Error(`The payout provider did not answer ${method.toUpperCase()} ${path}: ${failureText(error)}.`, {
-        cause: error,
-      })
+      throw failed(failureText(error), error)
     }
+    if (status === 422 && !v.is(Refusal, answer)) throw failed('status 422')
+    return answer
   }
 
   return {

@@ -1,4 +1,4 @@
-import { systemDeps } from '@posta/common/service/deps.ts'
+import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
 import type { AnyPerformer } from '../performers/performer.ts'
 import { readHistory } from '../runs/history.ts'
@@ -61,11 +61,12 @@ export async function runToEnd(
     readonly beforeAppend?: (record: RunRecord) => void
     readonly faultOf?: () => string | undefined
     readonly maxPasses?: number
+    readonly deps?: Pick<Deps, 'fetch'>
   } = {},
 ): Promise<Ran> {
   const { settings = {}, inputs = [], beforeAppend, faultOf = () => undefined, maxPasses = 1000 } = options
   const records = [...(options.records ?? [])]
-  const http = createHttp(systemDeps)
+  const http = createHttp(options.deps ?? systemDeps)
   const closing = new AbortController().signal
   let run = options.run ?? newRun()
   let nowMs = options.startMs ?? NOON_MS
