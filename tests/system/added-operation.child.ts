@@ -20,7 +20,12 @@ const Added = v.object({
 const added = v.parse(v.array(Added), JSON.parse(process.argv[2] ?? ''))
 const Output = v.record(v.string(), v.unknown())
 const Progress = v.nullish(v.array(v.object({ step: v.string(), status: v.string() })))
-const Done = v.object({ id: v.string(), status: v.literal('succeeded'), output: Output, progress: v.optional(Progress) })
+const Done = v.object({
+  id: v.string(),
+  status: v.literal('succeeded'),
+  output: Output,
+  progress: v.optional(Progress),
+})
 
 const dataDir = mkdtempSync(join(tmpdir(), 'posta-added-'))
 const ports = { GATEWAY_PORT: '0', PROCESSOR_PORT: '0', MONITOR_PORT: '0' }
@@ -62,7 +67,9 @@ try {
   }
 
   const Chain = v.object({ chain: v.string(), events: v.number() })
-  const verified = await call('GET', `${monitorUrl}/audit/verify`, { token: await newOperator(environment, gatewayUrl) })
+  const verified = await call('GET', `${monitorUrl}/audit/verify`, {
+    token: await newOperator(environment, gatewayUrl),
+  })
   const { ok, chains } = expectBody(verified, 200, v.object({ ok: v.boolean(), chains: v.array(Chain) }))
   const eventsOf = (topic: string) => chains.find(({ chain }) => chain.includes(topic))?.events
   console.log(JSON.stringify({ found, audit: { ok, requests: eventsOf('.requests'), results: eventsOf('.results') } }))
