@@ -233,6 +233,8 @@ describe('a run', () => {
     })
     const shorter = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, { records })
     expect(shorter.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
+    const throwing = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) }, { records })
+    expect(throwing.stop).toMatchObject({ reason: 'Its code threw: A slip.' })
     const started: RunRecord = { n: 1, atMs: NOON_MS, kind: 'started', step: 'b', final: false }
     const begun = { records: [...records.slice(0, 1), started] }
     const leaking = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, begun)
