@@ -61,8 +61,10 @@ test('what is written without a sync is seen by every process, and a write says 
   ])
 })
 
-test.skipIf(!hasStrace)('under strace: each write is synced, but for those without a sync, also after one that failed', async () => {
-  const syncs = await countSyncs(`
+test.skipIf(!hasStrace)(
+  'under strace: each write is synced, but for those without a sync, also after one that failed',
+  async () => {
+    const syncs = await countSyncs(`
     import { sqliteFile } from ${JSON.stringify(join(import.meta.dir, 'sqlite-file.ts'))}
     const file = sqliteFile(folder + '/store.db', [${JSON.stringify(schema)}])
     const insert = 'INSERT INTO users VALUES (?, 1) RETURNING id'
@@ -82,9 +84,10 @@ test.skipIf(!hasStrace)('under strace: each write is synced, but for those witho
     mark('each')
     await file.writeEach('INSERT INTO users VALUES ($id, 1)', [{ id: 'max' }, { id: 'ned' }])
     mark('end')`)
-  const unsynced = { unsynced: 0, failed: 0, 'unsynced again': 0 }
-  expect(syncs).toEqual({ write: 1, ...unsynced, 'write again': 1, rows: 1, each: 1 })
-})
+    const unsynced = { unsynced: 0, failed: 0, 'unsynced again': 0 }
+    expect(syncs).toEqual({ write: 1, ...unsynced, 'write again': 1, rows: 1, each: 1 })
+  },
+)
 
 test('several processes can make a new file at the same time, and insert each row once', async () => {
   const script = `
