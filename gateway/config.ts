@@ -1,4 +1,6 @@
 import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
+import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import {
   type CommonConfig,
   commonEntries,
@@ -20,9 +22,22 @@ export interface GatewayConfig extends CommonConfig {
   readonly tokenKeys: PrivateKeySet | undefined
   /** Where monitor shows its audit chains and accepts checkpoints of them. */
   readonly auditUrl: string
+  /** The types of the catalog whose required variable is set. */
+  readonly offered: ReadonlySet<OperationType>
 }
 
+const contracts: readonly Contract[] = Object.values(catalog)
+/** The variables that an operation requires to be offered. What they hold is for its performer. */
+const requiredEntries: v.ObjectEntries = Object.fromEntries(
+  contracts.flatMap(({ requires, settings = {} }) => {
+    const entry = requires === undefined ? undefined : settings[requires]
+    return requires === undefined || !entry ? [] : [[requires, entry]]
+  }),
+)
+
+// The required ones come first: spread last, a record of any names would hide the types of the others.
 const entries = {
+  ...requiredEntries,
   ...commonEntries,
   ...brokerEntries,
   DATABASE_URL: v.optional(
@@ -53,5 +68,10 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
     ratesUrl: values.RATES_URL,
     tokenKeys: values.TOKEN_KEYS,
     auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,
+    offered: new Set(operationTypes.filter((type) => isOffered(catalog[type], values))),
   }
+}
+
+function isOffered({ requires }: Contract, values: Readonly<Record<string, unknown>>): boolean {
+  return requires === undefined || values[requires] !== undefined
 }

@@ -92,6 +92,7 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   })
   cleanups.push(() => broker.close())
   const stream = ask('GET', `/operations/${id}/stream`, undefined, caller)
+  expect((await ask('POST', `/operations/${id}/cancel`, undefined, caller)).status).toBe(202)
   const output = { amount: '1', currency: 'ARS', rate: '1', date: '2026-11-23', source: 'bundled' }
   const data = {
     user: user.id,
@@ -101,7 +102,10 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
     createdAt,
     completedAt: createdAt,
   }
+  const at = { user: user.id, operation: id, operationType: 'convert' as const, at: createdAt }
+  const waiting = { ...at, n: 0, step: 'approve', status: 'waiting' as const, forSignal: true }
   await broker.publish([
+    encode({ id: `${id}.progress.0`, type: 'posta.operation.progressed', time: createdAt, subject: id, data: waiting }),
     encode({ id: `${id}.succeeded`, type: 'posta.operation.succeeded', time: createdAt, subject: id, data }),
   ])
   expect((await stream).text).toContain('"succeeded"')
@@ -119,6 +123,7 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
       'operations_by_user',
       'operations_pending_by_resend',
       'operations_pending_by_user',
+      'operations_waiting_by_user',
       'refresh_tokens_by_expiry',
       'refresh_tokens_by_session',
       'refresh_tokens_by_user',

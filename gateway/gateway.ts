@@ -1,5 +1,6 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
 import { asyncApi } from '@posta/common/messages/asyncapi.ts'
+import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
@@ -12,7 +13,6 @@ import { type GatewayConfig, readGatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
 import { holdLease } from './database/lease.ts'
 import { openDatabase } from './database/open.ts'
-import { createHttp } from './external-http.ts'
 import { graphqlRoutes } from './graphql/routes.ts'
 import { maintenance } from './maintenance.ts'
 import { createGatewayMetrics } from './metrics.ts'
@@ -21,6 +21,7 @@ import { createRead } from './operations/read.ts'
 import { type Completed, receiveResults } from './operations/receive-results.ts'
 import { startRelay } from './operations/relay.ts'
 import { createSubmit } from './operations/submit.ts'
+import { createTell } from './operations/tell.ts'
 import { createRates } from './rates/rates.ts'
 import { accountRoutes } from './rest/accounts.ts'
 import { operationRoutes } from './rest/operations.ts'
@@ -44,8 +45,16 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
 
   const rates = createRates({ url: config.ratesUrl, deps, log })
   const submit = metrics.submissions(
-    createSubmit({ database, writer, sources: { http: createHttp(deps), rates }, onAccepted: metrics.accepted, deps }),
+    createSubmit({
+      database,
+      writer,
+      sources: { http: createHttp(deps), rates },
+      offered: config.offered,
+      onAccepted: metrics.accepted,
+      deps,
+    }),
   )
+  const tell = createTell({ database, writer, addEvent, onTold: metrics.told, deps })
   const read = createRead(database)
   const waiters = createWaiters({ database, read, log })
   const onCompleted = (operations: readonly Completed[]) => {
@@ -53,7 +62,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
     metrics.completed(operations)
   }
 
-  const functions = { accounts, submit, read, waiters, verify, closing }
+  const functions = { accounts, submit, tell, read, waiters, verify, closing }
   app.route('/auth', accountRoutes({ ...functions, trustedProxies }))
   app.route('/operations', operationRoutes(functions))
   app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
@@ -77,7 +86,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
       maintenance({ lease, writer, keys, deps, log }),
       signCheckpoints({ url: config.auditUrl, issuer, database, writer, lease, keys, deps, log }),
       startRelay({ database, writer, lease, broker, log, deps }),
-      receiveResults({ broker, writer, onCompleted, log, metrics: registry, deps }),
+      receiveResults({ broker, writer, onCompleted, onProgressed: waiters.wakeWatchers, log, metrics: registry, deps }),
     ],
   })
 }

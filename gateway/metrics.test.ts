@@ -70,3 +70,17 @@ test('while the database does not answer the other metrics are still shown', asy
   expect(shown).toMatch(/^posta_outbox_rows Nan$/im)
   expect(shown).toContain('posta_password_hashes_waiting 3')
 })
+
+test('cancels and answers are counted by kind, and operations that wait for an answer are shown', async () => {
+  const { writer, told, show } = await start()
+  expect(await show()).toContain('posta_operation_inputs_total{kind="signal"} 0')
+  told('cancel')
+  await writer.write([
+    sql`INSERT INTO operations (id, user_id, type, status, waiting, input, created_at) VALUES
+      ('a', 'ana', 'convert', 'pending', 1, '{}', 0), ('b', 'ana', 'convert', 'pending', 0, '{}', 0),
+      ('c', 'ana', 'convert', 'succeeded', 1, '{}', 0)`,
+  ])
+  const shown = await show()
+  expect(shown).toContain('posta_operation_inputs_total{kind="cancel"} 1')
+  expect(shown).toMatch(/^posta_operations_waiting 1$/m)
+})

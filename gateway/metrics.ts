@@ -1,10 +1,12 @@
 import { type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import { toProblem } from '@posta/common/service/http.ts'
+import { sql } from 'drizzle-orm'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import type { Passwords } from './accounts/passwords.ts'
 import type { Writer } from './database/commit.ts'
 import { countOutbox } from './database/outbox.ts'
 import type { Completed } from './operations/receive-results.ts'
+import type { InputKind } from './operations/tell.ts'
 
 /**
  * Gateway's own metrics, besides those of HTTP, the process and the consumer. How many operations are pending is the
@@ -42,6 +44,12 @@ export function createGatewayMetrics(options: {
     labelNames: ['type', 'status'],
     registers,
   })
+  const told = new Counter({
+    name: 'posta_operation_inputs_total',
+    help: 'Cancels and answers that this gateway stored for operations. One that was stored before does not count again.',
+    labelNames: ['kind'],
+    registers,
+  })
   const commitSize = new Histogram({
     name: 'posta_commit_size',
     help: 'Writes per transaction. The count is the number of transactions.',
@@ -58,6 +66,14 @@ export function createGatewayMetrics(options: {
     },
   })
   new Gauge({
+    name: 'posta_operations_waiting',
+    help: 'Operations of all gateways that wait for an answer. NaN while the database does not answer.',
+    registers,
+    async collect() {
+      this.set(await countWaiting(database).catch(() => Number.NaN))
+    },
+  })
+  new Gauge({
     name: 'posta_password_hashes_waiting',
     help: 'Passwords that wait to be hashed.',
     registers,
@@ -71,7 +87,11 @@ export function createGatewayMetrics(options: {
     for (const status of ['succeeded', 'failed']) completed.inc({ type, status }, 0)
   }
 
+  const kinds: readonly InputKind[] = ['cancel', 'signal']
+  for (const kind of kinds) told.inc({ kind }, 0)
+
   return {
+    told: (kind: InputKind) => told.inc({ kind }),
     accepted: (type: OperationType) => accepted.inc({ type }),
     completed(operations: readonly Completed[]) {
       for (const { type, status } of operations) completed.inc({ type, status })
@@ -79,6 +99,14 @@ export function createGatewayMetrics(options: {
     submissions: countOutcomes(submissions),
     logins: countOutcomes(logins),
   }
+}
+
+/** As many steps as there are such operations: an index holds them alone. */
+async function countWaiting(database: Parameters<typeof countOutbox>[0]): Promise<number> {
+  const { count } = await database.get<{ count: number }>(
+    sql`SELECT count(*) AS count FROM operations WHERE status = 'pending' AND waiting = 1`,
+  )
+  return count
 }
 
 /** Wraps a function so that `counter` counts the outcome of each call. */

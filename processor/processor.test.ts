@@ -124,7 +124,15 @@ test('its OpenAPI document describes every route', async () => {
     paths: v.record(v.string(), v.record(v.string(), v.looseObject({ responses: v.record(v.string(), v.unknown()) }))),
   })
   const { paths } = v.parse(Api, await (await fetch(`${url}/openapi.json`)).json())
-  expect(Object.keys(paths).sort()).toEqual(['/rates/{base}', '/results', '/results/{id}'])
+  expect(Object.keys(paths).sort()).toEqual([
+    '/rates/{base}',
+    '/results',
+    '/results/{id}',
+    '/runs',
+    '/runs/paused',
+    '/runs/paused/{type}',
+    '/runs/{id}',
+  ])
   expect(Object.keys(paths['/results/{id}']?.get?.responses ?? {})).toEqual(['200', '401', '404', '503'])
   expect((await fetch(`${url}/docs`)).status).toBe(200)
   expect((await fetch(`${url}/problems/limit-exceeded`)).status).toBe(200)

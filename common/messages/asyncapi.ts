@@ -7,10 +7,13 @@ const DEAD_LETTER = 'dead-letter'
 
 const channels: Readonly<Record<Topic, { description: string; readers: readonly string[] }>> = {
   [topics.requests]: {
-    description: 'The operations that processor shall perform.',
+    description: 'The operations that processor shall perform, and the cancels and answers that came for them.',
     readers: [groups.processor, groups.monitor],
   },
-  [topics.results]: { description: 'The outcomes of operations.', readers: [groups.gateway, groups.monitor] },
+  [topics.results]: {
+    description: 'The outcomes of operations, and the progress of those that are done in steps.',
+    readers: [groups.gateway, groups.monitor],
+  },
   [topics.events]: { description: 'Events that no other message tells of.', readers: [groups.monitor] },
   [topics.deadLetters]: {
     description:

@@ -1,11 +1,12 @@
 import { convert } from './convert.ts'
+import { payout } from './payout.ts'
 import { storeRates } from './store-rates.ts'
 
 /**
  * All operations. Add a new one here, its performer to `processor/performers/performers.ts` and, if it has facts, its
  * preparer to `gateway/preparers/preparers.ts`.
  */
-export const catalog = { convert, 'store-rates': storeRates } as const
+export const catalog = { convert, payout, 'store-rates': storeRates } as const
 
 export type Catalog = typeof catalog
 export type OperationType = keyof Catalog

@@ -84,7 +84,7 @@ export const problems = {
   'limit-exceeded': {
     status: 422,
     title: 'The daily limit would be exceeded',
-    help: 'Conversions of one UTC day together may not exceed the limit, in USD. The operation failed and counts nothing.',
+    help: 'Conversions and payouts of one UTC day together may not exceed the limit, in USD. The operation failed and counts nothing.',
   },
   'payee-refused': {
     status: 422,

@@ -61,8 +61,13 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
     if (closed) throw new Error('The store has been closed.')
     if (opened) return opened
     opened = openSqlite(path, BUSY_TIMEOUT_MS, (fresh) => {
-      refuseOtherTables(path, fresh, schemas)
-      for (const schema of schemas) fresh.run(schema)
+      // Together, with one sync: all tables are there, or none.
+      fresh
+        .transaction(() => {
+          refuseOtherTables(path, fresh, schemas)
+          for (const schema of schemas) fresh.run(schema)
+        })
+        .immediate()
     })
     return opened
   }

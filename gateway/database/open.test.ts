@@ -2,6 +2,7 @@ import { expect, test } from 'bun:test'
 import { statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createClient } from '@libsql/client'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { generateSQLiteDrizzleJson } from 'drizzle-kit/api'
 import { sql } from 'drizzle-orm'
@@ -26,7 +27,6 @@ test('processes that open a new database at the same time all get it, and each m
 
   const { database, close } = await openDatabase({ url })
   const applied = await database.all<{ hash: string }>(sql`SELECT hash FROM __drizzle_migrations ORDER BY id`)
-  const files = readMigrationFiles({ migrationsFolder: join(import.meta.dir, 'migrations') })
   expect(files.length).toBeGreaterThan(0)
   expect(applied.map(({ hash }) => hash)).toEqual(files.map(({ hash }) => hash))
   await close()
@@ -38,11 +38,67 @@ test('the migrations make the tables and indexes of schema.ts', async () => {
   expect((await generateSQLiteDrizzleJson(schema)).tables).toEqual(snapshot.tables)
 })
 
+const files = readMigrationFiles({ migrationsFolder: join(import.meta.dir, 'migrations') })
+
+/** A database as the first version left it: with the first migration alone, and an operation of ana's that is pending. */
+async function makeFirstVersion(url: string): Promise<void> {
+  const client = createClient({ url })
+  const [first] = files
+  await client.batch([
+    'CREATE TABLE __drizzle_migrations (id SERIAL PRIMARY KEY, hash text NOT NULL, created_at numeric)',
+    {
+      sql: 'INSERT INTO __drizzle_migrations VALUES (1, ?, ?)',
+      args: [first?.hash ?? '', first?.folderMillis ?? 0],
+    },
+    ...(first?.sql ?? []),
+    INSERT_OF_FIRST_VERSION,
+  ])
+  client.close()
+}
+const INSERT_OF_FIRST_VERSION = `INSERT INTO operations (id, user_id, type, input, created_at, resend_at)
+  VALUES (lower(hex(randomblob(16))), 'ana', 'convert', '{}', 1, 2)`
+
+test('a database of the first version gets the later migrations and keeps its rows; the first version can still write to it', async () => {
+  using folder = temporaryFolder()
+  const url = `file:${join(folder.path, 'gateway.db')}`
+  await makeFirstVersion(url)
+  const { database, writer, close } = await openDatabase({ url })
+  await writer.write([sql.raw(INSERT_OF_FIRST_VERSION)])
+  const rows = await database.select().from(schema.operations)
+  expect(rows).toHaveLength(2)
+  for (const row of rows)
+    expect(row).toMatchObject({
+      userId: 'ana',
+      status: 'pending',
+      progress: null,
+      waiting: false,
+      inputs: null,
+      resends: 0,
+    })
+  const applied = await database.all<{ hash: string }>(sql`SELECT hash FROM __drizzle_migrations ORDER BY id`)
+  expect(applied.map(({ hash }) => hash)).toEqual(files.map(({ hash }) => hash))
+  await close()
+})
+
+test('a database that a later version has migrated further can be opened, and stays as it was', async () => {
+  const opened = await openTemporary()
+  const later = [
+    sql`ALTER TABLE operations ADD later text`,
+    sql`INSERT INTO __drizzle_migrations (id, hash) VALUES (99, 'later')`,
+  ]
+  await opened.writer.write(later)
+  const again = await openDatabase({ url: opened.url })
+  expect(await again.database.select().from(schema.operations)).toEqual([])
+  await again.close()
+  expect(await opened.database.all(sql`SELECT hash FROM __drizzle_migrations`)).toHaveLength(files.length + 1)
+  await opened.close()
+})
+
 test('a database with a migration that this version lacks is refused, and stays as it was', async () => {
   const opened = await openTemporary()
-  await opened.database.run(sql`UPDATE __drizzle_migrations SET hash = 'of another version'`)
+  await opened.database.run(sql`UPDATE __drizzle_migrations SET hash = 'of another version' WHERE id = 1`)
   await expect(openDatabase({ url: opened.url })).rejects.toThrow('another version of Posta made this database')
-  expect(await opened.database.all(sql`SELECT hash FROM __drizzle_migrations`)).toEqual([
+  expect(await opened.database.all(sql`SELECT hash FROM __drizzle_migrations ORDER BY id LIMIT 1`)).toEqual([
     { hash: 'of another version' },
   ])
   await opened.close()

@@ -100,8 +100,9 @@ const MIGRATIONS = resolve(import.meta.dir, 'migrations')
 
 /**
  * Keeps the table that drizzle's own migrator keeps. Unlike it, a migration inserts its row first, under its number: of
- * several processes one inserts it, and the transactions of the others fail.
- * @throws ConfigError where the database has a migration that this version lacks
+ * several processes one inserts it, and the transactions of the others fail. Migrations only add what earlier versions need not
+ * know, so a database that a later version has migrated further serves this one too.
+ * @throws ConfigError where the database has another migration than this version at the same place
  */
 async function migrate(client: Client): Promise<void> {
   await client.execute(
@@ -109,7 +110,7 @@ async function migrate(client: Client): Promise<void> {
   )
   const { rows } = await client.execute('SELECT hash FROM __drizzle_migrations ORDER BY id')
   const migrations = readMigrationFiles({ migrationsFolder: MIGRATIONS })
-  if (rows.some((row, index) => row.hash !== migrations[index]?.hash))
+  if (migrations.some(({ hash }, index) => rows[index] && rows[index].hash !== hash))
     throw new ConfigError([
       'DATABASE_URL: another version of Posta made this database. Run that version, or name another',
     ])

@@ -62,6 +62,15 @@ export const signingKeys = sqliteTable('signing_keys', {
   activatedAt: integer('activated_at'),
 })
 
+/** A message of an operation's progress, as it is kept. `forSignal`: it waits for an answer. */
+export interface ProgressEntry {
+  readonly step: string
+  readonly status: 'done' | 'undone' | 'waiting'
+  /** RFC 3339. */
+  readonly at: string
+  readonly forSignal?: boolean
+}
+
 export const operations = sqliteTable(
   'operations',
   {
@@ -82,6 +91,12 @@ export const operations = sqliteTable(
     idempotencyKey: text('idempotency_key'),
     createdAt: integer('created_at').notNull(),
     completedAt: integer('completed_at'),
+    /** What its run has recorded so far, by number; null where nothing. It may grow after the operation is terminal. */
+    progress: text('progress', { mode: 'json' }).$type<Record<string, ProgressEntry>>(),
+    /** Whether the latest progress is a wait for an answer. It means something while the operation is pending. */
+    waiting: integer('waiting', { mode: 'boolean' }).notNull().default(false),
+    /** When it was asked to cancel, or given an answer: `cancel`, and `signal.` with the name of each signal. */
+    inputs: text('inputs', { mode: 'json' }).$type<Record<string, number>>(),
     /** When its request is sent again, if it is still pending then. Null once it is terminal. */
     resendAt: integer('resend_at'),
     /** How often its request has been sent again. */
@@ -93,6 +108,7 @@ export const operations = sqliteTable(
       .where(sql`"idempotency_key" IS NOT NULL`),
     index('operations_by_user').on(table.userId, table.id),
     index('operations_pending_by_user').on(table.userId).where(sql`"status" = 'pending'`),
+    index('operations_waiting_by_user').on(table.userId).where(sql`"status" = 'pending' AND "waiting" = 1`),
     index('operations_pending_by_resend').on(table.resendAt).where(sql`"status" = 'pending'`),
   ],
 )

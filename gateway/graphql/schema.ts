@@ -6,7 +6,7 @@ import { RateSource } from '@posta/common/operations/rates.ts'
 import { authenticate, type TokenVerifier } from '@posta/common/service/auth.ts'
 import { encodeCursor } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import { GraphQLID, GraphQLNonNull, type GraphQLSchema } from 'graphql'
+import { GraphQLID, GraphQLNonNull, GraphQLScalarType, type GraphQLSchema } from 'graphql'
 import * as v from 'valibot'
 import type { Accounts } from '../accounts/accounts.ts'
 import { Tokens } from '../accounts/credentials.ts'
@@ -16,9 +16,10 @@ import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
 import { User } from '../accounts/user.ts'
 import type { Waiters } from '../operations/await-outcome.ts'
-import { Operation } from '../operations/operation.ts'
+import { describe, Operation, OperationProgress } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import type { Submit } from '../operations/submit.ts'
+import type { Tell } from '../operations/tell.ts'
 
 const MAX_FIRST = 100
 const DEFAULT_FIRST = 20
@@ -29,6 +30,9 @@ const fieldName = (type: string) => type.replace(/-(\w)/g, (_, letter: string) =
 const typeName = (type: string) => fieldName(type).replace(/^\w/, (letter) => letter.toUpperCase())
 
 const Id = v.pipe(v.string(), asField({ type: new GraphQLNonNull(GraphQLID) }))
+/** Its size is bounded by that of the body, and by the tokens of a document: see limits.ts. */
+const GraphQLJson = new GraphQLScalarType({ name: 'JSON', description: 'Any JSON value.' })
+const Json = v.pipe(v.unknown(), asField({ type: new GraphQLNonNull(GraphQLJson) }))
 const { status, createdAt, completedAt } = Operation.entries
 const OperationError = v.object({ code: v.string(), message: v.string() })
 const OperationObject = v.object({
@@ -36,6 +40,7 @@ const OperationObject = v.object({
   type: v.string(),
   status,
   error: v.nullish(OperationError),
+  progress: v.nullish(v.array(OperationProgress)),
   createdAt,
   completedAt,
   // The output is in the field of the operation's type.
@@ -53,6 +58,7 @@ const OperationConnection = v.object({ edges: v.array(OperationEdge), pageInfo: 
 collectNames(
   { User, Role: User.entries.role, Tokens, RateSource },
   { Operation: OperationObject, OperationStatus: status, OperationError, OperationEdge, OperationConnection, PageInfo },
+  { OperationProgress, ProgressStatus: OperationProgress.entries.status },
   { RegisterInput: Registration, LoginInput: Login, RefreshInput: Refresh, LogoutInput: Logout },
 )
 for (const { type, input, output } of contracts)
@@ -61,6 +67,7 @@ for (const { type, input, output } of contracts)
 export interface SchemaOptions {
   accounts: Accounts
   submit: Submit
+  tell: Tell
   read: Read
   waiters: Waiters
   verify: TokenVerifier
@@ -70,12 +77,13 @@ export interface SchemaOptions {
 
 /** GraphQL over the same functions as REST. Its types are made from the schemas that validate. */
 export function createSchema(options: SchemaOptions): GraphQLSchema {
-  const { accounts, submit, read, waiters, verify, closing } = options
+  const { accounts, submit, tell, read, waiters, verify, closing } = options
   const callerOf = (payload: Payload) => authenticate(contextOf(payload).authorization, verify)
 
-  const submissions = contracts.map(({ type, input, description }) => {
+  const submissions = contracts.map((contract) => {
+    const { type, input } = contract
     const field = mutation(OperationObject)
-      .description(description)
+      .description(describe(contract))
       .input({ input, idempotencyKey: v.nullish(v.string()) })
       .resolve(async (args, payload) => {
         const { user } = await callerOf(payload)
@@ -105,6 +113,18 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
           return true
         }),
       ...Object.fromEntries(submissions),
+      cancel: mutation(OperationObject)
+        .description(
+          'Asks the operation to cancel, also once more while it is pending. Whether it is obeyed shows in its outcome. An operator may cancel the operation of any user.',
+        )
+        .input({ id: Id })
+        .resolve(async ({ id }, payload) => toObject(await tell.cancel({ caller: await callerOf(payload), id }))),
+      signal: mutation(OperationObject)
+        .description('Gives the operation an answer that it waits for, or will wait for: each name once.')
+        .input({ id: Id, name: v.string(), payload: Json })
+        .resolve(async (asked, payload) =>
+          toObject(await tell.signal({ ...asked, caller: await callerOf(payload), base: '#/payload' })),
+        ),
 
       me: query(User).resolve(async (_, payload) => accounts.me(await callerOf(payload))),
       operation: query(OperationObject)
@@ -120,7 +140,7 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
 
       operationChanged: subscription(OperationObject)
         .description(
-          'The operation as it is, and again when its result arrives. Then the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
+          'The operation as it is, and again when it has more progress and when its result arrives. Then the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
         )
         .input({ id: Id })
         .subscribe(async function* ({ id }, payload) {

@@ -3,13 +3,16 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Problem } from '@posta/common/service/problem.ts'
 import { eq } from 'drizzle-orm'
+import { eventAdder } from '../database/events.ts'
 import { operations } from '../database/schema.ts'
 import { operationRoutes } from '../rest/operations.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources, progressOf } from '../testing/operations.ts'
 import { createWaiters } from './await-outcome.ts'
+import { keepProgress } from './keep-progress.ts'
 import { createRead } from './read.ts'
 import { createSubmit } from './submit.ts'
+import { createTell } from './tell.ts'
 
 const cleanups: (() => unknown)[] = []
 afterEach(async () => {
@@ -19,11 +22,20 @@ afterEach(async () => {
 async function open() {
   const opened = await openTemporary()
   cleanups.push(opened.close)
-  const submit = createSubmit({ ...opened, sources: fixedSources, onAccepted: () => {}, deps: systemDeps })
+  const submit = createSubmit({
+    ...opened,
+    sources: fixedSources,
+    offered: everyType,
+    onAccepted: () => {},
+    deps: systemDeps,
+  })
   const read = createRead(opened.database)
+  const keep = opened.writer.bulk(keepProgress(systemDeps.now))
   return {
     read,
     waiters: createWaiters({ database: opened.database, read, log: createLog('test', 'silent') }),
+    tell: createTell({ ...opened, addEvent: eventAdder(systemDeps), onTold() {}, deps: systemDeps }),
+    progress: (id: string, n: number) => keep(progressOf(id, n)),
     submit: () => submit({ user: 'ana', submission: conversion }),
     finish: (id: string) =>
       opened.writer.write([
@@ -63,11 +75,12 @@ test('a watcher gets the operation as it is, pending, and then its outcome', asy
   expect((await changes.next()).done).toBe(true)
 })
 
-test('the SSE stream shows the operation as it is, pending, and then its outcome', async () => {
-  const { waiters, submit, read, finish } = await open()
+test('the SSE stream shows the operation as it is, each progress, and then its outcome', async () => {
+  const { waiters, submit, read, tell, progress, finish } = await open()
   const { id } = await submit()
   const app = operationRoutes({
     submit,
+    tell,
     read,
     waiters,
     verify: async () => ({ user: 'ana', role: 'user' }),
@@ -76,10 +89,95 @@ test('the SSE stream shows the operation as it is, pending, and then its outcome
   const { body } = await app.request(`/${id}/stream`, { headers: { Authorization: 'Bearer any' } })
   const seen: string[] = []
   for await (const chunk of body?.pipeThrough(new TextDecoderStream()) ?? []) {
-    seen.push(...[...chunk.matchAll(/"status":"(\w+)"/g)].map(([, status = '']) => status))
-    if (seen.at(-1) === 'pending') await finish(id)
+    for (const [, data = ''] of chunk.matchAll(/^data: (.*)$/gm)) {
+      const { status, progress: steps = [] } = JSON.parse(data)
+      seen.push(`${status} ${steps.length}`)
+      if (steps.length < 2) await progress(id, steps.length)
+      else if (status === 'pending') await finish(id)
+    }
   }
-  expect(seen).toEqual(['pending', 'succeeded'])
+  expect(seen).toEqual(['pending 0', 'pending 1', 'pending 2', 'succeeded 2'])
+})
+
+test('a watcher gets each progress, whether this gateway or another received it; what comes before they look is one change', async () => {
+  const { waiters, submit, progress, finish } = await open()
+  const { id } = await submit()
+  const changes = waiters.changes('ana', id, never)
+  const next = async () => {
+    const { value } = await changes.next()
+    return value && `${value.status} ${value.progress?.map(({ step }) => step).join() ?? ''}`
+  }
+  expect(await next()).toBe('pending ')
+  const second = next()
+  await progress(id, 0)
+  expect(await second).toBe('pending step-0')
+
+  // Here, and before the watcher asks.
+  await progress(id, 2)
+  await progress(id, 1)
+  waiters.wakeWatchers([id])
+  expect(await next()).toBe('pending step-0,step-1,step-2')
+
+  await progress(id, 3)
+  await finish(id)
+  expect(await next()).toBe('succeeded step-0,step-1,step-2,step-3')
+  expect((await changes.next()).done).toBe(true)
+})
+
+test('watchers of this gateway need no poll', async () => {
+  const { read, submit, progress } = await open()
+  const waiters = createWaiters({ database: { all: async () => [] }, read, log: createLog('test', 'silent') })
+  const { id } = await submit()
+  const changes = waiters.changes('ana', id, never)
+  await changes.next()
+  const next = changes.next()
+  await progress(id, 0)
+  waiters.wakeWatchers([id])
+  expect((await next).value).toMatchObject({ progress: [{ step: 'step-0' }] })
+  await changes.return()
+})
+
+test('progress that is told again is no change', async () => {
+  const { waiters, submit, progress, finish } = await open()
+  const { id } = await submit()
+  await progress(id, 0)
+  const changes = waiters.changes('ana', id, never)
+  await changes.next()
+  const next = changes.next()
+  await progress(id, 0)
+  waiters.wakeWatchers([id])
+  await finish(id)
+  expect((await next).value).toMatchObject({ status: 'succeeded' })
+})
+
+test('progress does not end a wait for the outcome', async () => {
+  const { waiters, submit, progress, finish } = await open()
+  const { id } = await submit()
+  let ended = false
+  const result = waiters.awaitOutcome('ana', id, never).finally(() => {
+    ended = true
+  })
+  // A watcher of the same operation, woken by the poll: the wait had its chance too.
+  const changes = waiters.changes('ana', id, never)
+  await changes.next()
+  const next = changes.next()
+  await progress(id, 0)
+  expect((await next).value).toMatchObject({ progress: [{ step: 'step-0' }] })
+  expect(ended).toBe(false)
+  await finish(id)
+  expect(await result).toMatchObject({ status: 'succeeded', progress: [{ step: 'step-0' }] })
+  await changes.return()
+})
+
+test('a watch ends when it is aborted', async () => {
+  const { waiters, submit } = await open()
+  const { id } = await submit()
+  const aborted = new AbortController()
+  const changes = waiters.changes('ana', id, aborted.signal)
+  await changes.next()
+  const next = changes.next()
+  aborted.abort()
+  expect((await next).done).toBe(true)
 })
 
 test('nobody can wait for another’s operation', async () => {

@@ -2,11 +2,10 @@
 import { pause } from '@posta/common/service/backoff.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import { and, ne, sql } from 'drizzle-orm'
-import type { Database } from '../database/open.ts'
+import { type SQL, sql } from 'drizzle-orm'
 import { operations } from '../database/schema.ts'
 import { isTerminal, type Operation } from './operation.ts'
-import type { Read } from './read.ts'
+import { progressBytes, type Read } from './read.ts'
 
 const POLL_MS = 50
 const MAX_WAITERS = 10_000
@@ -15,37 +14,63 @@ const MAX_WAITERS_PER_USER = 200
 
 export type Waiters = ReturnType<typeof createWaiters>
 
+interface Waiter {
+  wake(): void
+  /** How much progress it has seen; undefined: it waits for the outcome alone. */
+  seenBytes: number | undefined
+}
+
 /**
- * Everyone in this process who waits for an operation's outcome. Another gateway may receive the result, so besides `wake`
- * one poll reads the status of every operation that someone waits for. It runs only while someone waits.
+ * Everyone in this process who waits for an operation. Another gateway may receive its messages, so besides `wake` and
+ * `wakeWatchers` one poll looks at every operation that someone waits for. It runs only while someone waits.
  */
-export function createWaiters(options: { database: Database; read: Read; log: Logger }) {
+export function createWaiters(options: {
+  database: { all<Row>(query: SQL): Promise<Row[]> }
+  read: Read
+  log: Logger
+}) {
   const { database, read, log } = options
-  const waiters = new Map<string, Set<() => void>>()
+  const waiters = new Map<string, Set<Waiter>>()
   const perUser = new Map<string, number>()
   let count = 0
   let polling = false
 
   /** Wakes those who wait for these operations. Call it once this process has committed their results. */
   function wake(ids: readonly string[]): void {
-    for (const id of ids) for (const resolve of waiters.get(id) ?? []) resolve()
+    for (const id of ids) for (const waiter of waiters.get(id) ?? []) waiter.wake()
+  }
+
+  /** Wakes those who wait for each change of these operations. Call it once this process has committed their progress. */
+  function wakeWatchers(ids: readonly string[]): void {
+    for (const id of ids) for (const waiter of waiters.get(id) ?? []) if (waiter.seenBytes !== undefined) waiter.wake()
   }
 
   async function poll(): Promise<void> {
     polling = true
     for (await pause(POLL_MS); waiters.size > 0; await pause(POLL_MS)) {
       try {
-        const ids = JSON.stringify([...waiters.keys()])
-        const terminal = await database
-          .select({ id: operations.id })
-          .from(operations)
-          .where(and(sql`${operations.id} IN (SELECT value FROM json_each(${ids}))`, ne(operations.status, 'pending')))
-        wake(terminal.map(({ id }) => id))
+        const changed = await database.all<{ id: string; status: string }>(sql`
+          SELECT ${operations.id} AS id, ${operations.status} AS status FROM json_each(${seenOfAll()}) AS waited
+          JOIN ${operations} ON ${operations.id} = waited.key
+          WHERE ${operations.status} <> 'pending' OR ${progressBytes} > waited.value`)
+        for (const { id, status } of changed) (status === 'pending' ? wakeWatchers : wake)([id])
       } catch (error) {
         log.warn({ err: error }, 'the operations that clients wait for could not be read; trying again')
       }
     }
     polling = false
+  }
+
+  /** JSON: the least progress that a watcher of each operation has seen, or null if nobody watches its progress. */
+  function seenOfAll(): string {
+    const seen: Record<string, number | null> = {}
+    for (const [id, each] of waiters) {
+      let least: number | null = null
+      for (const { seenBytes } of each)
+        if (seenBytes !== undefined) least = least === null ? seenBytes : Math.min(least, seenBytes)
+      seen[id] = least
+    }
+    return JSON.stringify(seen)
   }
 
   function enter(user: string): void {
@@ -64,38 +89,74 @@ export function createWaiters(options: { database: Database; read: Read; log: Lo
     count -= 1
   }
 
+  /** Registers a waiter until it is left. @throws Problem `too-many-requests` or `overloaded` */
+  function register(user: string, id: string, signal: AbortSignal, seenBytes?: number) {
+    enter(user)
+    let woken = Promise.withResolvers<void>()
+    const waiter: Waiter = { seenBytes, wake: () => woken.resolve() }
+    const others = waiters.get(id) ?? new Set()
+    waiters.set(id, others.add(waiter))
+    signal.addEventListener('abort', waiter.wake, { once: true })
+    return {
+      waiter,
+      /** Resolves at the first wake since it was registered, or since the last that was awaited. */
+      async woken(): Promise<void> {
+        if (!polling) void poll()
+        if (!signal.aborted) await woken.promise
+        woken = Promise.withResolvers()
+      },
+      leave(): void {
+        signal.removeEventListener('abort', waiter.wake)
+        others.delete(waiter)
+        if (others.size === 0) waiters.delete(id)
+        leave(user)
+      },
+    }
+  }
+
   /**
    * The operation once it is terminal, or as it is when `signal` aborts, read from the database.
    * @throws Problem `not-found`; `too-many-requests` or `overloaded` if too many are waiting already.
    */
   async function awaitOutcome(user: string, id: string, signal: AbortSignal): Promise<Operation> {
-    enter(user)
-    const woken = Promise.withResolvers<void>()
-    const resolvers = waiters.get(id) ?? new Set()
-    waiters.set(id, resolvers.add(woken.resolve))
-    signal.addEventListener('abort', () => woken.resolve(), { once: true })
+    const { woken, leave } = register(user, id, signal)
     try {
       // Registered before this read, so that a result that arrives in between is not missed.
       const now = await read.one(user, id)
       if (isTerminal(now) || signal.aborted) return now
-      if (!polling) void poll()
-      await woken.promise
+      await woken()
       return await read.one(user, id)
     } finally {
-      resolvers.delete(woken.resolve)
-      if (resolvers.size === 0) waiters.delete(id)
-      leave(user)
+      leave()
     }
   }
 
-  /** Yields the operation as it is, and again when it is terminal. Ends then, or when `signal` aborts. */
+  /**
+   * Yields the operation as it is, and again each time that it has changed, with all progress up to then, until it is
+   * terminal. Ends then, or when `signal` aborts.
+   */
   async function* changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void> {
-    const first = await read.one(user, id)
-    yield first
-    if (isTerminal(first)) return
-    const last = await awaitOutcome(user, id, signal)
-    if (isTerminal(last)) yield last
+    const first = await read.observe(user, id)
+    yield first.operation
+    if (isTerminal(first.operation)) return
+    let seenBytes = first.progressBytes
+    const { waiter, woken, leave } = register(user, id, signal, seenBytes)
+    try {
+      for (;;) {
+        // Read after it was registered, or woken: what arrives later wakes it once more.
+        const { operation, progressBytes } = await read.observe(user, id)
+        const isLast = isTerminal(operation)
+        const isNews = isLast || progressBytes > seenBytes
+        seenBytes = progressBytes
+        waiter.seenBytes = progressBytes
+        if (isNews) yield operation
+        if (isLast || signal.aborted) return
+        await woken()
+      }
+    } finally {
+      leave()
+    }
   }
 
-  return { awaitOutcome, changes, wake }
+  return { awaitOutcome, changes, wake, wakeWatchers }
 }

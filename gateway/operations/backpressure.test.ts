@@ -9,7 +9,7 @@ import { countOutbox, MAX_ROWS } from '../database/outbox.ts'
 import { operations, outbox, refreshTokens, users } from '../database/schema.ts'
 import { openAccounts } from '../testing/accounts.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources } from '../testing/operations.ts'
 import { startRelay } from './relay.ts'
 import { createSubmit } from './submit.ts'
 
@@ -25,7 +25,7 @@ async function open(maxOutboxRows: number) {
   const opened = await openTemporary()
   cleanups.push(opened.close)
   const accepted: string[] = []
-  const parts = { ...opened, sources: fixedSources, deps: systemDeps, maxOutboxRows }
+  const parts = { ...opened, sources: fixedSources, offered: everyType, deps: systemDeps, maxOutboxRows }
   const submits = [0, 1].map(() => createSubmit({ ...parts, onAccepted: (type) => accepted.push(type) }))
   let submitted = 0
   return {
@@ -92,6 +92,7 @@ test('a refusal says when to try again and uses no key up; a key that was used b
     database,
     writer,
     sources: fixedSources,
+    offered: everyType,
     onAccepted() {},
     deps: systemDeps,
     maxOutboxRows: 2,
@@ -167,6 +168,7 @@ test('logins still work when no operation is accepted any more; once the outbox 
     database,
     writer,
     sources: fixedSources,
+    offered: everyType,
     onAccepted() {},
     maxOutboxRows: 1,
   })

@@ -4,13 +4,25 @@ import { catalog, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { problemCodes } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
-import type { operations } from '../database/schema.ts'
+import type { operations, ProgressEntry } from '../database/schema.ts'
 
 const contracts: readonly Contract[] = Object.values(catalog)
 const inputs = contracts.map((contract) => contract.input)
 const outputs = contracts.map((contract) => contract.output)
 
-/** An operation as its user sees it. `output` if it succeeded, `error` if it failed. */
+/** What a contract's documents say of the operation. */
+export function describe({ description, requires }: Contract): string {
+  return requires === undefined ? description : `${description} It is offered only where ${requires} is set.`
+}
+
+/** A step that is done or undone, or a wait that has begun. `at`: when that was recorded. */
+export const OperationProgress = v.object({
+  step: v.string(),
+  status: v.picklist(['done', 'undone', 'waiting']),
+  at: v.pipe(v.string(), v.isoTimestamp()),
+})
+
+/** An operation as its user sees it. `output` if it succeeded, `error` if it failed, `progress` if it is done in steps. */
 export const Operation = v.object({
   id: v.string(),
   type: v.picklist(operationTypes),
@@ -18,6 +30,7 @@ export const Operation = v.object({
   input: v.union(inputs),
   output: v.optional(v.union(outputs)),
   error: v.optional(v.object({ code: v.picklist(problemCodes), message: v.string() })),
+  progress: v.optional(v.array(OperationProgress)),
   createdAt: v.pipe(v.string(), v.isoTimestamp()),
   completedAt: v.optional(v.pipe(v.string(), v.isoTimestamp())),
 })
@@ -33,9 +46,17 @@ export function toOperation(row: OperationRow): Operation {
     input: row.input,
     ...(row.output && { output: row.output }),
     ...(row.errorCode && { error: { code: row.errorCode, message: row.errorMessage ?? '' } }),
+    ...(row.progress && { progress: toProgress(row.progress) }),
     createdAt: new Date(row.createdAt).toISOString(),
     ...(row.completedAt !== null && { completedAt: new Date(row.completedAt).toISOString() }),
   }
+}
+
+/** In the order in which they were recorded. Messages may have come in another. */
+function toProgress(entries: Readonly<Record<string, ProgressEntry>>) {
+  return Object.entries(entries)
+    .toSorted(([a], [b]) => Number(a) - Number(b))
+    .map(([, { step, status, at }]) => ({ step, status, at }))
 }
 
 export function isTerminal(operation: Pick<Operation, 'status'>): boolean {

@@ -4,7 +4,8 @@ import type { Broker } from '@posta/common/broker/broker.ts'
 import { openBroker } from '@posta/common/broker/open.ts'
 import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
-import type { Outgoing } from '@posta/common/messages/message.ts'
+import { headerText, type Outgoing } from '@posta/common/messages/message.ts'
+import { groups, topics } from '@posta/common/messages/topics.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
@@ -13,8 +14,9 @@ import { eventually } from '@posta/common/testing/eventually.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources, usdTable } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources, progressOf, usdTable } from '../testing/operations.ts'
 import { createWaiters, type Waiters } from './await-outcome.ts'
+import type { Progress } from './keep-progress.ts'
 import type { Operation } from './operation.ts'
 import { createRead } from './read.ts'
 import { type Completed, receiveResults } from './receive-results.ts'
@@ -47,6 +49,7 @@ beforeEach(async () => {
       completed.push(...operations)
       here.wake(operations.map(({ id }) => id))
     },
+    onProgressed: here.wakeWatchers,
     log,
     metrics: createMetrics('gateway'),
     deps: systemDeps,
@@ -64,6 +67,7 @@ const submit = (idempotencyKey?: string) =>
   createSubmit({
     ...opened,
     sources: fixedSources,
+    offered: everyType,
     onAccepted: () => {},
     deps: systemDeps,
   })({ user, submission: conversion, idempotencyKey })
@@ -184,4 +188,55 @@ test('an operation completes once, though its result comes twice in one batch', 
   await eventually(async () => (await read(id)).status === 'succeeded')
   await eventually(() => results.lag().every(({ lag }) => lag === 0))
   expect(completed.map((each) => each.id)).toEqual([id])
+})
+
+const toMessage = (data: Progress) => {
+  const time = data.at
+  return encode({
+    id: `${data.operation}.progress.${data.n}`,
+    type: 'posta.operation.progressed',
+    time,
+    subject: data.operation,
+    data,
+  })
+}
+
+test('watchers at every gateway see progress and then the outcome; the outcome keeps the progress', async () => {
+  const { id } = await submit()
+  const seen: string[][] = []
+  const watches = everyWaiters.map(async (waiters, index) => {
+    for await (const { status, progress = [] } of waiters.changes(user, id, within10s()))
+      seen[index] = [...(seen[index] ?? []), `${status} ${progress.length}`]
+  })
+  const haveSeen = (count: number) => eventually(() => watches.every((_, index) => seen[index]?.length === count))
+  await haveSeen(1)
+  await broker.publish([toMessage(progressOf(id, 0))])
+  await haveSeen(2)
+  await broker.publish([toMessage(progressOf(id, 1)), resultOf(id, {}), toMessage(progressOf(id, 2))])
+  await Promise.all(watches)
+  for (const each of seen) expect(each).toEqual(['pending 0', 'pending 1', 'succeeded 3'])
+  expect(await read(id)).toMatchObject({
+    status: 'succeeded',
+    progress: [{ step: 'step-0' }, { step: 'step-1' }, { step: 'step-2' }],
+  })
+  expect(completed.map((each) => each.id)).toEqual([id])
+})
+
+test('progress of no operation of this user is a dead letter, and what came with it is kept', async () => {
+  const { id } = await submit()
+  const letters: string[] = []
+  const reader = await broker.subscribe(groups.monitor, [topics.deadLetters], async ({ messages }) => {
+    letters.push(...messages.map((message) => headerText(message, 'posta-reason') ?? ''))
+  })
+  await broker.publish([
+    toMessage(progressOf(id, 0, { user: 'eve' })),
+    toMessage(progressOf('none', 0)),
+    toMessage(progressOf(id, 1)),
+  ])
+  await eventually(() => letters.length === 2)
+  expect(letters.toSorted()).toEqual(
+    [`There is no operation ${id} of this user.`, 'There is no operation none of this user.'].toSorted(),
+  )
+  expect((await read(id)).progress?.map(({ step }) => step)).toEqual(['step-1'])
+  await reader.close()
 })

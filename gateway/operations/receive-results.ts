@@ -1,4 +1,4 @@
-// 6. Makes operations terminal by their results. Next: await-outcome.ts
+// 6. Makes operations terminal by their results, and keeps their progress. Next: await-outcome.ts
 import type { Broker } from '@posta/common/broker/broker.ts'
 import { consume } from '@posta/common/consumer/consume.ts'
 import type { Consumer } from '@posta/common/consumer/subscription.ts'
@@ -13,6 +13,7 @@ import type { Registry } from 'prom-client'
 import * as v from 'valibot'
 import type { Bulk } from '../database/bulk.ts'
 import type { Writer } from '../database/commit.ts'
+import { keepProgress, type Progress } from './keep-progress.ts'
 
 /** What a result writes into the row of its operation. */
 interface Change {
@@ -30,37 +31,58 @@ interface Change {
 
 export type Completed = Pick<Change, 'id' | 'type' | 'status'>
 
-/** @param options.onCompleted is called with the operations that became terminal, once that is committed. */
+type Item = { readonly result: Change } | { readonly progress: Progress }
+
+/**
+ * @param options.onCompleted is called with the operations that became terminal, once that is committed.
+ * @param options.onProgressed is called with the ids of the operations that have more progress, once that is committed.
+ */
 export function receiveResults(options: {
   broker: Broker
   writer: Writer
   onCompleted: (completed: readonly Completed[]) => void
+  onProgressed: (ids: readonly string[]) => void
   log: Logger
   metrics: Registry
   deps: Pick<Deps, 'monotonicMs' | 'now'>
 }): Consumer {
-  const { writer, onCompleted, ...others } = options
+  const { writer, onCompleted, onProgressed, ...others } = options
   const apply = writer.bulk(applyChanges)
+  const keep = writer.bulk(keepProgress(others.deps.now))
 
-  return consume<Change>({
+  return consume<Item>({
     ...others,
     name: 'results',
     group: groups.gateway,
     topics: [topics.results],
     read: (message) => readResult(decode(message)),
     async handle(received) {
-      const outcomes = await Promise.all(received.map(({ item }) => apply(item)))
-      onCompleted(received.flatMap(({ item }, index) => (outcomes[index] === 'changed' ? [item] : [])))
-      return received.map(({ item }, index) =>
-        // A request is sent only for an operation that is stored, so this result answers no request of ours.
-        outcomes[index] === 'unknown' ? { dead: `There is no operation ${item.id} of this user.` } : { done: true },
+      const items = received.map(({ item }) => item)
+      // Submitted together, so that all of them share one commit.
+      const outcomes = await Promise.all(
+        items.map((item) => ('result' in item ? apply(item.result) : keep(item.progress))),
+      )
+      onCompleted(
+        items.flatMap((item, index) => ('result' in item && outcomes[index] === 'changed' ? item.result : [])),
+      )
+      onProgressed(
+        items.flatMap((item, index) =>
+          'progress' in item && outcomes[index] === 'kept' ? item.progress.operation : [],
+        ),
+      )
+      return items.map((item, index) =>
+        // A request is sent only for an operation that is stored, so this answers no request of ours.
+        outcomes[index] === 'unknown' ? { dead: `There is no operation ${idOf(item)} of this user.` } : { done: true },
       )
     },
   })
 }
 
-function readResult(decoded: Decoded): { item: Change } | { unreadable: string } {
+const idOf = (item: Item) => ('result' in item ? item.result.id : item.progress.operation)
+
+function readResult(decoded: Decoded): { item: Item } | { unreadable: string } {
   if ('unreadable' in decoded) return decoded
+  if (decoded.envelope.type === 'posta.operation.progressed') return { item: { progress: decoded.envelope.data } }
   const { type, data, redrive } = decoded.envelope
   if (type !== 'posta.operation.succeeded' && type !== 'posta.operation.failed')
     return { unreadable: 'It is not a result.' }
@@ -73,11 +95,13 @@ function readResult(decoded: Decoded): { item: Change } | { unreadable: string }
     redriven: redrive !== undefined,
   }
   if ('error' in data)
-    return { item: { ...change, status: 'failed', errorCode: data.error.code, errorMessage: data.error.message } }
+    return {
+      item: { result: { ...change, status: 'failed', errorCode: data.error.code, errorMessage: data.error.message } },
+    }
   const contract: Contract = catalog[operationType]
   const output = v.safeParse(contract.output, data.output)
   if (!output.success) return { unreadable: `The output does not fit the schema of ${operationType}.` }
-  return { item: { ...change, status: 'succeeded', output: output.output } }
+  return { item: { result: { ...change, status: 'succeeded', output: output.output } } }
 }
 
 /** A terminal operation stays as it is, with one exception: a redrive turns `dead-lettered` into a success. */

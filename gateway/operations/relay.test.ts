@@ -8,7 +8,7 @@ import { type Held, holdLease, type Lease } from '../database/lease.ts'
 import { countOutbox } from '../database/outbox.ts'
 import { leases, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources } from '../testing/operations.ts'
 import { startRelay } from './relay.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 import { createSubmit } from './submit.ts'
@@ -26,7 +26,7 @@ async function open() {
   const { database, writer } = opened
   let passedMs = 0
   const deps = { newId: systemDeps.newId, now: () => Date.UTC(2026, 10, 23) + passedMs, monotonicMs: () => passedMs }
-  const submit = createSubmit({ ...opened, sources: fixedSources, onAccepted: () => {}, deps })
+  const submit = createSubmit({ ...opened, sources: fixedSources, offered: everyType, onAccepted: () => {}, deps })
   const published: Outgoing[] = []
   let refusals = 0
   return {

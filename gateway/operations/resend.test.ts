@@ -4,7 +4,8 @@ import { createLog } from '@posta/common/service/log.ts'
 import { asc, eq, sql } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, fixedSources } from '../testing/operations.ts'
+import { conversion, everyType, fixedSources, progressOf } from '../testing/operations.ts'
+import { keepProgress } from './keep-progress.ts'
 import type { OperationRow } from './operation.ts'
 import { createResend } from './resend.ts'
 import { createSubmit } from './submit.ts'
@@ -22,7 +23,8 @@ async function open() {
   const { database, writer } = opened
   let passedMs = 0
   const deps = { newId: systemDeps.newId, now: () => Date.UTC(2026, 10, 23) + passedMs, monotonicMs: () => passedMs }
-  const submit = createSubmit({ ...opened, sources: fixedSources, onAccepted: () => {}, deps })
+  const submit = createSubmit({ ...opened, sources: fixedSources, offered: everyType, onAccepted: () => {}, deps })
+  const keep = writer.bulk(keepProgress(deps.now))
   const resend = createResend({ writer, log: createLog('test', 'silent'), deps })
   return {
     database,
@@ -33,6 +35,11 @@ async function open() {
       await writer.write([database.delete(outbox)])
       return id
     },
+    /** Its run has done step `n`. */
+    step: (id: string, n: number) => keep(progressOf(id, n)),
+    /** Its run waits from now on, for this many minutes. */
+    wait: (id: string, minutes: number) =>
+      keep(progressOf(id, 0, { status: 'waiting', until: new Date(deps.now() + minutes * MINUTE_MS).toISOString() })),
     /** The operations whose requests enter the outbox after this many more minutes. */
     async resentAfter(minutes: number, stillHeld = sql`TRUE`) {
       passedMs += minutes * MINUTE_MS
@@ -50,6 +57,25 @@ test('a request is sent again after 2 minutes, and then each time after twice as
   const resentAt: number[] = []
   for (let minute = 1; minute <= 130; minute++) if ((await resentAfter(1)).length > 0) resentAt.push(minute)
   expect(resentAt).toEqual([2, 6, 14, 30, 62, 126])
+})
+
+test('while an operation waits nothing is sent again, nor after a restart; then again two minutes after the wait', async () => {
+  const { submit, resentAfter, wait } = await open()
+  const id = await submit()
+  await resentAfter(1)
+  await wait(id, 600)
+  const resentAt: number[] = []
+  for (let minute = 2; minute <= 700; minute++) if ((await resentAfter(1)).length > 0) resentAt.push(minute)
+  expect(resentAt).toEqual([603, 607, 615, 631, 663])
+})
+
+test('a run of hours that makes progress is not sent again', async () => {
+  const { submit, resentAfter, step } = await open()
+  const id = await submit()
+  for (let n = 0; n < 300; n++) {
+    await step(id, n)
+    expect(await resentAfter(1)).toEqual([])
+  }
 })
 
 test('however often a request was sent, it is sent again within 69 hours', async () => {

@@ -1,6 +1,6 @@
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { sql } from 'drizzle-orm'
+import { type SQL, sql } from 'drizzle-orm'
 import type { Writer } from '../database/commit.ts'
 import type { Held } from '../database/lease.ts'
 import { isPending, operations, outbox } from '../database/schema.ts'
@@ -9,6 +9,11 @@ import { isPending, operations, outbox } from '../database/schema.ts'
 export const RESEND_AFTER_MS = 2 * 60 * 1000
 /** After these the time is 68 hours, and grows no further. */
 const MAX_DOUBLINGS = 11
+
+/** When a request is sent again that was sent again this many times before, and of which something was heard at `nowMs`. */
+export const nextResend = (nowMs: number, times: SQL) =>
+  sql`${nowMs} + ${RESEND_AFTER_MS} * (1 << min(${times}, ${MAX_DOUBLINGS}))`
+
 const EVERY_MS = 5000
 const MAX_AT_ONCE = 100
 
@@ -36,7 +41,7 @@ export function createResend(options: {
       sql`INSERT INTO ${outbox} (operation_id) SELECT id FROM (${due}) ORDER BY id`,
       sql`
         UPDATE ${operations} SET
-          resends = resends + 1, resend_at = ${now} + ${RESEND_AFTER_MS} * (1 << min(resends + 1, ${MAX_DOUBLINGS}))
+          resends = resends + 1, resend_at = ${nextResend(now, sql`resends + 1`)}
         WHERE id IN (${due})`,
     ])
     const count = inserted?.rowsAffected ?? 0

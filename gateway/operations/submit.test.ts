@@ -1,10 +1,11 @@
 import { afterEach, expect, test } from 'bun:test'
+import type { OperationType } from '@posta/common/operations/catalog.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import { asc } from 'drizzle-orm'
+import { and, asc, eq } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { fixedSources } from '../testing/operations.ts'
+import { everyType, fixedSources } from '../testing/operations.ts'
 import { createSubmit, MAX_PENDING_PER_USER } from './submit.ts'
 
 const cleanups: (() => Promise<unknown>)[] = []
@@ -22,6 +23,7 @@ const table = {
   ],
 }
 const conversion = (amount = '1') => ({ type: 'convert', input: { from: 'USD', to: 'ARS', amount } })
+const payout = { type: 'payout', input: { from: 'USD', to: 'ARS', amount: '1', payee: 'AR-1' } }
 
 async function open() {
   const opened = await openTemporary()
@@ -33,14 +35,17 @@ async function open() {
       return table
     },
   }
-  const submit = createSubmit({
+  const parts = {
     ...opened,
     sources: { ...fixedSources, rates },
+    offered: everyType,
     onAccepted: () => {},
     deps: systemDeps,
-  })
+  }
+  const submit = createSubmit(parts)
   return {
     ...opened,
+    parts,
     fetches: () => fetches,
     /** The operation's id, or the code of the problem. */
     submit: (submission: unknown, user = 'ana', idempotencyKey?: string) =>
@@ -59,6 +64,52 @@ test('a user has at most 100 operations pending, however many they submit at onc
   const many = await Promise.all(Array.from({ length: 3 * MAX_PENDING_PER_USER }, () => submit(conversion())))
   expect(many.filter((answer) => answer === 'too-many-pending')).toHaveLength(2 * MAX_PENDING_PER_USER)
   expect(await submit(conversion(), 'bob')).not.toBe('too-many-pending')
+})
+
+test('operations that wait for an answer count apart: 100 others may be pending beside them', async () => {
+  const { submit, database, writer } = await open()
+  const many = (count: number) => Promise.all(Array.from({ length: count }, () => submit(conversion())))
+  const refused = (answers: string[]) => answers.filter((answer) => answer === 'too-many-pending').length
+  await many(MAX_PENDING_PER_USER)
+  await writer.write([database.update(operations).set({ waiting: true })])
+  expect(refused(await many(2 * MAX_PENDING_PER_USER))).toBe(MAX_PENDING_PER_USER)
+  // Those that have ended count nowhere, whatever their last progress was.
+  await writer.write([database.update(operations).set({ status: 'failed', waiting: true })])
+  expect(refused(await many(MAX_PENDING_PER_USER + 1))).toBe(1)
+})
+
+test('at most 1,000 operations of a user come to wait for an answer; those that never wait are still accepted', async () => {
+  const { submit, database, writer } = await open()
+  const many = (count: number) => Promise.all(Array.from({ length: count }, () => submit(payout)))
+  const accepted = (answers: string[]) => answers.filter((answer) => answer !== 'too-many-pending').length
+  const waits = () => writer.write([database.update(operations).set({ waiting: true })])
+  for (let round = 0; round < 9; round++) {
+    expect(accepted(await many(100))).toBe(100)
+    await waits()
+  }
+  expect(accepted(await many(99))).toBe(99)
+  await waits()
+  // There is room for one more, however many ask at once.
+  expect(accepted(await many(5))).toBe(1)
+  await waits()
+  expect(await submit(payout)).toBe('too-many-pending')
+  expect(await submit(conversion())).not.toBe('too-many-pending')
+  expect(await submit(payout, 'bob')).not.toBe('too-many-pending')
+  expect(await database.$count(operations, and(eq(operations.userId, 'ana'), eq(operations.waiting, true)))).toBe(1000)
+})
+
+test('a type that is not offered is refused before anything is fetched; a key of an earlier one is still answered', async () => {
+  const { submit, parts, fetches, database } = await open()
+  const first = await submit(payout, 'ana', 'k')
+  const closed = createSubmit({ ...parts, offered: new Set<OperationType>(['convert']) })
+  await expect(closed({ user: 'ana', submission: payout })).rejects.toMatchObject({
+    code: 'invalid-input',
+    errors: [{ pointer: '#/type', detail: 'payout is not offered here: PAYOUT_URL is not set' }],
+  })
+  expect(await closed({ user: 'ana', submission: payout, idempotencyKey: 'k' })).toMatchObject({ id: first })
+  expect(fetches()).toBe(1)
+  expect(await database.$count(operations)).toBe(1)
+  expect(await closed({ user: 'ana', submission: conversion() })).toMatchObject({ status: 'pending' })
 })
 
 test('one key submitted many times at once makes one operation and one request', async () => {

@@ -1,5 +1,6 @@
 // 1. Accepts an operation and stores it with its row in the outbox. Next: relay.ts
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
@@ -11,18 +12,26 @@ import type { Database } from '../database/open.ts'
 import { MAX_ROWS_WITH_OPERATIONS, outboxRows } from '../database/outbox.ts'
 import { operations } from '../database/schema.ts'
 import type { Sources } from '../preparers/preparer.ts'
-import { type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
+import { describe, type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
 import { prepare } from './prepare.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 
+/** Those that wait for an answer do not count. */
 export const MAX_PENDING_PER_USER = 100
+/** Of those that wait for an answer. No more that may come to wait are accepted while, with these, more could. */
+const MAX_WAITING_PER_USER = 1000
 
 const IdempotencyKey = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,255}$/))
 
 /** A type of the catalog, and an input that fits its contract. */
 export const Submission: v.GenericSchema<unknown, { type: OperationType; input: Record<string, unknown> }> = v.variant(
   'type',
-  Object.values(catalog).map((contract) => v.strictObject({ type: v.literal(contract.type), input: contract.input })),
+  Object.values(catalog).map((contract) =>
+    v.pipe(
+      v.strictObject({ type: v.literal(contract.type), input: contract.input }),
+      v.description(describe(contract)),
+    ),
+  ),
 )
 
 export type Submit = (asked: {
@@ -36,19 +45,21 @@ export type Submit = (asked: {
  * from which the relay makes the request. An idempotency key that was used before is answered with the operation of then;
  * nothing is prepared for it.
  *
- * @throws Problem `invalid-input`, `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`,
+ * @throws Problem `invalid-input` (also for a type that is not offered), `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`,
  * `payload-too-large`, `overloaded`, and those of the preparer. None of them uses the key up.
+ * @param options.offered the types that this gateway offers
  * @param options.onAccepted is called once an operation is stored; not for a key that was used before.
  */
 export function createSubmit(options: {
   database: Database
   writer: Writer
   sources: Sources
+  offered: ReadonlySet<OperationType>
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
   maxOutboxRows?: number
 }): Submit {
-  const { database, writer, sources, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const { database, writer, sources, offered, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
   const insert = writer.bulk(insertOperations(maxOutboxRows))
 
   async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
@@ -68,8 +79,10 @@ export function createSubmit(options: {
     const earlier = await findByKey(user, idempotencyKey)
     if (earlier) return replay(earlier, type, input)
 
+    if (!offered.has(type)) throw notOffered(catalog[type])
     const facts = await prepare(type, input, user, sources)
     const createdAt = deps.now()
+    const { signals = {} }: Contract = catalog[type]
     const row = {
       id: deps.newId(),
       userId: user,
@@ -83,7 +96,7 @@ export function createSubmit(options: {
     }
     // A message that is too large is refused here, before it enters the outbox.
     toRequest(row)
-    const outcome = await insert(row)
+    const outcome = await insert({ ...row, mayWait: Object.keys(signals).length > 0 })
     if (outcome === 'stored') {
       onAccepted(type)
       return { id: row.id, type, status: 'pending', input, createdAt: new Date(createdAt).toISOString() }
@@ -94,7 +107,7 @@ export function createSubmit(options: {
       throw new Problem('overloaded', 'Too many operations wait to be sent.', { retryAfterS: 10 })
     throw new Problem(
       'too-many-pending',
-      `You have ${MAX_PENDING_PER_USER} operations pending; wait until some are done.`,
+      `You have too many operations pending: at most ${MAX_PENDING_PER_USER}, and ${MAX_WAITING_PER_USER} that wait for an answer. Wait until some are done.`,
       { retryAfterS: 1 },
     )
   }
@@ -109,8 +122,22 @@ function replay(row: OperationRow, type: string, input: Record<string, unknown>)
   )
 }
 
-type NewRow = typeof operations.$inferInsert
+/** The problem of a type whose required variable is not set. */
+function notOffered({ type, requires }: Contract): Problem {
+  const detail = `${type} is not offered here${requires === undefined ? '' : `: ${requires} is not set`}`
+  return new Problem('invalid-input', undefined, { errors: [{ pointer: '#/type', detail }] })
+}
+
+/** `mayWait`: it is of a type that has signals. */
+type NewRow = typeof operations.$inferInsert & { readonly mayWait: boolean }
 type Outcome = 'stored' | 'outbox full' | 'refused'
+
+// Two counts, since each has an index that holds nothing else.
+const pending = sql`(
+  SELECT count(*) FROM operations AS other WHERE other.user_id = new.value->>'userId' AND other.status = 'pending')`
+const waiting = sql`(
+  SELECT count(*) FROM operations AS other
+  WHERE other.user_id = new.value->>'userId' AND other.status = 'pending' AND other.waiting = 1)`
 
 /**
  * Inserts operations and their outbox rows. All gateways together exceed no bound, since each insert is one transaction.
@@ -126,9 +153,9 @@ const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
         SELECT value->>'id', value->>'userId', value->>'type', value->'input', nullif(value->'facts', 'null'), value->>'traceparent',
           value->>'idempotencyKey', value->>'createdAt', value->>'resendAt'
         FROM (SELECT key, value, row_number() OVER (PARTITION BY value->>'userId' ORDER BY key) AS nth FROM json_each(${json})) AS new
-        WHERE key + ${outboxRows} < ${maxOutboxRows} AND nth + (
-          SELECT count(*) FROM operations AS other WHERE other.user_id = new.value->>'userId' AND other.status = 'pending'
-        ) <= ${MAX_PENDING_PER_USER}
+        WHERE key + ${outboxRows} < ${maxOutboxRows}
+          AND nth + ${pending} - ${waiting} <= ${MAX_PENDING_PER_USER}
+          AND (NOT value->>'mayWait' OR nth + ${pending} <= ${MAX_WAITING_PER_USER})
         ORDER BY key
         ON CONFLICT DO NOTHING RETURNING id`,
       sql`

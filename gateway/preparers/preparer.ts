@@ -1,11 +1,11 @@
 import type { Contract, FactsOf, InputOf } from '@posta/common/operations/contract.ts'
-import type { KyInstance } from 'ky'
+import type { ExternalHttp } from '@posta/common/service/external-http.ts'
 import type { Rates } from '../rates/rates.ts'
 
 /** What preparers learn from. */
 export interface Sources {
   /** For external HTTP APIs: bounded in time and size. */
-  readonly http: KyInstance
+  readonly http: ExternalHttp
   readonly rates: Rates
 }
 

@@ -1,7 +1,7 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import ky, { isHTTPError, isTimeoutError } from 'ky'
-import { AnswerTooLarge, boundedFetch } from '../external-http.ts'
+import { AnswerTooLarge, boundedFetch, codeOf, failureText } from '@posta/common/service/external-http.ts'
+import ky, { isHTTPError } from 'ky'
 import { readTable } from './read-table.ts'
 
 export interface Host {
@@ -67,17 +67,4 @@ function isPassing(error: Error): boolean {
 function isDown(error: unknown): boolean {
   if (isHTTPError(error)) return error.response.status >= 500 || error.response.status === 429
   return !(error instanceof SyntaxError) && !(error instanceof AnswerTooLarge)
-}
-
-function failureText(error: unknown): string {
-  // The messages of ky contain the whole URL, which may contain a secret of the operator's.
-  if (isHTTPError(error)) return `status ${error.response.status}`
-  if (isTimeoutError(error)) return 'no answer in time'
-  if (error instanceof AnswerTooLarge) return error.message
-  if (error instanceof SyntaxError) return 'the answer is not JSON'
-  return codeOf(error) ?? (error instanceof Error ? error.name : 'unknown error')
-}
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error ? String(error.code) : undefined
 }

@@ -1,3 +1,5 @@
+import { catalog } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import type { Authenticated, TokenVerifier } from '@posta/common/service/auth.ts'
 import { pageOf, pageQuery } from '@posta/common/service/pages.ts'
 import { eventStream, json, routesOf } from '@posta/common/service/route.ts'
@@ -8,18 +10,30 @@ import type { Waiters } from '../operations/await-outcome.ts'
 import { isTerminal, Operation } from '../operations/operation.ts'
 import type { Read } from '../operations/read.ts'
 import { Submission, type Submit } from '../operations/submit.ts'
+import type { Tell } from '../operations/tell.ts'
 
 const MAX_WAIT_S = 30
+
+const contracts: readonly Contract[] = Object.values(catalog)
+const signals = contracts.flatMap(({ type, signals = {} }) =>
+  Object.entries(signals).map(([name, signal]) => ({ type, name, ...signal })),
+)
+/** Which of the payloads it must be depends on the operation. */
+const AnyPayload = v.pipe(
+  v.record(v.string(), v.unknown()),
+  v.description(`As the contract of the operation's type has it for this signal.`),
+)
 
 /** @param options.closing aborts when the service closes: streams and waits end */
 export function operationRoutes(options: {
   submit: Submit
+  tell: Tell
   read: Read
   waiters: Waiters
   verify: TokenVerifier
   closing: AbortSignal
 }): Hono<Authenticated> {
-  const { submit, read, waiters, verify, closing } = options
+  const { submit, tell, read, waiters, verify, closing } = options
   const route = routesOf('operations', verify)
 
   return new Hono<Authenticated>()
@@ -86,7 +100,7 @@ export function operationRoutes(options: {
       ...route({
         summary: 'Watch an operation until it is terminal',
         description:
-          'Server-sent events `operation`: the operation as it is, and again when it is terminal. Then the stream ends, also where the operation failed as `dead-lettered`: if an operator redrives its message, a new stream and `GET /operations/{id}` show the new result.',
+          'Server-sent events `operation`: the operation as it is, and again when it has more `progress`, until it is terminal. Changes that come close together may come as one. Then the stream ends, also where the operation failed as `dead-lettered`: if an operator redrives its message, a new stream and `GET /operations/{id}` show the new result.',
         caller: 'user',
         answers: { 200: eventStream('The operation, each time that it changes.') },
         problems: ['not-found'],
@@ -101,6 +115,42 @@ export function operationRoutes(options: {
         })
       },
     )
+    .post(
+      '/:id/cancel',
+      ...route({
+        summary: 'Cancel an operation',
+        description:
+          'Accepted once it is recorded. An operation in steps that has not passed its point of no return undoes what it did and fails with `cancelled`; any other goes on as if it had not been asked. Asking again while it is pending changes nothing and answers the same. An operator may cancel the operation of any user.',
+        caller: 'user',
+        answers: { 202: json(Operation, 'The operation, as it is. `GET /operations/{id}` shows what becomes of it.') },
+        problems: ['not-found', 'already-terminal', 'overloaded'],
+      }),
+      async (c) => c.json(await tell.cancel({ caller: c.var.caller, id: c.req.param('id') }), 202),
+    )
+    .post(
+      '/:id/signals/:name',
+      ...route({
+        summary: 'Give an operation the answer that it waits for',
+        description: `Accepted once it is recorded, also if the operation does not wait for it yet. An operation takes each answer once. ${signalsText()}`,
+        caller: 'user',
+        body: AnyPayload,
+        answers: { 202: json(Operation, 'The operation, as it is. `GET /operations/{id}` shows what becomes of it.') },
+        problems: ['not-found', 'unknown-signal', 'forbidden', 'already-terminal', 'already-given', 'overloaded'],
+      }),
+      async (c) => {
+        const { id, name } = c.req.param()
+        const payload = c.req.valid('json')
+        return c.json(await tell.signal({ caller: c.var.caller, id, name, payload, base: '#' }), 202)
+      },
+    )
+}
+
+function signalsText(): string {
+  const givers = { owner: 'its owner', operator: 'an operator who is not its owner' }
+  if (signals.length === 0) return 'No operation of this version waits for one.'
+  return signals
+    .map(({ type, name, from, description }) => `\`${name}\` of \`${type}\`, from ${givers[from]}: ${description}`)
+    .join(' ')
 }
 
 /** Seconds that `Prefer: wait=N` asks for (RFC 7240, section 4.3), at most 30. Other preferences are ignored. */

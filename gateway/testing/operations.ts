@@ -1,7 +1,16 @@
+import type { MessageData } from '@posta/common/messages/events.ts'
+import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
-import { createHttp } from '../external-http.ts'
+
+import { createHttp } from '@posta/common/service/external-http.ts'
+
+import * as v from 'valibot'
+
 import type { Sources } from '../preparers/preparer.ts'
+
+export const everyType: ReadonlySet<OperationType> = new Set(operationTypes)
 
 /** For tests: sources that do not change, and a conversion that needs no others. */
 export const usdTable: RateTable = {
@@ -12,3 +21,30 @@ export const usdTable: RateTable = {
 }
 export const fixedSources: Sources = { http: createHttp(systemDeps), rates: { table: async () => usdTable } }
 export const conversion = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }
+
+/** For tests: that `step-<n>` of an operation of ana's is done, or what is said otherwise. */
+export function progressOf(
+  operation: string,
+  n: number,
+  given: Partial<MessageData<'posta.operation.progressed'>> = {},
+): MessageData<'posta.operation.progressed'> {
+  const at = '2026-11-23T12:00:00.000Z'
+  return { user: 'ana', operation, operationType: 'convert', n, step: `step-${n}`, status: 'done', at, ...given }
+}
+
+/** For tests: the catalog, in which a conversion takes an answer of an operator and one of its owner. */
+export const answering: Readonly<Record<OperationType, Contract>> = {
+  ...catalog,
+  convert: {
+    ...catalog.convert,
+    steps: true,
+    signals: {
+      approve: {
+        description: 'Whether it may be done.',
+        payload: v.strictObject({ approved: v.boolean() }),
+        from: 'operator',
+      },
+      confirm: { description: 'That it was meant.', payload: v.strictObject({}), from: 'owner' },
+    },
+  },
+}

@@ -112,11 +112,22 @@ describe.each(stores)('with the %s store', (_, fresh) => {
             time: at(0),
             subject: 'op-1',
             traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
-            data: { user: 'ana', operation: 'op-1', operationType: 'convert', by: 'olga' },
+            data: { user: 'ana', operation: 'op-1', operationType: 'convert', by: 'olga', deadLetter: id },
           },
         ],
       ])
       expect(broker.published[0]?.[1]).toMatchObject({ topic: 'posta.requests', key: 'ana' })
+    })
+
+    test('of a run that was stuck says which of its dead letters it is', async () => {
+      const letter = setAside(original, 'It is stuck.', 0, 'posta.processor', 4)
+      const { decide } = await keep(letter)
+      await decide('olga', discarded, letter.id)
+      expect(letter.id).toBe(`${id}.4`)
+      expect(envelope(broker.published[0]?.[1])).toMatchObject({
+        id: `${letter.id}.abandoned`,
+        data: { operation: 'op-1', deadLetter: letter.id },
+      })
     })
 
     test('of a redriven request tells so too', async () => {

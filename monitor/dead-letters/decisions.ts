@@ -1,4 +1,5 @@
 import type { Broker } from '@posta/common/broker/broker.ts'
+import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import { decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
 import { type Header, headerText, type Outgoing, sizeBytes } from '@posta/common/messages/message.ts'
 import { groups, topicSettings, topics } from '@posta/common/messages/topics.ts'

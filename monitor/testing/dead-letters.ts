@@ -22,8 +22,9 @@ export function setAside(
   reason = 'It failed.',
   ms = 0,
   group: Group = 'posta.processor',
+  occurrence?: number,
 ): StoredDeadLetter {
-  return toDeadLetter(deliver(encodeDeadLetter(original, group, reason)), NOON_MS + ms)
+  return toDeadLetter(deliver(encodeDeadLetter(original, group, reason, occurrence)), NOON_MS + ms)
 }
 
 /** So many dead letters, of requests of different operations, received one ms after the other. */

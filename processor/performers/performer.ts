@@ -7,6 +7,7 @@ import type {
   SettingsOf,
   SignalName,
 } from '@posta/common/operations/contract.ts'
+import type { ExternalHttp } from '@posta/common/service/external-http.ts'
 
 /** A value that JSON can hold. What a step returns is stored as such. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [member: string]: Json | undefined }
@@ -102,6 +103,8 @@ export interface RunContext<C extends Contract> extends Asked<C> {
   /** What `decide` said with "go on". */
   readonly decided: Json
   readonly settings: SettingsOf<C>
+  /** For what steps do outside: bounded in time and size. */
+  readonly http: ExternalHttp
   /**
    * Does one thing outside. Resolves to what `work` returned, recorded durably; after a crash the recorded result is given
    * back. An error is tried again. A run that has to fail returns a failure; a step says so by its result.
@@ -118,7 +121,7 @@ export interface RunContext<C extends Contract> extends Asked<C> {
     name: Name,
     options?: { readonly withinMs?: number },
   ): Promise<PayloadOf<C, Name> | undefined>
-  /** The time of the last record, in ms since the epoch. */
+  /** When the last step or wait was done; before the first, when `decide` said to go on. In ms since the epoch. */
   now(): number
   /** From 0 to 1, without 1. */
   random(): number
@@ -137,8 +140,13 @@ export interface DecidingPerformer<C extends Contract> {
   decide(asked: Decidable<C>): Outcome<C>
 }
 
-/** What a run does. It counts what `decide` said. */
-export type Run<C extends Contract> = (context: RunContext<C>) => Promise<Omit<Success<C>, 'counts'> | Failure<C>>
+/**
+ * What a run does. It counts what `decide` said. The type is that of a method, as `decide` is one: so a performer of one
+ * contract is an `AnyPerformer`.
+ */
+export type Run<C extends Contract> = {
+  run(context: RunContext<C>): Promise<Omit<Success<C>, 'counts'> | Failure<C>>
+}['run']
 
 export interface SteppedPerformer<C extends Contract> extends DecidingPerformer<C> {
   /** Called again after each wait and each crash, and given what was recorded. */

@@ -182,21 +182,27 @@ describe('a run', () => {
   test.each<[string, Code, RegExp]>([
     [
       'calls two steps at once',
-      async ({ step }) => (await Promise.all([step('a', nothing), step('b', nothing)]), done),
+      async ({ step }) => Promise.all([step('a', nothing), step('b', nothing)]).then(() => done),
       /^b was called while a was under way/,
     ],
     [
       'uses a name twice',
-      async ({ step }) => (await step('a', nothing), await step('a', nothing), done),
+      async ({ step }) =>
+        step('a', nothing)
+          .then(() => step('a', nothing))
+          .then(() => done),
       /^Two steps have the name a/,
     ],
     [
       'returns without awaiting',
-      async ({ step }) => (void step('a', () => new Promise(() => {})), done),
+      async ({ step }) => {
+        void step('a', () => new Promise(() => {}))
+        return done
+      },
       /^It returned while a was under way/,
     ],
     ['throws', async () => Promise.reject(new Error('A slip.')), /^Its code threw: A slip/],
-    ['gives a step no name', async ({ step }) => (await step('', nothing), done), /^The name of a step/],
+    ['gives a step no name', async ({ step }) => step('', nothing).then(() => done), /^The name of a step/],
   ])('is stuck with a reason where its code %s', async (_, run, reason) => {
     const { stop } = await runToEnd({ run })
     expect(stop).toMatchObject({ kind: 'stuck', reason: expect.stringMatching(reason) })
@@ -204,19 +210,33 @@ describe('a run', () => {
 
   test('is stuck where its code no longer matches what is recorded, and does nothing outside', async () => {
     const { act, calls } = outside()
-    const before = await runToEnd({ run: async ({ step }) => (await step('a', act), await step('b', act), done) })
+    const before = await runToEnd({
+      run: async ({ step }) =>
+        step('a', act)
+          .then(() => step('b', act))
+          .then(() => done),
+    })
     const records = before.records.slice(0, 2)
     calls.length = 0
     const other = await runToEnd(
-      { run: async ({ step }) => (await step('b', act), await step('a', act), done) },
+      {
+        run: async ({ step }) =>
+          step('b', act)
+            .then(() => step('a', act))
+            .then(() => done),
+      },
       { records },
     )
     expect(other.stop).toMatchObject({
       kind: 'stuck',
       reason: expect.stringContaining('it calls b where a is recorded'),
     })
-    const shorter = await runToEnd({ run: async ({ step }) => (await step('a', act), done) }, { records })
+    const shorter = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, { records })
     expect(shorter.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
+    const started: RunRecord = { n: 1, atMs: NOON_MS, kind: 'started', step: 'b', final: false }
+    const begun = { records: [...records.slice(0, 1), started] }
+    const leaking = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, begun)
+    expect(leaking.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
     expect(calls).toEqual([])
   })
 
@@ -235,6 +255,21 @@ describe('a run', () => {
     await runToEnd({ run: code }, { records: records.slice(0, -1), startMs: NOON_MS + 99_999 })
     expect(seen.slice(-2)).toEqual(first)
     expect(new Set(first.flat()).size).toBe(5)
+  })
+
+  test('sees the same time in the pass that goes on for a redrive as in those after it', async () => {
+    const seen: number[] = []
+    const code =
+      (isBroken: boolean): Code =>
+      async ({ step, now }) => {
+        seen.push(now())
+        if (isBroken) throw new Error('A slip.')
+        await step('a', async ({ attempt }) => (attempt < 3 ? later(1000) : null))
+        return done
+      }
+    const { records } = await runToEnd({ run: code(true) })
+    await runToEnd({ run: code(false) }, { records, inputs: [redrive(records)], startMs: NOON_MS + 99_999 })
+    expect(seen).toEqual([NOON_MS, NOON_MS, NOON_MS, NOON_MS])
   })
 
   test.each<[string, Code]>([
@@ -293,7 +328,7 @@ describe('an answer', () => {
 
   test('nobody asked for changes nothing', async () => {
     const { outcome, records } = await runToEnd(
-      { run: async ({ step }) => (await step('a', nothing), done) },
+      { run: async ({ step }) => step('a', nothing).then(() => done) },
       { inputs: [approve()] },
     )
     expect(outcome).toEqual(done)
@@ -488,6 +523,21 @@ describe('a run that is stuck', () => {
     expect((await runToEnd({ run: fixed }, stale)).records).toEqual(second.records)
   })
 
+  test('does nothing until somebody decides while it is undone, either', async () => {
+    let calls = 0
+    const code: Code = async ({ step }) => {
+      const undo = () => Promise.reject(new Error(`No. ${++calls}`))
+      await step('reserve', nothing, { undo, attempts: 1 })
+      return refused
+    }
+    const { records } = await runToEnd({ run: code })
+    expect(kinds(records).slice(-2)).toEqual(['failing', 'stuck'])
+    const again = await runToEnd({ run: code }, { records, inputs: [input('cancel'), approve()] })
+    expect(again.records).toEqual(records)
+    expect(again.stop).toMatchObject({ kind: 'stuck', dueAtMs: Number.MAX_SAFE_INTEGER })
+    expect(calls).toBe(1)
+  })
+
   test('can be cancelled, and times out after 30 days: it is undone', async () => {
     const { records } = await runToEnd({ run: stuckCode })
     const cancelled = await runToEnd({ run: stuckCode }, { records, inputs: [input('cancel')] })
@@ -523,7 +573,7 @@ test('whatever a run does and wherever it crashes, it comes to the same outcome,
             }
             if (kind === 'step' || kind === 'flaky') await context.step(name, flaky)
             if (kind === 'undoable')
-              await context.step(name, async ({ idempotencyKey }) => (holding.add(idempotencyKey), flaky()), {
+              await context.step(name, async ({ idempotencyKey }) => holding.add(idempotencyKey) && flaky(), {
                 undo: async (result) => {
                   expect(result).toBe(index)
                   holding.delete(`op/${name}`)

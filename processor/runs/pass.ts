@@ -56,7 +56,7 @@ interface PassOptions {
    */
   readonly append: (record: Unplaced) => Promise<RunRecord>
   /** The rest of the context. What it throws, the run's code throws. */
-  readonly context: () => Pick<RunContext<Contract>, 'input' | 'facts' | 'settings'>
+  readonly context: () => Pick<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http'>
   /** What is wrong with an outcome, in a sentence; undefined if nothing is. */
   readonly faultOf: (outcome: Awaited<ReturnType<RunFunction<Contract>>>) => string | undefined
   readonly now: () => number
@@ -97,7 +97,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
   async function append(record: Unplaced): Promise<RunRecord> {
     if (over) return never()
     const appended = await options.append(record)
-    lastAtMs = appended.atMs
+    // Of other records a later pass does not know at which call they came.
+    if (appended.kind === 'done') lastAtMs = appended.atMs
     return appended
   }
 
@@ -252,7 +253,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
   const dueToTimeOut = () => (pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run))
 
   const { id, user, createdAt } = run
-  const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'decided'> = {
+  const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http' | 'decided'> = {
     id,
     user,
     createdAt,
@@ -316,7 +317,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
       await append({ kind: 'resumed' })
       return true
     }
-    return fails()
+    return failing === undefined && fails()
   }
 
   async function end(): Promise<void> {
@@ -329,7 +330,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     }))
     if (over) return
     if (busy !== undefined) return stuck(`It returned while ${busy} was under way: await each call.`)
-    if (index < entries.length && entries[index]?.done)
+    if (index < entries.length)
       return stuck(`Its code returned before ${entries[index]?.step}, which is recorded.`)
     if ('fault' in outcome) return stuck(outcome.fault)
     if (failing) return unwind()

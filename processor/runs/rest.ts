@@ -3,7 +3,6 @@ import { encode } from '@posta/common/messages/envelope.ts'
 import { operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import { isOutage } from '@posta/common/service/outage.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { json, routesOf } from '@posta/common/service/route.ts'
@@ -84,7 +83,6 @@ export function runRoutes(options: {
       data: { operationType: operationType.output, by },
     })
     await broker.publish([event]).catch((error: unknown) => {
-      if (!isOutage(error)) throw error
       throw new Problem('unavailable', 'The broker does not take messages, so nothing was changed.', {
         retryAfterS: 5,
         cause: error,

@@ -8,6 +8,7 @@ import { backoff, pause } from '@posta/common/service/backoff.ts'
 import type { Component } from '@posta/common/service/component.ts'
 import { within } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
+import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { problems } from '@posta/common/service/problem.ts'
 import { createSilence } from '@posta/common/service/silence.ts'
@@ -105,6 +106,7 @@ const kindKey = ({ type, version }: Kind) => `${type} ${version}`
 export function createRunner(options: RunnerOptions): Runner {
   const { runs, results, performers, settings, log, metrics, deps } = options
   const codes = codeOf(performers)
+  const http = createHttp(deps)
   const kinds = [...codes.values()].map(({ kind }) => kind)
   const me = deps.newId()
   const held = new Map<string, Hold>()
@@ -257,7 +259,7 @@ export function createRunner(options: RunnerOptions): Runner {
         tell(record)
         return record
       },
-      context: () => ({ ...factsOf(run), settings: settings.get(run.type) ?? {} }),
+      context: () => ({ ...factsOf(run), http, settings: settings.get(run.type) ?? {} }),
       faultOf: (outcome) => faultOf(run, outcome),
       now: deps.now,
       closing: closing.signal,

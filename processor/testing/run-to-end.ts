@@ -1,3 +1,5 @@
+import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
+import { createHttp } from '@posta/common/service/external-http.ts'
 import type { AnyPerformer } from '../performers/performer.ts'
 import { readHistory } from '../runs/history.ts'
 import { pass, type Stop, type Unplaced } from '../runs/pass.ts'
@@ -59,10 +61,12 @@ export async function runToEnd(
     readonly beforeAppend?: (record: RunRecord) => void
     readonly faultOf?: () => string | undefined
     readonly maxPasses?: number
+    readonly deps?: Pick<Deps, 'fetch'>
   } = {},
 ): Promise<Ran> {
   const { settings = {}, inputs = [], beforeAppend, faultOf = () => undefined, maxPasses = 1000 } = options
   const records = [...(options.records ?? [])]
+  const http = createHttp(options.deps ?? systemDeps)
   const closing = new AbortController().signal
   let run = options.run ?? newRun()
   let nowMs = options.startMs ?? NOON_MS
@@ -79,7 +83,7 @@ export async function runToEnd(
         records.push(JSON.parse(JSON.stringify(record)))
         return record
       },
-      context: () => ({ input: run.input, facts: run.facts, settings }),
+      context: () => ({ input: run.input, facts: run.facts, settings, http }),
       faultOf,
       now: () => nowMs,
       closing,

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'bun:test'
-import { systemDeps } from '@posta/common/service/deps.ts'
+import { systemDeps } from './deps.ts'
 import { createHttp } from './external-http.ts'
 
 const servers: ReturnType<typeof Bun.serve>[] = []

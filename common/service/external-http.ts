@@ -1,0 +1,69 @@
+import ky, { isHTTPError, isTimeoutError, type KyInstance } from 'ky'
+import type { Deps } from './deps.ts'
+
+/** A client of external HTTP APIs. */
+export type ExternalHttp = KyInstance
+
+const MAX_ANSWER_BYTES = 1024 * 1024
+
+export class AnswerTooLarge extends Error {
+  constructor() {
+    super(`the answer has more than ${MAX_ANSWER_BYTES} bytes`)
+  }
+}
+
+/**
+ * `fetch` whose answers have at most 1 MiB after decompression. The body of a redirect or of an answer 5xx is not read; that
+ * of an answer 4xx may say why something was refused.
+ */
+export function boundedFetch(fetch: Deps['fetch']) {
+  return async (input: string | URL | Request, init?: RequestInit): Promise<Response> => {
+    const response = await fetch(input, init)
+    const { status, headers } = response
+    const isRefusal = status >= 400 && status < 500
+    if (!(response.ok || isRefusal) || !response.body) {
+      await response.body?.cancel()
+      return new Response(null, { status, headers })
+    }
+    let bytes = 0
+    const limit = new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        bytes += chunk.byteLength
+        if (bytes > MAX_ANSWER_BYTES) controller.error(new AnswerTooLarge())
+        else controller.enqueue(chunk)
+      },
+    })
+    return new Response(response.body.pipeThrough(limit), { status, headers })
+  }
+}
+
+/**
+ * A client of external HTTP APIs, for preparers and for steps: 2 s for an answer to begin, 8 s in all with two more tries of
+ * what is no POST and was answered 429 or 5xx, at most 1 MiB an answer, no redirects. `extend` gives one with other times.
+ * @example
+ * const names: Preparer<Catalog['greet']> = async ({ input, signal }, { http }) =>
+ *   http.get(`https://names.example.com/${encodeURIComponent(input.id)}`, { signal }).json()
+ */
+export function createHttp(deps: Pick<Deps, 'fetch'>): ExternalHttp {
+  return ky.create({
+    fetch: boundedFetch(deps.fetch),
+    redirect: 'manual',
+    timeout: 2000,
+    totalTimeout: 8000,
+    retry: { limit: 2, jitter: true },
+  })
+}
+
+/** Why a call failed, in words for the log. It does not have the URL, which may contain a secret of the operator's. */
+export function failureText(error: unknown): string {
+  if (isHTTPError(error)) return `status ${error.response.status}`
+  if (isTimeoutError(error)) return 'no answer in time'
+  if (error instanceof AnswerTooLarge) return error.message
+  if (error instanceof SyntaxError) return 'the answer is not JSON'
+  return codeOf(error) ?? (error instanceof Error ? error.name : 'unknown error')
+}
+
+/** Such as `ECONNRESET`. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined
+}
