@@ -330,8 +330,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     }))
     if (over) return
     if (busy !== undefined) return stuck(`It returned while ${busy} was under way: await each call.`)
-    if (index < entries.length)
-      return stuck(`Its code returned before ${entries[index]?.step}, which is recorded.`)
+    if (index < entries.length) return stuck(`Its code returned before ${entries[index]?.step}, which is recorded.`)
     if ('fault' in outcome) return stuck(outcome.fault)
     if (failing) return unwind()
     const fault = faultOf(outcome)

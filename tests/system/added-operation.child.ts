@@ -1,8 +1,10 @@
 // Runs in a copy of this repository to which operations were added: prints where each is found, as JSON.
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
+import { NAME } from '../../common/name.ts'
 import { askUntil, call, expectBody, graphql } from '../../tools/client.ts'
 import { startInProcess } from '../../tools/in-process.ts'
 import { timelineOf } from '../testing/operations.ts'
@@ -20,9 +22,14 @@ const Added = v.object({
 const added = v.parse(v.array(Added), JSON.parse(process.argv[2] ?? ''))
 const Output = v.record(v.string(), v.unknown())
 const Progress = v.nullish(v.array(v.object({ step: v.string(), status: v.string() })))
-const Done = v.object({ id: v.string(), status: v.literal('succeeded'), output: Output, progress: v.optional(Progress) })
+const Done = v.object({
+  id: v.string(),
+  status: v.literal('succeeded'),
+  output: Output,
+  progress: v.optional(Progress),
+})
 
-const dataDir = mkdtempSync(join(tmpdir(), 'posta-added-'))
+const dataDir = mkdtempSync(join(tmpdir(), `${NAME}-added-`))
 const ports = { GATEWAY_PORT: '0', PROCESSOR_PORT: '0', MONITOR_PORT: '0' }
 const environment = { ...ports, DATA_DIR: dataDir, RATES_URL: 'bundled:', LOG_LEVEL: 'silent' }
 const system = await startInProcess(environment)
@@ -62,7 +69,9 @@ try {
   }
 
   const Chain = v.object({ chain: v.string(), events: v.number() })
-  const verified = await call('GET', `${monitorUrl}/audit/verify`, { token: await newOperator(environment, gatewayUrl) })
+  const verified = await call('GET', `${monitorUrl}/audit/verify`, {
+    token: await newOperator(environment, gatewayUrl),
+  })
   const { ok, chains } = expectBody(verified, 200, v.object({ ok: v.boolean(), chains: v.array(Chain) }))
   const eventsOf = (topic: string) => chains.find(({ chain }) => chain.includes(topic))?.events
   console.log(JSON.stringify({ found, audit: { ok, requests: eventsOf('.requests'), results: eventsOf('.results') } }))
