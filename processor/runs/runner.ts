@@ -115,6 +115,10 @@ export function createRunner(options: RunnerOptions): Runner {
   const silences = new Map<string, ReturnType<typeof createSilence>>()
   const publisher = createPublisher(options.broker, log)
   const appendTogether = together(runs.append, MAX_TOGETHER)
+  const settleTogether = together(async (outcomes: readonly (Result & Outcome)[]) => {
+    await results.settle(outcomes)
+    return outcomes.map(() => true)
+  }, MAX_TOGETHER)
   const stopping = new AbortController()
   const closing = new AbortController()
   const beating = new AbortController()
@@ -301,7 +305,7 @@ export function createRunner(options: RunnerOptions): Runner {
     const before = await results.get(run.id)
     const outcome = outcomeOf(run, records, before)
     if (before?.status === 'running') {
-      await results.settle(outcome)
+      await settleTogether(outcome)
       settled.inc({ type: outcome.type, status: outcome.status })
     }
     // What is settled stays as it is, so the reply follows from that.
