@@ -111,6 +111,7 @@ describeLong('a new project', () => {
     [[], 'NAME is missing.'],
     [['shop', join(folder, 'x'), 'y'], 'A project has one name and one folder, so y is too much.'],
     [['shop', join(folder, 'x'), '--examples'], "Unknown option '--examples'"],
+    [['shop', join(folder, 'x'), '--without-examples'], 'A project cannot be made without the example operations'],
     [['shop', REPOSITORY_ROOT], `${REPOSITORY_ROOT} is in this repository.`],
     [['shop', join(REPOSITORY_ROOT, 'x')], `${join(REPOSITORY_ROOT, 'x')} is in this repository.`],
     [['shop', project], `${project} is not empty.`],
