@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { NAME, TITLE } from '../../common/name.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
@@ -21,6 +21,7 @@ const SAYS_IT_ANYWAY = /\.(?:test|suite|child)\.ts$|\/testing\/|^tests\/|\.md$|p
 describeLong('a new project', () => {
   const { path: folder, remove } = temporaryFolder()
   const project = join(folder, 'shop')
+  const full = join(folder, 'full')
   let said: ReturnType<typeof run>
 
   const run = (root: string, ...args: string[]) => {
@@ -32,11 +33,12 @@ describeLong('a new project', () => {
     })
     return { code: child.exitCode, out: child.stdout.toString(), error: child.stderr.toString() }
   }
-  const newProject = (...words: string[]) => run(REPOSITORY_ROOT, 'tools/new.ts', 'project', ...words)
 
   beforeAll(() => {
-    said = newProject('my-shop', project)
+    said = run(REPOSITORY_ROOT, 'tools/new.ts', 'project', 'my-shop', project)
     install(project)
+    mkdirSync(full)
+    writeFileSync(join(full, 'file'), '')
   }, 60_000)
   afterAll(remove)
 
@@ -112,16 +114,17 @@ describeLong('a new project', () => {
     [['shop', join(folder, 'x'), 'y'], 'A project has one name and one folder, so y is too much.'],
     [['shop', join(folder, 'x'), '--examples'], "Unknown option '--examples'"],
     [['shop', join(folder, 'x'), '--without-examples'], 'A project cannot be made without the example operations'],
-    [['shop', REPOSITORY_ROOT], `${REPOSITORY_ROOT} is in this repository.`],
-    [['shop', join(REPOSITORY_ROOT, 'x')], `${join(REPOSITORY_ROOT, 'x')} is in this repository.`],
-    [['shop', project], `${project} is not empty.`],
-    [['shop', join(project, 'README.md')], `${join(project, 'README.md')} is no folder.`],
+    [['shop', project], `${project} is in this repository.`],
+    [['shop', join(project, 'x')], `${join(project, 'x')} is in this repository.`],
+    [['shop', full], `${full} is not empty.`],
+    [['shop', join(full, 'file')], `${join(full, 'file')} is no folder.`],
   ])('is refused with words, and nothing is written: %j', async (words, why) => {
-    const before = [readdirSync(folder), await digestOf(project)]
-    const refused = newProject(...words)
+    const state = async () => [readdirSync(folder), readdirSync(full), await digestOf(project)]
+    const before = await state()
+    // The project refuses, and not this repository: should it not refuse, nothing of ours is written over.
+    const refused = run(project, 'tools/new.ts', 'project', ...words)
     expect(refused.code).toBe(1)
     expect(refused.error).toStartWith(why)
-    expect([readdirSync(folder), await digestOf(project)]).toEqual(before)
-    expect(existsSync(join(REPOSITORY_ROOT, 'x'))).toBe(false)
+    expect(await state()).toEqual(before)
   })
 })
