@@ -22,7 +22,7 @@ describeLong('an operation that is added as the documents say', () => {
     copy = copyRepository()
     for (const [path, text] of await filesOf('README.md', 'Add an operation')) await Bun.write(join(copy, path), text)
     for (const list of LISTS) await addSplit(join(copy, list))
-  })
+  }, 60_000)
 
   afterAll(() => rmSync(copy, { recursive: true, force: true }))
 

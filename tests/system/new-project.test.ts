@@ -118,13 +118,17 @@ describeLong('a new project', () => {
     [['shop', join(project, 'x')], `${join(project, 'x')} is in this repository.`],
     [['shop', full], `${full} is not empty.`],
     [['shop', join(full, 'file')], `${join(full, 'file')} is no folder.`],
-  ])('is refused with words, and nothing is written: %j', async (words, why) => {
-    const state = async () => [readdirSync(folder), readdirSync(full), await digestOf(project)]
-    const before = await state()
-    // The project refuses, and not this repository: should it not refuse, nothing of ours is written over.
-    const refused = run(project, 'tools/new.ts', 'project', ...words)
-    expect(refused.code).toBe(1)
-    expect(refused.error).toStartWith(why)
-    expect(await state()).toEqual(before)
-  })
+  ])(
+    'is refused with words, and nothing is written: %j',
+    async (words, why) => {
+      const state = async () => [readdirSync(folder), readdirSync(full), await digestOf(project)]
+      const before = await state()
+      // The project refuses, and not this repository: should it not refuse, nothing of ours is written over.
+      const refused = run(project, 'tools/new.ts', 'project', ...words)
+      expect(refused.code).toBe(1)
+      expect(refused.error).toStartWith(why)
+      expect(await state()).toEqual(before)
+    },
+    30_000,
+  )
 })
