@@ -1,5 +1,5 @@
 import { Database } from 'bun:sqlite'
-import { expect, test } from 'bun:test'
+import { test } from 'bun:test'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { redriveId } from '@posta/common/messages/dead-letter.ts'
@@ -27,7 +27,7 @@ type Code = NonNullable<AnyPerformer['run']>
 const Step = fc.record({
   kind: fc.constant('step' as const),
   undo: fc.boolean(),
-  final: fc.nat({ max: 4 }).map((number) => number === 0),
+  final: fc.nat({ max: 3 }).map((number) => number === 0),
   /** How many attempts fail, and how: before or after the effect, or by never answering. */
   failures: fc.nat({ max: 2 }),
   failing: fc.constantFrom('before', 'after', 'hangs'),
@@ -54,6 +54,8 @@ const Program = fc.record({
   throwsAt: rarely(fc.nat({ max: 4 })),
   requestedAtMs: fc.array(fc.nat({ max: 40 }), { minLength: 1, maxLength: 2 }),
   cancelledAtMs: fc.oneof(fc.constant<number[]>([]), fc.array(fc.nat({ max: 60 }), { maxLength: 2 })),
+  /** In which of `ops` a cancel comes, where that is a step. */
+  cancelledIn: rarely(fc.nat({ max: 4 })),
   /** When it comes to its longest life. */
   livesMs: rarely(fc.nat({ max: 50 })),
   /** How often it is redriven before it is discarded. */
@@ -75,7 +77,8 @@ const Plan = fc.record({
     minLength: 2,
     maxLength: 3,
   }),
-  racyHeads: fc.boolean(),
+  racyHeads: fc.nat({ max: 2 }).map((number) => number === 0),
+  publishMs: fc.constantFrom(0, 0, 5, 20),
 })
 type Plan = typeof Plan extends fc.Arbitrary<infer Value> ? Value : never
 
@@ -122,6 +125,7 @@ function codeOf(
   programs: ReadonlyMap<string, Program>,
   /** Whether a processor may do once what another recorded since it read the history. */
   mayBeTwo: boolean,
+  cancel: (id: string) => Promise<void>,
 ): Parameters<typeof startFaulty>[1] {
   const { faults, historyOf, same } = world
 
@@ -157,6 +161,7 @@ function codeOf(
         if (fails && op.failing === 'before') throw new Error('Not yet.')
         if (op.undo && !world.holdings.has(key)) world.holdings.set(key, true)
         if (op.final) world.paid.add(key)
+        if (program.cancelledIn === index) await cancel(id)
         if (op.tookMs > 0) await Bun.sleep(op.tookMs)
         await gate.here()
         if (fails && op.failing === 'hangs') return new Promise(() => {})
@@ -334,10 +339,15 @@ async function faultsOf(plan: Plan, weaken: (runs: Runs) => Runs = (runs) => run
     published: [],
     processors: new Map(),
     racyHeads: plan.racyHeads,
+    publishMs: plan.publishMs,
   }
   const hasTwoHolders = ({ kind }: Fault) => kind === 'freeze' || kind === 'suspect'
   const mayBeTwo = plan.racyHeads || plan.places.some(({ faults }) => faults.some(hasTwoHolders))
-  const code = codeOf(world, programs, mayBeTwo)
+  const code = codeOf(world, programs, mayBeTwo, async (id) => {
+    await tell(runs.get(id) ?? panic(), CANCEL)
+    // Until a processor has looked.
+    await Bun.sleep(8)
+  })
 
   /** The processor of each place. */
   const present: FaultyProcessor[] = []

@@ -105,6 +105,8 @@ export interface Shared {
   readonly processors: Map<string, FaultyProcessor>
   /** Whether two callers that change one head at once both do, as on a store whose updates are not atomic. */
   readonly racyHeads: boolean
+  /** How long a publish takes. */
+  readonly publishMs: number
 }
 
 export interface FaultyProcessor {
@@ -124,7 +126,7 @@ export interface FaultyProcessor {
  * @param code makes the code of `convert` for this processor
  */
 export async function startFaulty(
-  { store, published, processors, racyHeads }: Shared,
+  { store, published, processors, racyHeads, publishMs }: Shared,
   code: (processor: Pick<FaultyProcessor, 'gate' | 'known'>) => NonNullable<AnyPerformer['run']>,
   { fault, skewMs }: { readonly fault: Fault | undefined; readonly skewMs: number },
 ): Promise<FaultyProcessor> {
@@ -146,6 +148,8 @@ export async function startFaulty(
   const broker: Pick<Broker, 'publish'> = {
     publish(messages) {
       const put = async (part: readonly Outgoing[]) => {
+        if (publishMs > 0) await Bun.sleep(publishMs)
+        await gate.here()
         published.push(...part.map((message) => ({ by: name, message })))
         return part.map(({ topic }) => ({ topic, partition: 0, offset: 0 }))
       }
