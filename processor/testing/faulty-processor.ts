@@ -202,12 +202,7 @@ const reading =
   (...args: Args) =>
     gate.read(() => call(...args))
 
-function faultyRuns(
-  runs: Runs,
-  gate: Gate,
-  known: Map<string, number>,
-  seemsDead: (holder: string) => boolean,
-): Runs {
+function faultyRuns(runs: Runs, gate: Gate, known: Map<string, number>, seemsDead: (holder: string) => boolean): Runs {
   const write = writing(gate)
   const read = reading(gate)
   let beats = 0
@@ -249,7 +244,8 @@ function faultyRuns(
 function withRacyHeads(runs: Runs): Runs {
   let calls = 0
   const moment = () => Bun.sleep(calls++ % 3)
-  const isAs = (now: Run | undefined, { head }: Run) => now?.head.epoch === head.epoch && now.head.holder === head.holder
+  const isAs = (now: Run | undefined, { head }: Run) =>
+    now?.head.epoch === head.epoch && now.head.holder === head.holder
 
   async function change(held: Run, toHead: (now: Head) => Head): Promise<Run | undefined> {
     if (!isAs(await runs.get(held.id), held)) return undefined

@@ -33,19 +33,25 @@ function client(urls: { readonly gatewayUrl: string; readonly monitorUrl: string
       const answer = await call('POST', `${gatewayUrl}/operations`, { token, body: payout(amount) })
       return expectBody(answer, 202, Operation).id
     },
+    get: (token: string, id: string) => call('GET', pathOf(id), { token }),
     cancel: (token: string, id: string) => call('POST', `${pathOf(id)}/cancel`, { token }),
     signal: (token: string, id: string, name: string, body: unknown) =>
       call('POST', `${pathOf(id)}/signals/${name}`, { token, body }),
     outcome: (token: string, id: string) => outcomeOf(gatewayUrl, token, id, WITHIN_MS),
     /** Resolves when the operation has made this progress. */
     async untilStep(token: string, id: string, step: string): Promise<void> {
-      const ask = () => call('GET', pathOf(id), { token })
-      await askUntil(ask, ({ body }) => stepsOf(body).includes(step), WITHIN_MS)
+      await askUntil(
+        () => this.get(token, id),
+        ({ body }) => stepsOf(body).includes(step),
+        WITHIN_MS,
+      )
     },
     /** Expects all of its progress at gateway, in order, and all of its events at monitor. */
     async expectTold(token: string, id: string, steps: readonly string[], others: readonly string[]): Promise<void> {
-      expect(stepsOf((await call('GET', pathOf(id), { token })).body)).toEqual([...steps])
-      const expected = [...steps.map(() => 'progressed'), 'requested', ...others].map((name) => `posta.operation.${name}`)
+      expect(stepsOf((await this.get(token, id)).body)).toEqual([...steps])
+      const expected = [...steps.map(() => 'progressed'), 'requested', ...others].map(
+        (name) => `posta.operation.${name}`,
+      )
       const timeline = await timelineOf(monitorUrl, token, id, expected.length, WITHIN_MS)
       expect(timeline.toSorted()).toEqual(expected.toSorted())
     },
@@ -177,7 +183,10 @@ function describeKills(makeParts: MakeParts): void {
         expect((await payouts.cancel(token, id)).status).toBe(202)
         await restart()
         await expectNothingPaid(token, id)
-        await payouts.expectTold(token, id, ['reserve done', 'reserve undone'], ['cancel-requested', 'failed'])
+        // Whether it waits for its approval first depends on what is taken over sooner, the run or the topic.
+        const waited = stepsOf((await payouts.get(token, id)).body).includes('approve waiting')
+        const steps = ['reserve done', ...(waited ? ['approve waiting'] : []), 'reserve undone']
+        await payouts.expectTold(token, id, steps, ['cancel-requested', 'failed'])
       },
       2 * WITHIN_MS,
     )
@@ -223,7 +232,10 @@ function describeAnswers(makeParts: MakeParts): void {
       await payouts.untilStep(token, id, 'approve waiting')
       return id
     }
-    const shown = ({ status, body }: Answer) => [status, v.is(v.object({ code: v.string() }), body) ? body.code : undefined]
+    const shown = ({ status, body }: Answer) => [
+      status,
+      v.is(v.object({ code: v.string() }), body) ? body.code : undefined,
+    ]
 
     test(
       'is shown step by step by its stream, which ends with its outcome',
@@ -234,7 +246,9 @@ function describeAnswers(makeParts: MakeParts): void {
           headers: { authorization: `Bearer ${token}`, accept: 'text/event-stream' },
         })
         await payouts.signal(operator, id, 'approve', { approved: true })
-        const events = [...(await response.text()).matchAll(/^data: ?(\{.*\})$/gm)].map(([, data = '']) => JSON.parse(data))
+        const events = [...(await response.text()).matchAll(/^data: ?(\{.*\})$/gm)].map(([, data = '']) =>
+          JSON.parse(data),
+        )
         const all = ['reserve done', 'approve waiting', 'approve done', 'pay done', 'settled done']
         expect(stepsOf(events[0])).toEqual(all.slice(0, 2))
         for (const event of events) expect(stepsOf(event)).toEqual(all.slice(0, stepsOf(event).length))
@@ -258,10 +272,12 @@ function describeAnswers(makeParts: MakeParts): void {
         expect((await payouts.cancel(token, id)).status).toBe(202)
         expect(await payouts.outcome(token, id)).toMatchObject({ error: { code: 'cancelled' } })
         expect(shown(await payouts.cancel(token, id))).toEqual([409, 'already-terminal'])
-        await payouts.expectTold(token, id, ['reserve done', 'approve waiting', 'reserve undone'], [
-          'cancel-requested',
-          'failed',
-        ])
+        await payouts.expectTold(
+          token,
+          id,
+          ['reserve done', 'approve waiting', 'reserve undone'],
+          ['cancel-requested', 'failed'],
+        )
       },
       2 * WITHIN_MS,
     )
@@ -320,7 +336,7 @@ function describeAnswers(makeParts: MakeParts): void {
         const answer = await askUntil(ask, ({ body }) => v.is(Run, body) && body.failures >= 2, WITHIN_MS)
         expect(expectBody(answer, 200, Run)).toMatchObject({
           step: 'pay',
-          reason: expect.stringContaining('The payout provider did not answer'),
+          reason: expect.stringContaining('ECONNREFUSED'),
         })
         provider = await startProvider({ port, ledgerFile: join(parts.dataDir, 'ledger.db') })
         expect((await payouts.outcome(token, id)).status).toBe('succeeded')
