@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, test } from 'bun:test'
+import { encode } from '@posta/common/messages/envelope.ts'
 import { topics } from '@posta/common/messages/topics.ts'
+import type { OperationType } from '@posta/common/operations/catalog.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
@@ -9,6 +11,7 @@ import { Registry } from 'prom-client'
 import { performers } from './performers/performers.ts'
 import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
 import type { Results } from './results/results.ts'
+import type { NewRun } from './runs/runs.ts'
 import { openEmbedded } from './store/embedded.ts'
 import { openMongo } from './store/mongo.ts'
 import type { Store } from './store/store.ts'
@@ -32,7 +35,7 @@ async function member(store: Fresh<Store>, more: Partial<RequestsOptions> = {}) 
     results,
     performers,
     bounds: new Map([['daily-usd', 10_000 * 1e8]]),
-    settings: new Map(),
+    settings: new Map([['payout', { APPROVAL_ABOVE_USD: '1000' }]]),
     runs,
     runner: { async admit() {}, wake() {} },
     log: createLog('test', 'silent'),
@@ -296,6 +299,139 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       await deliver(batch)
       expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
       expect(published[0]).toEqual(other.published[0])
+    })
+  })
+
+  describe('an operation in steps', () => {
+    const payout = (id: string, amount = '1', more = {}) =>
+      requested(id, { type: 'payout', input: { from: 'USD', to: 'ARS', amount, payee: 'p' }, ...more })
+    const told = (type: 'cancel-requested' | 'abandoned', operation: string, of: OperationType = 'payout') =>
+      encode({
+        id: `${operation}.${type}`,
+        type: `posta.operation.${type}` as const,
+        time: NOON,
+        subject: operation,
+        data: { user: 'ana', operation, operationType: of, by: 'olga', deadLetter: 'd1' },
+      })
+    const approve = (operation: string, more: object = {}) =>
+      encode({
+        id: `${operation}.signal.approve`,
+        type: 'posta.operation.signalled',
+        time: NOON,
+        subject: operation,
+        data: {
+          ...{ user: 'ana', operation, operationType: 'payout', by: 'olga', signal: 'approve' },
+          payload: { approved: true },
+          ...more,
+        },
+      })
+
+    /** A member whose runner keeps what it is asked to make sure of. */
+    async function steppedMember(store = newStore(), more: Partial<RequestsOptions> = {}) {
+      const admitted: NewRun[] = []
+      const { runs } = store.open()
+      const runner = { admit: async (asked: readonly NewRun[]) => void admitted.push(...asked), wake() {} }
+      return { ...(await member(store, { runner, runs, ...more })), admitted, runs }
+    }
+
+    test('is decided, counted and handed to a run before the offset moves; there is no reply yet', async () => {
+      const { deliver, replies, results, admitted, committed } = await steppedMember()
+      await deliver([payout('a', '6000'), payout('b', '6000'), requested('c')])
+      expect(outcomes(replies())).toEqual(['b limit-exceeded', 'c succeeded'])
+      expect(await results.get('a')).toMatchObject({
+        status: 'running',
+        version: 1,
+        decided: { amount: '8835000.00', needsApproval: true },
+        counts: { limit: 'daily-usd', period: '2026-11-23', amount: 600_000_000_000 },
+      })
+      expect(admitted).toMatchObject([
+        { id: 'a', user: 'ana', type: 'payout', version: 1, facts: usdRates, position: { partition: 0, offset: 0 } },
+      ])
+      expect(committed()).toBe(3)
+    })
+
+    test('that comes again has its run made sure of again, from what was decided then, and is not decided anew', async () => {
+      const store = newStore()
+      const first = await steppedMember(store)
+      await first.deliver([payout('a')])
+      const later = await steppedMember(store, { bounds: new Map([['daily-usd', 1]]) })
+      await later.deliver([payout('a')])
+      expect(later.admitted).toEqual(first.admitted)
+      expect(later.replies()).toEqual([])
+      expect(await later.results.used([allowance('ana')])).toEqual([100_000_000])
+    })
+
+    test('has no run where it could not be stored that it goes on', async () => {
+      const store = newStore()
+      const { results } = store.open()
+      let attempts = 0
+      const { deliver, losePartition, admitted } = await steppedMember(store, {
+        results: {
+          ...results,
+          append() {
+            attempts += 1
+            return Promise.reject(new Error('Down.'))
+          },
+        },
+      })
+      const never = deliver([payout('a')])
+      await eventually(() => attempts > 1)
+      losePartition()
+      await expect(never).rejects.toThrow()
+      expect(admitted).toEqual([])
+      expect((await results.find(['a'])).size).toBe(0)
+    })
+
+    test('is told what comes for it before the offset moves, whether it exists or not, once each', async () => {
+      const { deliver, runs, committed } = await steppedMember()
+      await deliver([
+        told('cancel-requested', 'x'),
+        approve('x'),
+        told('cancel-requested', 'x'),
+        told('abandoned', 'x'),
+      ])
+      expect((await runs.inputs(['x'])).map(({ name, by }) => `${name} ${by}`).toSorted()).toEqual([
+        'abandon:d1 olga',
+        'cancel olga',
+        'signal:approve olga',
+      ])
+      expect(committed()).toBe(4)
+    })
+
+    test('that is cancelled before it is decided fails as cancelled, counts nothing and has no run', async () => {
+      const { deliver, replies, results, admitted } = await steppedMember()
+      await deliver([payout('a'), told('cancel-requested', 'a')])
+      await deliver([requested('b'), told('cancel-requested', 'b', 'convert')])
+      expect(outcomes(replies())).toEqual(['a cancelled', 'b cancelled'])
+      expect(admitted).toEqual([])
+      expect(await results.used([allowance('ana')])).toEqual([0])
+    })
+
+    test('is not changed by a cancel that comes after its end', async () => {
+      const { deliver, replies, results } = await steppedMember()
+      await deliver([requested('a')])
+      await deliver([told('cancel-requested', 'a', 'convert')])
+      expect(outcomes(replies())).toEqual(['a succeeded'])
+      expect((await results.get('a'))?.status).toBe('succeeded')
+    })
+
+    test.each([
+      ['of an unknown name', { signal: 'dance' }],
+      ['of a wrong shape', { payload: { approved: 'yes' } }],
+      ['with an unknown member', { payload: { approved: true, more: 1 } }],
+      ['that its owner gives though an operator must', { by: 'ana' }],
+    ])('takes no answer %s, whoever wrote it: it is a dead letter', async (_, more) => {
+      const { deliver, published, runs } = await steppedMember()
+      await deliver([approve('a', more)])
+      expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
+      expect(await runs.inputs(['a'])).toEqual([])
+    })
+
+    test('that is redriven while it runs tells its run which dead letter that was of', async () => {
+      const { deliver, runs } = await steppedMember()
+      await deliver([payout('a')])
+      await deliver([payout('a', '1', { redrive: 'd1.redriven' })])
+      expect((await runs.inputs(['a'])).map(({ name }) => name)).toEqual(['redrive:d1.redriven'])
     })
   })
 

@@ -1,6 +1,7 @@
 import { Database, SQLiteError } from 'bun:sqlite'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { TITLE } from '../name.ts'
 import { backoff } from '../service/backoff.ts'
 import { ConfigError } from '../service/config.ts'
 
@@ -75,7 +76,6 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
   /** Sets what a call needs before it, not after it: where this fails the call has done nothing, and never goes unsynced. */
   function databaseAt(level: Synchronous): Database {
     const ready = database()
-    // A prepared statement would set it only once, when it is prepared: `run` prepares it each time.
     if (synchronous !== level) ready.run(`PRAGMA synchronous = ${level}`)
     synchronous = level
     return ready
@@ -147,7 +147,7 @@ function refuseOtherTables(path: string, file: Database, schemas: readonly strin
   for (const [name, definition] of definitions(file)) {
     if ((expected.get(name) ?? definition) === definition) continue
     throw new ConfigError([
-      `DATA_DIR: another version of Posta made ${path}, with another table or index ${name}. Run that version, or name another folder`,
+      `DATA_DIR: another version of ${TITLE} made ${path}, with another table or index ${name}. Run that version, or name another folder`,
     ])
   }
 }

@@ -10,6 +10,7 @@ import { MAX_ROWS } from '../database/outbox.ts'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
 import { answering, conversion, everyType, fixedSources } from '../testing/operations.ts'
+import { RESEND_AFTER_MS } from './resend.ts'
 import { createSubmit } from './submit.ts'
 import { createTell, type InputKind } from './tell.ts'
 
@@ -218,4 +219,27 @@ describe('is refused, and nothing is sent:', () => {
     expect(await gateway.outbox()).toHaveLength(1)
     expect(told).toEqual(['cancel'])
   })
+})
+
+test('an operation in steps that failed by dead letter takes answers and cancels: a redrive may have made it go on', async () => {
+  const { tell, submit, writer, database } = await open()
+  const [one, other] = [await submit(), await submit()]
+  const deadLettered = { status: 'failed', errorCode: 'dead-lettered', resendAt: null } as const
+  for (const id of [one, other])
+    await writer.write([database.update(operations).set(deadLettered).where(eq(operations.id, id))])
+  expect(await answerOf(tell.signal(approve(one, operator)))).toBe('failed')
+  expect(await answerOf(tell.cancel({ caller: ana, id: one }))).toBe('failed')
+  expect(await answerOf(tell.cancel({ caller: ana, id: one }))).toBe('failed')
+  await writer.write([database.update(operations).set({ errorCode: 'cancelled' }).where(eq(operations.id, other))])
+  expect(await answerOf(tell.cancel({ caller: ana, id: other }))).toBe('already-terminal')
+})
+
+test('a resend that a long wait has put off comes soon again once the answer is given', async () => {
+  const { tell, submit, writer, database } = await open()
+  const id = await submit()
+  const farMs = Date.now() + 30 * 24 * 60 * 60 * 1000
+  await writer.write([database.update(operations).set({ resendAt: farMs }).where(eq(operations.id, id))])
+  await tell.signal(approve(id, operator))
+  const [row] = await database.select().from(operations).where(eq(operations.id, id))
+  expect(row?.resendAt).toBeLessThanOrEqual(Date.now() + RESEND_AFTER_MS)
 })

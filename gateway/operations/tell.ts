@@ -1,16 +1,17 @@
 // Cancels and answers for operations under way: they follow the request through the outbox, in the owner's order.
-import type { MessageData, MessageType } from '@posta/common/messages/events.ts'
+import type { MessageData } from '@posta/common/messages/events.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract, Signal } from '@posta/common/operations/contract.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { and, eq, exists, sql } from 'drizzle-orm'
+import { and, eq, exists, or, sql } from 'drizzle-orm'
 import type { Writer } from '../database/commit.ts'
 import type { AddEvent } from '../database/events.ts'
 import type { Database } from '../database/open.ts'
 import { isPending, operations } from '../database/schema.ts'
 import { type Operation, type OperationRow, toOperation } from './operation.ts'
+import { RESEND_AFTER_MS } from './resend.ts'
 
 export type InputKind = 'cancel' | 'signal'
 
@@ -37,12 +38,14 @@ export interface Tell {
 }
 
 /** What is stored and sent: of each operation, one of a name. */
-interface Told<Type extends MessageType> {
+interface Told<Type extends InputType> {
   /** `cancel`, or `signal.` and the name of a signal. The id of the event is the operation's and this. */
   readonly name: string
   readonly type: Type
   readonly data: MessageData<Type>
 }
+
+type InputType = 'posta.operation.cancel-requested' | 'posta.operation.signalled'
 
 /**
  * @param options.contracts the catalog by default
@@ -71,9 +74,12 @@ export function createTell(options: {
   }
 
   /** False if it was stored before. All gateways together store and send it once, since each does so in one transaction. */
-  async function store<Type extends MessageType>(id: string, { name, type, data }: Told<Type>): Promise<boolean> {
+  async function store<Type extends InputType>(id: string, { name, type, data }: Told<Type>): Promise<boolean> {
     const path = `$."${name}"`
-    const isNew = and(eq(operations.id, id), isPending, sql`json_extract(${operations.inputs}, ${path}) IS NULL`)
+    const { steps }: Contract = contracts[data.operationType]
+    // A redriven operation in steps goes on, though it has failed by dead letter.
+    const goesOn = steps ? or(isPending, eq(operations.errorCode, 'dead-lettered')) : isPending
+    const isNew = and(eq(operations.id, id), goesOn, sql`json_extract(${operations.inputs}, ${path}) IS NULL`)
     const [sent, , found] = await writer.write([
       addEvent(type, data, exists(database.select({ new: sql`1` }).from(operations).where(isNew)), {
         id: `${id}.${name}`,
@@ -81,12 +87,19 @@ export function createTell(options: {
       }),
       database
         .update(operations)
-        .set({ inputs: sql`json_set(coalesce(${operations.inputs}, '{}'), ${path}, ${deps.now()})` })
+        .set({
+          inputs: sql`json_set(coalesce(${operations.inputs}, '{}'), ${path}, ${deps.now()})`,
+          // It may have waited for this, with its next resend after the end of the wait.
+          resendAt: sql`min(${operations.resendAt}, ${deps.now() + RESEND_AFTER_MS})`,
+        })
         .where(isNew),
-      database.select({ status: operations.status }).from(operations).where(eq(operations.id, id)),
+      database
+        .select({ id: operations.id })
+        .from(operations)
+        .where(and(eq(operations.id, id), goesOn)),
     ])
     if (sent?.rowsAffected === 1) return true
-    if (found?.rows[0]?.status === 'pending') return false
+    if (found?.rows.length === 1) return false
     throw new Problem('already-terminal', 'The operation has ended.')
   }
 

@@ -37,6 +37,7 @@ export const answering: Readonly<Record<OperationType, Contract>> = {
   ...catalog,
   convert: {
     ...catalog.convert,
+    steps: true,
     signals: {
       approve: {
         description: 'Whether it may be done.',

@@ -121,7 +121,7 @@ export interface RunContext<C extends Contract> extends Asked<C> {
     name: Name,
     options?: { readonly withinMs?: number },
   ): Promise<PayloadOf<C, Name> | undefined>
-  /** The time of the last record, in ms since the epoch. */
+  /** When the last step or wait was done; before the first, when `decide` said to go on. In ms since the epoch. */
   now(): number
   /** From 0 to 1, without 1. */
   random(): number

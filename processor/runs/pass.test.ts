@@ -233,6 +233,12 @@ describe('a run', () => {
     })
     const shorter = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, { records })
     expect(shorter.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
+    const throwing = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) }, { records })
+    expect(throwing.stop).toMatchObject({ reason: 'Its code threw: A slip.' })
+    const started: RunRecord = { n: 1, atMs: NOON_MS, kind: 'started', step: 'b', final: false }
+    const begun = { records: [...records.slice(0, 1), started] }
+    const leaking = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, begun)
+    expect(leaking.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
     expect(calls).toEqual([])
   })
 
@@ -253,9 +259,28 @@ describe('a run', () => {
     expect(new Set(first.flat()).size).toBe(5)
   })
 
+  test('sees the same time in the pass that goes on for a redrive as in those after it', async () => {
+    const seen: number[] = []
+    const code =
+      (isBroken: boolean): Code =>
+      async ({ step, now }) => {
+        seen.push(now())
+        if (isBroken) throw new Error('A slip.')
+        await step('a', async ({ attempt }) => (attempt < 3 ? later(1000) : null))
+        return done
+      }
+    const { records } = await runToEnd({ run: code(true) })
+    await runToEnd({ run: code(false) }, { records, inputs: [redrive(records)], startMs: NOON_MS + 99_999 })
+    expect(seen).toEqual([NOON_MS, NOON_MS, NOON_MS, NOON_MS])
+  })
+
   test.each<[string, Code]>([
     ['sleeps for ever', async ({ sleep }) => sleep('a', Number.POSITIVE_INFINITY).then(() => done)],
     ['sleeps for less than no time', async ({ sleep }) => sleep('a', -1).then(() => done)],
+    [
+      'has a pause that is no time',
+      async ({ step }) => step('a', nothing, { firstPauseMs: Number.NaN }).then(() => done),
+    ],
     ['is to be called later than ever', async ({ step }) => step('a', async () => later(Number.NaN)).then(() => done)],
     [
       'throws before it awaits anything',
@@ -369,6 +394,19 @@ describe('undo', () => {
     expect(world.calls).toEqual(['op/hotel 1', 'op/hotel/undo of did op/hotel'])
     expect(kinds(records)).toEqual(['started hotel', 'failing', 'done hotel', 'undone hotel', 'ended'])
     expect(outcome).toMatchObject({ failure: { code: 'cancelled' } })
+  })
+
+  test('may be called later, as a step may', async () => {
+    let polls = 0
+    const { records, outcome } = await runToEnd({
+      async run({ step }) {
+        await step('hotel', nothing, { undo: async () => (++polls < 3 ? later(60_000) : undefined) })
+        return refused
+      },
+    })
+    expect(polls).toBe(3)
+    expect(kinds(records).slice(-3)).toEqual(['failing', 'undone hotel', 'ended'])
+    expect(outcome).toEqual(refused)
   })
 
   test('that fails for good leaves the run stuck, to go on where it stopped', async () => {
@@ -502,6 +540,21 @@ describe('a run that is stuck', () => {
     const second = await runToEnd({ run: stuckCode }, { records: first.records, inputs: [redrive(first.records)] })
     const stale = { records: second.records, inputs: [redrive(first.records), abandon(first.records)] }
     expect((await runToEnd({ run: fixed }, stale)).records).toEqual(second.records)
+  })
+
+  test('does nothing until somebody decides while it is undone, either', async () => {
+    let calls = 0
+    const code: Code = async ({ step }) => {
+      const undo = () => Promise.reject(new Error(`No. ${++calls}`))
+      await step('reserve', nothing, { undo, attempts: 1 })
+      return refused
+    }
+    const { records } = await runToEnd({ run: code })
+    expect(kinds(records).slice(-2)).toEqual(['failing', 'stuck'])
+    const again = await runToEnd({ run: code }, { records, inputs: [input('cancel'), approve()] })
+    expect(again.records).toEqual(records)
+    expect(again.stop).toMatchObject({ kind: 'stuck', dueAtMs: Number.MAX_SAFE_INTEGER })
+    expect(calls).toBe(1)
   })
 
   test('can be cancelled, and times out after 30 days: it is undone', async () => {

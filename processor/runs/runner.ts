@@ -202,8 +202,8 @@ export function createRunner(options: RunnerOptions): Runner {
       const taken = await runs.take(run, me)
       if (!taken) return false
       const { crashes = 0 } = taken.head
-      // It was held, so its holder died.
-      hold(run.head.holder === undefined ? taken : { ...taken, head: { ...taken.head, crashes: crashes + 1 } }, false)
+      const holderDied = run.head.holder !== undefined && run.head.holder !== me
+      hold(holderDied ? { ...taken, head: { ...taken.head, crashes: crashes + 1 } } : taken, false)
       return true
     } finally {
       admitting.delete(run.id)

@@ -1,9 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { cpSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { serviceNames } from '../../common/name.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { copyRepository, digestOf } from '../testing/copy-repository.ts'
 import { describeLong } from '../testing/parts.ts'
 
 /** The files of README's "Add an operation", by their path, which is the first line of each. */
@@ -14,105 +13,124 @@ async function filesOfReadme(): Promise<ReadonlyMap<string, string>> {
   return new Map(blocks.map(([, path = '', text = '']) => [path, text]))
 }
 
-async function edit(path: string, change: (text: string) => string): Promise<void> {
-  const before = await Bun.file(path).text()
-  const after = change(before)
-  if (after === before) throw new Error(`Nothing was changed in ${path}.`)
-  await Bun.write(path, after)
-}
+const LISTS = ['common/operations/catalog.ts', 'processor/performers/performers.ts']
 
 describeLong('an operation that is added as README says', () => {
   let copy: string
 
   beforeAll(async () => {
-    copy = mkdtempSync(join(tmpdir(), 'posta-copy-'))
-    const names = [
-      'common',
-      ...serviceNames,
-      'tools',
-      'tests',
-      'package.json',
-      'tsconfig.json',
-      'biome.json',
-      '.gitignore',
-    ]
-    for (const name of names)
-      cpSync(join(REPOSITORY_ROOT, name), join(copy, name), { recursive: true, verbatimSymlinks: true })
-    symlinkSync(join(REPOSITORY_ROOT, 'node_modules'), join(copy, 'node_modules'))
-    // The copy's own packages, in the place of those that the links name.
-    for (const name of serviceNames) {
-      const scope = join(copy, name, 'node_modules/@posta')
-      rmSync(join(scope, 'common'), { force: true })
-      symlinkSync(join(copy, 'common'), join(scope, 'common'))
-    }
+    copy = copyRepository()
     for (const [path, text] of await filesOfReadme()) await Bun.write(join(copy, path), text)
-    await edit(join(copy, 'common/operations/catalog.ts'), (text) =>
-      text
-        .replace('import { storeRates }', "import { split } from './split.ts'\nimport { storeRates }")
-        .replace("'store-rates': storeRates }", "'store-rates': storeRates, split }"),
-    )
-    await edit(join(copy, 'processor/performers/performers.ts'), (text) =>
-      text
-        .replace('import { storeRates }', "import { split } from './split.ts'\nimport { storeRates }")
-        .replace("'store-rates': storeRates }", "'store-rates': storeRates, split }"),
-    )
+    for (const list of LISTS) await addSplit(join(copy, list))
   })
 
   afterAll(() => rmSync(copy, { recursive: true, force: true }))
 
+  const run = (...args: string[]) => {
+    const child = Bun.spawnSync([process.execPath, ...args], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
+    return { code: child.exitCode, said: child.stderr.toString(), out: child.stdout.toString() }
+  }
+  const typeErrors = () => run('x', 'tsc', '--pretty', 'false').out.trim()
+
   test('is two files, which the type checker accepts; without the performer it does not', async () => {
     expect([...(await filesOfReadme()).keys()]).toEqual(['common/operations/split.ts', 'processor/performers/split.ts'])
-    expect(await typeCheck(copy)).toBe('')
+    expect(typeErrors()).toBe('')
     const list = join(copy, 'processor/performers/performers.ts')
     const whole = await Bun.file(list).text()
     await Bun.write(
       list,
       whole.replace('storeRates, split }', 'storeRates }').replace("import { split } from './split.ts'\n", ''),
     )
-    expect(await typeCheck(copy)).toContain("Property 'split' is missing")
+    expect(typeErrors()).toContain("Property 'split' is missing")
     await Bun.write(list, whole)
   }, 60_000)
 
-  test('is written by the command, with facts or without, so that it compiles and its test passes', async () => {
-    const run = (...args: string[]) =>
-      Bun.spawnSync([process.execPath, ...args], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
-    expect(run('tools/new.ts', 'operation', 'ship-order', '--facts').exitCode).toBe(0)
-    expect(run('tools/new.ts', 'operation', 'greet').exitCode).toBe(0)
-    expect(await typeCheck(copy)).toBe('')
-    expect(run('test', 'processor/performers/ship-order.test.ts', 'processor/performers/greet.test.ts').exitCode).toBe(
-      0,
-    )
-    const again = run('tools/new.ts', 'operation', 'greet')
-    expect({ code: again.exitCode, said: again.stderr.toString() }).toEqual({
-      code: 1,
-      said: 'common/operations/greet.ts exists already.\n',
+  test('is written by the command, with facts or steps or without, so that all checks and its tests pass', () => {
+    const added = {
+      greet: [],
+      'ship-order': ['--facts'],
+      'book-table': ['--steps'],
+      'pay-bill': ['--steps', '--facts'],
+    }
+    for (const [type, options] of Object.entries(added))
+      expect(run('tools/new.ts', 'operation', type, ...options)).toMatchObject({ code: 0, said: '' })
+    expect(run('run', 'check')).toMatchObject({ code: 0 })
+    const tests = Object.keys(added).map((type) => `processor/performers/${type}.test.ts`)
+    const tested = run('test', ...tests)
+    expect({ code: tested.code, summary: /\d+ pass\n \d+ fail/.exec(tested.said)?.[0] }).toEqual({
+      code: 0,
+      summary: '8 pass\n 0 fail',
     })
-  }, 60_000)
+  }, 120_000)
 
-  test('is in REST, GraphQL, OpenAPI, AsyncAPI, the results and the timeline', async () => {
-    const child = Bun.spawn([process.execPath, join(copy, 'tests/system/added-operation.child.ts')], {
-      cwd: copy,
-      env: { ...process.env, NODE_ENV: 'test' },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    const printed = await new Response(child.stdout).text()
-    expect(await child.exited).toBe(0)
-    expect(JSON.parse(printed)).toEqual({
-      rest: { each: 333, last: 334 },
-      graphql: { each: 250, last: 250 },
-      openApi: true,
-      asyncApi: true,
-      result: { each: 333, last: 334 },
-      timeline: ['posta.operation.requested', 'posta.operation.succeeded'],
+  test.each([
+    [['greet'], 'common/operations/greet.ts exists already.'],
+    [['Ship'], 'Ship is no name of an operation: it is words in lower case with hyphens, as ship-order.'],
+    [['a'.repeat(41)], `${'a'.repeat(41)} is no name of an operation: it has more than 40 characters.`],
+    [['class'], 'class is no name of an operation: the files need class for something else.'],
+    [['test', '--steps'], 'test is no name of an operation: the files need test for something else.'],
+    [['log-in', 'twice'], 'An operation has one name, so twice is too much.'],
+    [['cancel'], 'cancel is no name of an operation: GraphQL has a cancel already.'],
+    [['pack', '--step'], "Unknown option '--step'."],
+    [[], 'NAME is missing.'],
+  ])(
+    '%j is refused with words, and nothing is written',
+    async (words, said) => {
+      const before = await digestOf(copy)
+      const refused = run('tools/new.ts', 'operation', ...words)
+      expect(refused.code).toBe(1)
+      expect(refused.said).toStartWith(said)
+      expect(await digestOf(copy)).toBe(before)
+    },
+    30_000,
+  )
+
+  test('is in REST, GraphQL, OpenAPI, AsyncAPI, the results, the timeline and the audit, with its steps', () => {
+    const split = { type: 'split', field: 'split', outputFields: 'each last', input: { cents: 1000, people: 3 } }
+    const booked = { type: 'book-table', field: 'bookTable', outputFields: 'text reference', input: { text: 'two' } }
+    const added = [
+      { ...split, events: 2 },
+      { ...booked, events: 4 },
+    ]
+    const child = run('tests/system/added-operation.child.ts', JSON.stringify(added))
+    expect(child).toMatchObject({ code: 0, said: '' })
+    const half = { each: 333, last: 334 }
+    const [progress, table] = [['reserve done', 'confirm done'], { text: 'two', reference: expect.any(String) }]
+    const documented = { openApi: true, asyncApi: true }
+    const [requested, progressed, succeeded] = ['requested', 'progressed', 'succeeded'].map(
+      (end) => `posta.operation.${end}`,
+    )
+    expect(JSON.parse(child.out)).toEqual({
+      found: [
+        {
+          type: 'split',
+          rest: { output: half },
+          graphql: { output: half },
+          ...documented,
+          result: half,
+          timeline: [requested, succeeded],
+        },
+        {
+          type: 'book-table',
+          rest: { output: table, progress },
+          graphql: { output: table, progress },
+          ...documented,
+          result: table,
+          timeline: [requested, progressed, progressed, succeeded],
+        },
+      ],
+      // Each was submitted over both APIs.
+      audit: { ok: true, requests: 4, results: 8 },
     })
     expect(readdirSync(copy)).not.toContain('data')
   }, 60_000)
 })
 
-async function typeCheck(folder: string): Promise<string> {
-  const child = Bun.spawn([process.execPath, 'x', 'tsc', '--pretty', 'false'], {
-    cwd: folder,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  return (await new Response(child.stdout).text()).trim()
+async function addSplit(list: string): Promise<void> {
+  const text = await Bun.file(list).text()
+  const after = text
+    .replace('import { storeRates }', "import { split } from './split.ts'\nimport { storeRates }")
+    .replace("'store-rates': storeRates }", "'store-rates': storeRates, split }")
+  if (after === text) throw new Error(`Nothing was changed in ${list}.`)
+  await Bun.write(list, after)
 }

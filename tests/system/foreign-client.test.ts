@@ -65,14 +65,14 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
       ...attributes,
       ce_source: '/posta/gateway',
       ce_type: 'posta.operation.requested',
-      ce_dataschema: 'urn:posta:schema:posta.operation.requested:1',
+      ce_dataschema: 'urn:posta:schema:posta.operation.requested:2',
       ce_subject: operation,
     })
     expect(result?.headers).toEqual({
       ...attributes,
       ce_source: '/posta/processor',
       ce_type: 'posta.operation.succeeded',
-      ce_dataschema: 'urn:posta:schema:posta.operation.succeeded:1',
+      ce_dataschema: 'urn:posta:schema:posta.operation.succeeded:2',
       ce_subject: operation,
     })
     for (const message of [request, result]) {
@@ -84,7 +84,7 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
         ...attributes,
         ce_source: '/posta',
         ce_type: type,
-        ce_dataschema: `urn:posta:schema:${type}:1`,
+        ce_dataschema: `urn:posta:schema:${type}:2`,
       })),
     )
     for (const { value } of events) {
