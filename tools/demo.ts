@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { serviceNames } from '../common/name.ts'
+import { NAME, serviceNames } from '../common/name.ts'
 import { portVariable, REPOSITORY_ROOT } from '../common/service/config.ts'
 import { onStopSignal } from '../common/service/stop-signal.ts'
 import { addresses } from './addresses.ts'
@@ -148,7 +148,7 @@ function randomPassword(): string {
 }
 
 async function demo(once: boolean): Promise<void> {
-  const dataDir = mkdtempSync(join(tmpdir(), 'posta-demo-'))
+  const dataDir = mkdtempSync(join(tmpdir(), `${NAME}-demo-`))
   const operator = { email: 'operator@example.com', password: randomPassword() }
   const stopped = Promise.withResolvers<void>()
   const provider = await startProvider()

@@ -1,7 +1,9 @@
 // `bun run verify`: runs the checks, starts the real parts, runs every test on embedded and on real parts, and counts.
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { NAME } from '../common/name.ts'
 import { REPOSITORY_ROOT } from '../common/service/config.ts'
 import { startParts } from './infra/parts.ts'
 
@@ -30,7 +32,7 @@ const parts = await startParts({ temporary: true })
 for (const missing of parts.missing) console.log(`missing: ${missing}`)
 if (parts.missing.length > 0) console.log('The suites that need these are skipped.')
 
-const folder = mkdtempSync(join(tmpdir(), 'posta-verify-'))
+const folder = mkdtempSync(join(tmpdir(), `${NAME}-verify-`))
 const report = join(folder, 'junit.xml')
 try {
   const tested = await run(

@@ -1,4 +1,6 @@
 import { toJsonSchema } from '@valibot/to-json-schema'
+import { TITLE } from '../name.ts'
+import { DEAD_LETTER_PREFIX } from './dead-letter.ts'
 import { typesOn } from './envelope.ts'
 import { dataschema, type MessageType, messages, sources } from './events.ts'
 import { groups, type Topic, topicSettings, topics } from './topics.ts'
@@ -16,8 +18,7 @@ const channels: Readonly<Record<Topic, { description: string; readers: readonly 
   },
   [topics.events]: { description: 'Events that no other message tells of.', readers: [groups.monitor] },
   [topics.deadLetters]: {
-    description:
-      'Messages that a group could not handle: the original bytes and headers, and the facts in `posta-*` headers.',
+    description: `Messages that a group could not handle: the original bytes and headers, and the facts in \`${DEAD_LETTER_PREFIX}*\` headers.`,
     readers: [groups.monitor],
   },
 }
@@ -44,15 +45,18 @@ function eventHeaders(type: MessageType) {
   }
 }
 
-const deadLetterHeaders = {
-  'posta-id': text('Stays the same however often the original is dead-lettered.'),
-  'posta-group': text('The group that could not handle the original.'),
-  'posta-reason': text('Why, in a sentence.'),
-  'posta-topic': text("The original's topic."),
-  'posta-partition': text("The original's partition."),
-  'posta-offset': text("The original's offset."),
-  'posta-timestamp': text("The original's timestamp, in ms since the epoch."),
-}
+const withPrefix = (headers: object) =>
+  Object.fromEntries(Object.entries(headers).map(([name, schema]) => [DEAD_LETTER_PREFIX + name, schema]))
+
+const deadLetterHeaders = withPrefix({
+  id: text('Stays the same however often the original is dead-lettered.'),
+  group: text('The group that could not handle the original.'),
+  reason: text('Why, in a sentence.'),
+  topic: text("The original's topic."),
+  partition: text("The original's partition."),
+  offset: text("The original's offset."),
+  timestamp: text("The original's timestamp, in ms since the epoch."),
+})
 
 const message = (name: string, contentType: string, headers: object, payload: object) => ({
   name,
@@ -71,7 +75,7 @@ export function asyncApi() {
   return {
     asyncapi: '3.0.0',
     info: {
-      title: 'Posta',
+      title: TITLE,
       version: '1.0.0',
       description:
         "Messages are CloudEvents 1.0 in Kafka's binary mode. The key is the user's id, so that one user's messages keep their order. A message of no user has the event's id as key.",
@@ -116,8 +120,10 @@ export function asyncApi() {
             required: Object.keys(deadLetterHeaders),
             properties: {
               ...deadLetterHeaders,
-              'posta-key': text("The original's key. Absent if it had none."),
-              'posta-value': text('`null` if the original had no value.'),
+              ...withPrefix({
+                key: text("The original's key. Absent if it had none."),
+                value: text('`null` if the original had no value.'),
+              }),
             },
           },
           {},

@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { NAME } from '../name.ts'
 import { encode } from './envelope.ts'
 import { type Delivered, type Header, headerText, type Outgoing } from './message.ts'
 import { type Group, type Topic, topics } from './topics.ts'
@@ -12,7 +13,8 @@ export interface DeadLetter {
   readonly original: Delivered
 }
 
-const PREFIX = 'posta-'
+/** Of the headers that hold a dead letter's facts. */
+export const DEAD_LETTER_PREFIX = `${NAME}-`
 
 type Positioned = Pick<Delivered, 'topic' | 'partition' | 'offset' | 'timestampMs'>
 
@@ -25,10 +27,11 @@ export function deadLetterId({ topic, partition, offset, timestampMs }: Position
 /** The id of the event of a redrive, which the redriven message carries as `ce_redrive`. */
 export const redriveId = (deadLetter: string) => `${deadLetter}.redriven`
 
-/** The message on the dead-letter topic: the original's bytes and headers, and the facts in `posta-*` headers. */
+/** The message on the dead-letter topic: the original's bytes and headers, and the facts in headers with the prefix. */
 export function encodeDeadLetter(original: Delivered, group: Group, reason: string, occurrence?: number): Outgoing {
   const facts: Header[] = []
-  const add = (name: string, value: string | number) => facts.push([PREFIX + name, Buffer.from(String(value))])
+  const add = (name: string, value: string | number) =>
+    facts.push([DEAD_LETTER_PREFIX + name, Buffer.from(String(value))])
   const id = deadLetterId(original, occurrence)
   add('id', id)
   if (occurrence !== undefined) add('occurrence', occurrence)
@@ -38,7 +41,7 @@ export function encodeDeadLetter(original: Delivered, group: Group, reason: stri
   add('partition', original.partition)
   add('offset', original.offset)
   add('timestamp', original.timestampMs)
-  if (original.key) facts.push([`${PREFIX}key`, original.key])
+  if (original.key) facts.push([`${DEAD_LETTER_PREFIX}key`, original.key])
   if (!original.value) add('value', 'null')
   return {
     topic: topics.deadLetters,
@@ -83,16 +86,16 @@ const Facts = v.object({
 
 /** The dead letter in a message; undefined where a fact is missing or wrong (another program wrote it). Never throws. */
 export function decodeDeadLetter(message: Delivered): DeadLetter | undefined {
-  const fact = (name: string) => headerText(message, PREFIX + name)
+  const fact = (name: string) => headerText(message, DEAD_LETTER_PREFIX + name)
   const facts = v.safeParse(Facts, Object.fromEntries(Object.keys(Facts.entries).map((name) => [name, fact(name)])))
   if (!facts.success) return undefined
   const { id, group, reason, timestamp: timestampMs, occurrence, ...position } = facts.output
   const original: Delivered = {
     ...position,
     timestampMs,
-    key: message.headers.findLast(([name]) => name === `${PREFIX}key`)?.[1] ?? null,
+    key: message.headers.findLast(([name]) => name === `${DEAD_LETTER_PREFIX}key`)?.[1] ?? null,
     value: fact('value') === 'null' ? null : message.value,
-    headers: message.headers.filter(([name]) => !name.startsWith(PREFIX)),
+    headers: message.headers.filter(([name]) => !name.startsWith(DEAD_LETTER_PREFIX)),
   }
   // Whatever the header says, the id must follow from the position: no message can pass for another dead letter.
   return id === deadLetterId(original, occurrence) ? { id, group, reason, original } : undefined

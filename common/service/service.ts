@@ -1,5 +1,5 @@
 import type { Hono } from 'hono'
-import { type ServiceName, serviceNames } from '../name.ts'
+import { type ServiceName, serviceNames, TITLE } from '../name.ts'
 import type { Component } from './component.ts'
 import type { CommonConfig } from './config.ts'
 import { within } from './deadline.ts'
@@ -50,10 +50,10 @@ export function beginService(name: ServiceName, config: CommonConfig, deps: Deps
       const others = serviceNames.filter((other) => other !== name)
       app.route('/health', healthRoutes(components, closing.signal, log))
       addDocs(app, {
-        title: `Posta ${name}`,
+        title: `${TITLE} ${name}`,
         description,
         url: config.urls[name],
-        links: [...links, ...others.map((other) => ({ href: config.urls[other], text: `Posta ${other}` }))],
+        links: [...links, ...others.map((other) => ({ href: config.urls[other], text: `${TITLE} ${other}` }))],
         metrics,
       })
       return createService({ name, listener, app, components, log, closing })

@@ -7,6 +7,7 @@ import {
   MongoServerError,
   type OptionalUnlessRequiredId,
 } from 'mongodb'
+import { NAME, TITLE } from '../name.ts'
 import { ConfigError } from '../service/config.ts'
 
 /** The code of a write that a unique index refused. */
@@ -14,7 +15,7 @@ export const DUPLICATE_KEY = 11000
 /** FerretDB 1.24 inserts a hundred documents at a time. After a duplicate it goes on with the next hundred, even in order. */
 const MAX_INSERT = 100
 
-/** How this version of Posta stores documents. */
+/** How this version stores documents. */
 const FORMAT = 1
 
 /**
@@ -83,21 +84,21 @@ export function mongoDatabase<Collections>(options: {
 
 /**
  * A new database gets the format's number before anything else, so that one with collections and without a number is older.
- * @throws ConfigError where another version of Posta made the database
+ * @throws ConfigError where another version made the database
  */
 async function refuseOtherFormats(database: Db): Promise<void> {
-  const formats = database.collection<{ _id: 'posta'; format: number }>('posta_format')
+  const formats = database.collection<{ _id: typeof NAME; format: number }>(`${NAME}_format`)
   const collections = await database.listCollections({}, { nameOnly: true }).toArray()
   // FerretDB makes a collection before it inserts the first document: the format's own may be there, and empty.
   if (collections.every(({ name }) => name === formats.collectionName))
-    await formats.insertOne({ _id: 'posta', format: FORMAT }).catch((error: unknown) => {
+    await formats.insertOne({ _id: NAME, format: FORMAT }).catch((error: unknown) => {
       // Another process does the same.
       if (!(error instanceof MongoServerError && error.code === DUPLICATE_KEY)) throw error
     })
   const found = await formats.findOne()
   if (found?.format === FORMAT) return
   throw new ConfigError([
-    `PROCESSOR_STORE_URL or MONITOR_STORE_URL: another version of Posta made the database ${database.databaseName}. Run that version, or name another database`,
+    `PROCESSOR_STORE_URL or MONITOR_STORE_URL: another version of ${TITLE} made the database ${database.databaseName}. Run that version, or name another database`,
   ])
 }
 

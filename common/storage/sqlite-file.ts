@@ -1,6 +1,7 @@
 import { Database, SQLiteError } from 'bun:sqlite'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { TITLE } from '../name.ts'
 import { backoff } from '../service/backoff.ts'
 import { ConfigError } from '../service/config.ts'
 
@@ -147,7 +148,7 @@ function refuseOtherTables(path: string, file: Database, schemas: readonly strin
   for (const [name, definition] of definitions(file)) {
     if ((expected.get(name) ?? definition) === definition) continue
     throw new ConfigError([
-      `DATA_DIR: another version of Posta made ${path}, with another table or index ${name}. Run that version, or name another folder`,
+      `DATA_DIR: another version of ${TITLE} made ${path}, with another table or index ${name}. Run that version, or name another folder`,
     ])
   }
 }

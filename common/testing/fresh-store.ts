@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { MongoClient } from 'mongodb'
+import { NAME } from '../name.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
 /** For the suites of stores: a store with nothing in it yet. */
@@ -47,7 +48,7 @@ function fresh<Store extends Closable>(open: () => Store, remove: () => Promise<
 /** The URL of a database that no other test uses. */
 export function databaseUrl(serverUrl: string): string {
   const url = new URL(serverUrl)
-  url.pathname = `/posta-test-${Bun.randomUUIDv7()}`
+  url.pathname = `/${NAME}-test-${Bun.randomUUIDv7()}`
   return url.href
 }
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { NAME } from '../name.ts'
 
 /**
  * For tests: a new folder. It is removed, with all that is in it, by `remove` or at the end of its scope.
@@ -9,7 +10,7 @@ import { join } from 'node:path'
  * const broker = openEmbedded({ path: join(folder.path, 'broker.db') })
  */
 export function temporaryFolder(): Disposable & { readonly path: string; remove(): void } {
-  const path = mkdtempSync(join(tmpdir(), 'posta-test-'))
+  const path = mkdtempSync(join(tmpdir(), `${NAME}-test-`))
   const remove = () => rmSync(path, { recursive: true, force: true, maxRetries: 5 })
   return { path, remove, [Symbol.dispose]: remove }
 }

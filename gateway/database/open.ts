@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Client, type Config, createClient, LibsqlError } from '@libsql/client'
+import { TITLE } from '@posta/common/name.ts'
 import { pause } from '@posta/common/service/backoff.ts'
 import { ConfigError } from '@posta/common/service/config.ts'
 import { filePath } from '@posta/common/service/file-url.ts'
@@ -112,7 +113,7 @@ async function migrate(client: Client): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder: MIGRATIONS })
   if (migrations.some(({ hash }, index) => rows[index] && rows[index].hash !== hash))
     throw new ConfigError([
-      'DATABASE_URL: another version of Posta made this database. Run that version, or name another',
+      `DATABASE_URL: another version of ${TITLE} made this database. Run that version, or name another`,
     ])
   for (const [index, { hash, folderMillis, sql }] of migrations.entries()) {
     if (index < rows.length) continue

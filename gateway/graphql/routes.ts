@@ -1,4 +1,5 @@
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql'
+import { TITLE } from '@posta/common/name.ts'
 import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
 import type { Logger } from '@posta/common/service/log.ts'
@@ -27,7 +28,7 @@ export function graphqlRoutes(
     schema: createSchema(options),
     graphqlEndpoint: '/graphql',
     landingPage: false,
-    graphiql: config.production ? false : { title: 'Posta', subscriptionsProtocol: 'SSE', defaultQuery: FIRST_QUERY },
+    graphiql: config.production ? false : { title: TITLE, subscriptionsProtocol: 'SSE', defaultQuery: FIRST_QUERY },
     renderGraphiQL,
     // The app around it handles CORS.
     cors: false,

@@ -26,9 +26,9 @@ test('an event is linked to the one before it, and the first to none', () => {
 })
 
 test('the hash is what its doc says, so that others can check it with other tools', () => {
-  const event = { chain: 'posta.events/0', seq: 1, previousHash: START.hash, text: '{}' }
-  // printf 'posta audit chain 1\nposta.events/0\n1\n%064d\n{}' 0 | sha256sum
-  expect(hashOf(event)).toBe('466bf7933ad40e3bea4f5ebcbc9e67521a2f69adf5354cc1b1987a89e5e2c7a7')
+  const event = { chain: 't.events/0', seq: 1, previousHash: START.hash, text: '{}' }
+  // printf 'posta audit chain 1\nt.events/0\n1\n%064d\n{}' 0 | sha256sum
+  expect(hashOf(event)).toBe('ab5da0dfddc85d8558653871ec93cde77e0add18360410494b56bfff4228786c')
 })
 
 describe('verify', () => {

@@ -165,7 +165,7 @@ function addRow(event) {
   const time = row.querySelector('time')
   time.dateTime = event.time
   time.textContent = at.toLocaleTimeString(undefined, { hour12: false })
-  row.querySelector('.type').textContent = event.type.replace(/^posta\./, '')
+  row.querySelector('.type').textContent = event.type.replace(/^[^.]*\./, '')
   row.querySelector('.what').textContent = detailOf(event)
   row.querySelector('.whose').textContent = event.user ?? ''
   const facts = {

@@ -1,10 +1,12 @@
 // `bun run bench [--only NAME] [--json]`: how fast the system is. Each figure is the ratio of two things that are
 // measured in turn, on the same machine in the same minute, so that it tells of the system more than of the machine.
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as v from 'valibot'
+import { NAME } from '../../common/name.ts'
 import { startParts } from '../../tools/infra/parts.ts'
 import { Figure } from './measure.ts'
 import { type MeasurementName, measurementNames } from './run-one.ts'
@@ -30,7 +32,7 @@ async function measure(name: MeasurementName): Promise<Outcome> {
 
 /** Runs it in a process and a temporary folder of its own, with an empty heap and a time limit, and leaves nothing. */
 async function runOne(name: MeasurementName, environment: Record<string, string> = {}): Promise<Outcome> {
-  const folder = mkdtempSync(join(tmpdir(), 'posta-bench-'))
+  const folder = mkdtempSync(join(tmpdir(), `${NAME}-bench-`))
   let figures: unknown
   try {
     const child = Bun.spawn([process.execPath, `${import.meta.dir}/run-one.ts`, name], {

@@ -1,8 +1,10 @@
 // `bun run chaos`: injects faults into every process and connection while clients submit, and checks every promise.
+
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { NAME } from '../../common/name.ts'
 import { endWithUs } from '../../tools/infra/server.ts'
 import { check } from './check/check.ts'
 import { createPlan, describePlan } from './plan.ts'
@@ -44,7 +46,7 @@ if (lacking.length > 0) {
   process.exit(1)
 }
 
-const dir = mkdtempSync(join(tmpdir(), 'posta-chaos-'))
+const dir = mkdtempSync(join(tmpdir(), `${NAME}-chaos-`))
 if (!values.keep) endWithUs({ folder: dir })
 const run = await runPlan(plan, { dir, without, log: console.log })
 const violations = check(run.snapshot)

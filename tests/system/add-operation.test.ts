@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
-import { copyRepository } from '../testing/copy-repository.ts'
+import { copyRepository, digestOf } from '../testing/copy-repository.ts'
 import { describeLong } from '../testing/parts.ts'
 
 /** The files of README's "Add an operation", by their path, which is the first line of each. */
@@ -31,7 +31,6 @@ describeLong('an operation that is added as README says', () => {
     return { code: child.exitCode, said: child.stderr.toString(), out: child.stdout.toString() }
   }
   const typeErrors = () => run('x', 'tsc', '--pretty', 'false').out.trim()
-  const state = () => run('-e', `console.log(JSON.stringify(await (${digestOf})()))`).out
 
   test('is two files, which the type checker accepts; without the performer it does not', async () => {
     expect([...(await filesOfReadme()).keys()]).toEqual(['common/operations/split.ts', 'processor/performers/split.ts'])
@@ -76,12 +75,21 @@ describeLong('an operation that is added as README says', () => {
     [[], 'NAME is missing.'],
   ])(
     '%j is refused with words, and nothing is written',
+<<<<<<< HEAD
     (words, said) => {
       const before = state()
       const refused = run('tools/new.ts', 'operation', ...words)
       expect(refused.code).toBe(1)
       expect(refused.said).toStartWith(said)
       expect(state()).toBe(before)
+=======
+    async (words, said) => {
+      const before = await digestOf(copy)
+      const refused = run('tools/new.ts', 'operation', ...words)
+      expect(refused.code).toBe(1)
+      expect(refused.said).toStartWith(said)
+      expect(await digestOf(copy)).toBe(before)
+>>>>>>> new-tools
     },
     30_000,
   )

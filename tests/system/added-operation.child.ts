@@ -1,8 +1,10 @@
 // Runs in a copy of this repository to which operations were added: prints where each is found, as JSON.
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as v from 'valibot'
+import { NAME } from '../../common/name.ts'
 import { askUntil, call, expectBody, graphql } from '../../tools/client.ts'
 import { startInProcess } from '../../tools/in-process.ts'
 import { timelineOf } from '../testing/operations.ts'
@@ -27,7 +29,7 @@ const Done = v.object({
   progress: v.optional(Progress),
 })
 
-const dataDir = mkdtempSync(join(tmpdir(), 'posta-added-'))
+const dataDir = mkdtempSync(join(tmpdir(), `${NAME}-added-`))
 const ports = { GATEWAY_PORT: '0', PROCESSOR_PORT: '0', MONITOR_PORT: '0' }
 const environment = { ...ports, DATA_DIR: dataDir, RATES_URL: 'bundled:', LOG_LEVEL: 'silent' }
 const system = await startInProcess(environment)

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { NAME } from '../../common/name.ts'
 import { run } from './build.ts'
 import { mongoAnswers } from './ferretdb.ts'
 import { kafkaAnswers } from './kafka.ts'
@@ -33,7 +34,7 @@ export function composeCommand(): string[] | undefined {
  */
 export async function startCompose(command: readonly string[], temporary: boolean) {
   const compose = (...args: string[]) =>
-    run([...command, '-f', file, ...(temporary ? ['-p', 'posta-temporary'] : []), ...args], { env: env() })
+    run([...command, '-f', file, ...(temporary ? ['-p', `${NAME}-temporary`] : []), ...args], { env: env() })
   const stop = async () => void (await (temporary ? compose('down', '--volumes') : compose('stop', ...parts)))
   try {
     await compose('up', '-d', ...parts)

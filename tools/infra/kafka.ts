@@ -1,6 +1,7 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kafka, logLevel } from 'kafkajs'
+import { NAME } from '../../common/name.ts'
 import { build, builtPath, run } from './build.ts'
 import { environmentFor, freePort, isFree, runServer, type Server, type ServerOptions, serverFolder } from './server.ts'
 
@@ -24,8 +25,8 @@ const jars = {
   command: (output: string) => ['mvn', '-B', '-q', 'dependency:copy-dependencies', `-DoutputDirectory=${output}`],
 }
 
-// Clusters of one node need not be told apart. A fixed id saves a start of the JVM.
-const clusterId = Buffer.from('posta-one-node-0').toString('base64url')
+// Clusters of one node need not be told apart. A fixed id, of 16 bytes, saves a start of the JVM.
+const clusterId = Buffer.from('one-kafka-node-0').toString('base64url')
 
 /** What this machine lacks to run Kafka without Docker, in words for a person; empty when nothing is missing. */
 export function missingForKafka(): string[] {
@@ -84,7 +85,7 @@ async function refuseIfInUse(directory: string): Promise<void> {
 /** Rejects until a group can join: a group's coordinator is what starts last in a broker. */
 export async function kafkaAnswers(address: string): Promise<void> {
   const kafka = new Kafka({
-    clientId: 'posta-infra',
+    clientId: `${NAME}-infra`,
     brokers: [address],
     logLevel: logLevel.NOTHING,
     connectionTimeout: 1000,
@@ -94,7 +95,7 @@ export async function kafkaAnswers(address: string): Promise<void> {
   const admin = kafka.admin()
   try {
     await admin.connect()
-    await admin.describeGroups(['posta-infra'])
+    await admin.describeGroups([`${NAME}-infra`])
   } finally {
     await admin.disconnect()
   }

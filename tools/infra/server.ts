@@ -2,6 +2,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } fro
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { NAME } from '../../common/name.ts'
 import { pause } from '../../common/service/backoff.ts'
 import { within } from '../../common/service/deadline.ts'
 
@@ -42,7 +43,7 @@ export interface ServerFolder {
 
 /** Makes the folder of a server: `directory`, or a temporary one. */
 export function serverFolder(name: string, directory?: string): ServerFolder {
-  if (directory === undefined) return { folder: mkdtempSync(join(tmpdir(), `posta-${name}-`)), temporary: true }
+  if (directory === undefined) return { folder: mkdtempSync(join(tmpdir(), `${NAME}-${name}-`)), temporary: true }
   mkdirSync(directory, { recursive: true })
   return { folder: directory, temporary: false }
 }

@@ -1,4 +1,5 @@
 import { pino } from 'pino'
+import { NAME } from '../../name.ts'
 import type { Broker } from '../broker.ts'
 import { parseBrokerUrl } from '../broker-url.ts'
 import { openKafka } from './kafka.ts'
@@ -10,5 +11,5 @@ export function openQuietly(
 ): Broker {
   const parsed = parseBrokerUrl(options.url, options)
   if ('fault' in parsed || parsed.address.kind !== 'kafka') throw new Error(`No URL of a Kafka: ${options.url}`)
-  return openKafka({ ...options, address: parsed.address, clientId: 'posta-test', log })
+  return openKafka({ ...options, address: parsed.address, clientId: `${NAME}-test`, log })
 }
