@@ -1,0 +1,118 @@
+// What Stryker needs to know of this repository: how its tests run, and which code no test has to notice.
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Checker, type CheckResult, CheckStatus } from '@stryker-mutator/api/check'
+import type { NodePath } from '@stryker-mutator/api/ignore'
+import { declareFactoryPlugin, declareValuePlugin, PluginKind } from '@stryker-mutator/api/plugin'
+import {
+  type CompleteDryRunResult,
+  DryRunStatus,
+  MutantRunStatus,
+  type TestRunner,
+  TestStatus,
+} from '@stryker-mutator/api/test-runner'
+import * as v from 'valibot'
+
+/** What `bun run mutate` tells its plugins, which are loaded into other processes. */
+export const EVERY = 'MUTATE_EVERY'
+
+const TAKEN: CheckResult = { status: CheckStatus.Passed }
+const LEFT_OUT: CheckResult = { status: CheckStatus.CompileError, reason: 'not in the sample' }
+const LogCall = v.object({
+  node: v.object({
+    type: v.literal('CallExpression'),
+    callee: v.object({ object: v.object({ name: v.literal('log') }) }),
+  }),
+})
+
+export const strykerPlugins = [
+  declareFactoryPlugin(PluginKind.TestRunner, 'bun', bunTests),
+  declareFactoryPlugin(PluginKind.Checker, 'sample', sample),
+  declareValuePlugin(PluginKind.Ignore, 'log', { shouldIgnore }),
+]
+
+/**
+ * Runs a test file after the other, each in a process of its own, the quickest first, and stops at the first that fails. To
+ * Stryker a file is one test: so a mutant meets only those that come by it.
+ */
+function bunTests(): TestRunner {
+  const tookMs = new Map<string, number>()
+  let current: Bun.Subprocess | undefined
+
+  async function run(file: string, environment: Readonly<Record<string, string>>, options: readonly string[] = []) {
+    const child = Bun.spawn([process.execPath, 'test', ...options, '--bail', '--timeout', '15000', file], {
+      env: {
+        ...process.env,
+        TEST_BROKER_URL: undefined,
+        TEST_MONGO_URL: undefined,
+        TEST_ALL: undefined,
+        ...environment,
+      },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    current = child
+    const [said, code] = await Promise.all([new Response(child.stderr).text(), child.exited])
+    return { said, code }
+  }
+
+  async function covered(file: string) {
+    const folder = mkdtempSync(join(tmpdir(), 'mutants-'))
+    try {
+      const startedAtMs = performance.now()
+      const { said, code } = await run(file, { MUTANT_COVERAGE: folder }, ['--preload', './tools/mutate/coverage.ts'])
+      tookMs.set(file, performance.now() - startedAtMs)
+      const counts: Record<string, number> = {}
+      for (const name of readdirSync(folder))
+        Object.assign(counts, JSON.parse(readFileSync(join(folder, name), 'utf8')))
+      return { said, code, counts }
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  }
+
+  return {
+    capabilities: () => ({ reloadEnvironment: true }),
+
+    async dryRun({ testFiles = [] }) {
+      const tests: CompleteDryRunResult['tests'] = []
+      const perTest: Record<string, Record<string, number>> = {}
+      for (const file of testFiles) {
+        const { said, code, counts } = await covered(file)
+        const test = { id: file, name: file, fileName: file, timeSpentMs: tookMs.get(file) ?? 0 }
+        if (code === 0) tests.push({ ...test, status: TestStatus.Success })
+        else tests.push({ ...test, status: TestStatus.Failed, failureMessage: said })
+        perTest[file] = counts
+      }
+      return { status: DryRunStatus.Complete, tests, mutantCoverage: { static: {}, perTest } }
+    },
+
+    async mutantRun({ activeMutant, testFilter = [...tookMs.keys()] }) {
+      const files = testFilter.toSorted((a, b) => (tookMs.get(a) ?? 0) - (tookMs.get(b) ?? 0))
+      for (const [index, file] of files.entries()) {
+        const { said, code } = await run(file, { __STRYKER_ACTIVE_MUTANT__: activeMutant.id })
+        if (code !== 0)
+          return { status: MutantRunStatus.Killed, killedBy: [file], failureMessage: said, nrOfTests: index + 1 }
+      }
+      return { status: MutantRunStatus.Survived, nrOfTests: files.length }
+    },
+
+    async dispose() {
+      current?.kill('SIGKILL')
+    },
+  }
+}
+
+/** Leaves out all mutants but each nth. Stryker then does not count them. */
+function sample(): Checker {
+  const every = Number(process.env[EVERY] ?? 1)
+  return {
+    init: async () => {},
+    check: async (mutants) =>
+      Object.fromEntries(mutants.map(({ id }) => [id, Number(id) % every === 0 ? TAKEN : LEFT_OUT])),
+  }
+}
+
+function shouldIgnore(path: NodePath): string | undefined {
+  return v.is(LogCall, path) ? 'what is logged is for people' : undefined
+}
