@@ -37,7 +37,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
     components: [
       storeComponent(store),
       { name: 'broker', check: broker.ping, close: broker.close },
-      maintenance({ results, deps, log }),
+      maintenance({ results, runs, deps, log }),
       runner,
       receiveRequests({ broker, results, performers, bounds, settings, runs, runner, log, metrics, deps }),
     ],

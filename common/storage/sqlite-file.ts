@@ -76,7 +76,6 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
   /** Sets what a call needs before it, not after it: where this fails the call has done nothing, and never goes unsynced. */
   function databaseAt(level: Synchronous): Database {
     const ready = database()
-    // A prepared statement would set it only once, when it is prepared: `run` prepares it each time.
     if (synchronous !== level) ready.run(`PRAGMA synchronous = ${level}`)
     synchronous = level
     return ready

@@ -43,7 +43,9 @@ export const queries = {
       FROM json_each(?1) AS given JOIN results AS existing ON existing.id = given.value ->> 'id'
     )`,
   replaceDeadLettered: `UPDATE results SET body = ?2, facts = ?3 WHERE id = ?1 AND error_code = 'dead-lettered'`,
-  settle: `UPDATE results SET body = ?2, facts = ?3 WHERE id = ?1 AND status = 'running'`,
+  settle: `
+    UPDATE results SET body = value ->> 1, facts = value ->> 2 FROM json_each(?1)
+    WHERE results.id = value ->> 0 AND status = 'running'`,
   get: 'SELECT body, facts FROM results WHERE id = ?1',
   page: `
     SELECT body FROM results WHERE (completed_at, id) < (?1, ?2)
@@ -77,8 +79,8 @@ export function embeddedResults({ all, write }: Pick<SqliteFile, 'all' | 'write'
     },
     append: (results) => write(queries.append, JSON.stringify(results)),
     replaceDeadLettered: async (result) => (await write(queries.replaceDeadLettered, ...toRow(result))) === 1,
-    async settle(outcome) {
-      await write(queries.settle, ...toRow(outcome))
+    async settle(outcomes) {
+      await write(queries.settle, JSON.stringify(outcomes.map(toRow)))
     },
     async get(id) {
       return toResult(await all<ResultRow>(queries.get, id))

@@ -54,9 +54,12 @@ export function mongoResults(results: () => Promise<Collection<ResultDocument>>)
       return (await (await results()).replaceOne(filter, members)).modifiedCount === 1
     },
 
-    async settle(outcome) {
-      const { _id, ...members } = toDocument(outcome)
-      await (await results()).replaceOne({ _id, status: 'running' }, members)
+    async settle(outcomes) {
+      const operations = outcomes.map((outcome) => {
+        const { _id, ...replacement } = toDocument(outcome)
+        return { replaceOne: { filter: { _id, status: 'running' }, replacement } }
+      })
+      if (operations.length > 0) await (await results()).bulkWrite(operations, { ordered: false })
     },
 
     async get(id) {

@@ -177,15 +177,35 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
       expect(await results.deleteBefore(at(59), 5)).toBe(0)
       expect(await results.replaceDeadLettered(conversion('a'))).toBe(false)
 
-      await results.settle(failure('no such', 'limit-exceeded'))
+      await results.settle([])
+      await results.settle([
+        failure('no such', 'limit-exceeded'),
+        { ...failure('a', 'limit-exceeded'), completedAt: at(7) },
+      ])
       expect(await results.get('no such')).toBeUndefined()
-      await results.settle({ ...failure('a', 'limit-exceeded'), completedAt: at(7) })
       expect(await results.used([allowance('ana')])).toEqual([0])
       expect((await results.page({ limit: 5 })).map(({ id, completedAt }) => `${id} ${completedAt}`)).toEqual([
         `a ${at(7)}`,
       ])
-      await results.settle(conversion('a'))
+      await results.settle([conversion('a')])
       expect((await results.get('a'))?.status).toBe('failed')
+    })
+
+    test('of outcomes that are settled together each replaces its own result, with its facts', async () => {
+      const ids = ['a', 'b', 'c']
+      const outcomes = ids.map((id, index) =>
+        conversion(id, { counts: counts(index), ...(id === 'b' ? { facts: undefined } : {}) }),
+      )
+      await results.append(
+        outcomes.map(({ output, completedAt, ...rest }): Result => {
+          return { ...rest, status: 'running', version: 1, decided: null, decidedAt: at(0) }
+        }),
+      )
+      await results.settle(outcomes.slice(1))
+      expect((await results.get('a'))?.status).toBe('running')
+      expect<unknown>(await results.get('b')).toEqual(outcomes[1])
+      expect<unknown>(await results.get('c')).toEqual(outcomes[2])
+      expect(await results.used([allowance('ana')])).toEqual([3])
     })
 
     test('pages go from new to old without gap or repetition, while newer results are stored', async () => {

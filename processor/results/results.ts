@@ -91,8 +91,8 @@ export interface Results {
   append(results: readonly Result[]): Promise<number>
   /** Replaces the dead-lettered failure of the same id. False, and nothing changes, if there is none. */
   replaceDeadLettered(result: Result): Promise<boolean>
-  /** Replaces the result of the same id that is `running` by its outcome. Nothing changes if there is none. */
-  settle(outcome: Result & Outcome): Promise<void>
+  /** Replaces results that are `running` by their outcomes, by id. An outcome changes nothing if there is no such result. */
+  settle(outcomes: readonly (Result & Outcome)[]): Promise<void>
   get(id: string): Promise<Result | undefined>
   /** At most `limit` outcomes, newest first, of one user or of all. With `before`: those that are older. */
   page(query: { user?: string; limit: number; before?: Position }): Promise<readonly Outcome[]>

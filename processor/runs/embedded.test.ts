@@ -47,7 +47,7 @@ test('what sleeps, is held or has ended is not read to find what is due', () => 
 test.skipIf(!hasStrace)(
   'under strace: what only finds runs quickly is not synced, and all else is, once a call',
   async () => {
-    const syncs = await countSyncs(`
+    const counts = await countSyncs(`
     import { openEmbedded } from ${JSON.stringify(join(import.meta.dir, '../store/embedded.ts'))}
     const { runs, close } = openEmbedded(folder + '/processor.db')
     const [first, second, third] = ${JSON.stringify(['a', 'b', 'c'].map((id) => aRun(id)))}
@@ -69,10 +69,13 @@ test.skipIf(!hasStrace)(
     mark('others')
     await runs.beat('me', 1)
     await runs.forget('me')
+    mark('pause')
     await runs.pause('convert', true)
+    mark('resume')
     await runs.pause('convert', false)
     mark('end')
     if ((await runs.unnoticed(9)).length !== 1) throw new Error('One was noticed.')`)
-    expect(syncs).toEqual({ create: 1, take: 0, append: 1, put: 0, addInputs: 1, notice: 0, others: 0 })
+    const synced = { create: 1, append: 1, addInputs: 1, pause: 1, resume: 1 }
+    expect(counts).toEqual({ ...synced, take: 0, put: 0, notice: 0, others: 0 })
   },
 )

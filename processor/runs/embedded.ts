@@ -204,7 +204,7 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
     },
 
     async pause(type, paused) {
-      await writeUnsynced(paused ? statements.pause : statements.resume, type)
+      await write(paused ? statements.pause : statements.resume, type)
     },
 
     async paused() {

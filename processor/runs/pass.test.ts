@@ -233,6 +233,8 @@ describe('a run', () => {
     })
     const shorter = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, { records })
     expect(shorter.stop).toMatchObject({ reason: 'Its code returned before b, which is recorded.' })
+    const throwing = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) }, { records })
+    expect(throwing.stop).toMatchObject({ reason: 'Its code threw: A slip.' })
     const started: RunRecord = { n: 1, atMs: NOON_MS, kind: 'started', step: 'b', final: false }
     const begun = { records: [...records.slice(0, 1), started] }
     const leaking = await runToEnd({ run: async ({ step }) => step('a', act).then(() => done) }, begun)
@@ -275,6 +277,10 @@ describe('a run', () => {
   test.each<[string, Code]>([
     ['sleeps for ever', async ({ sleep }) => sleep('a', Number.POSITIVE_INFINITY).then(() => done)],
     ['sleeps for less than no time', async ({ sleep }) => sleep('a', -1).then(() => done)],
+    [
+      'has a pause that is no time',
+      async ({ step }) => step('a', nothing, { firstPauseMs: Number.NaN }).then(() => done),
+    ],
     ['is to be called later than ever', async ({ step }) => step('a', async () => later(Number.NaN)).then(() => done)],
     [
       'throws before it awaits anything',
@@ -388,6 +394,19 @@ describe('undo', () => {
     expect(world.calls).toEqual(['op/hotel 1', 'op/hotel/undo of did op/hotel'])
     expect(kinds(records)).toEqual(['started hotel', 'failing', 'done hotel', 'undone hotel', 'ended'])
     expect(outcome).toMatchObject({ failure: { code: 'cancelled' } })
+  })
+
+  test('may be called later, as a step may', async () => {
+    let polls = 0
+    const { records, outcome } = await runToEnd({
+      async run({ step }) {
+        await step('hotel', nothing, { undo: async () => (++polls < 3 ? later(60_000) : undefined) })
+        return refused
+      },
+    })
+    expect(polls).toBe(3)
+    expect(kinds(records).slice(-3)).toEqual(['failing', 'undone hotel', 'ended'])
+    expect(outcome).toEqual(refused)
   })
 
   test('that fails for good leaves the run stuck, to go on where it stopped', async () => {

@@ -143,7 +143,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     if (!failing) throw new Error('Only a run that fails is undone.')
     for (const { step, undo, policy } of undos.toReversed()) {
       if (history.undone.has(step)) continue
-      await attempt(`${step}/undo`, async (given) => void (await undo(given)), policy)
+      await attempt(`${step}/undo`, undo, policy)
       await append({ kind: 'undone', step })
     }
     await append({ kind: 'ended', outcome: { failure: failing } })
@@ -157,6 +157,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
     policy: StepOptions<never>,
   ): Promise<Json | undefined> {
     const { timeoutMs, attempts: most, firstPauseMs, longestPauseMs } = { ...usual, ...policy }
+    if (![timeoutMs, firstPauseMs, longestPauseMs].every(isDuration))
+      return stuck(`A time of ${step} cannot be kept: ${NO_DURATION}`)
     const before = run.head.step === step ? run.head : { attempts: 0, failures: 0 }
     const attempts = before.attempts + 1
     let value: unknown
@@ -174,7 +176,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
       return stop({ kind: 'later', dueAtMs: now() + pauseMs, step, attempts, failures, reason })
     }
     if (value instanceof Later) {
-      if (!isDuration(value.delayMs)) return stuck(`${step} is to be called later, but ${NO_DURATION}`)
+      if (!isDuration(value.delayMs))
+        return stuck(`The time after which ${step} is to be called cannot be kept: ${NO_DURATION}`)
       return stop({ kind: 'later', dueAtMs: now() + value.delayMs, step, attempts, failures: 0 })
     }
     return asJson(step, value)
@@ -235,7 +238,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
   }
 
   async function wait(name: string, entry: Entry | undefined, ms: number, forSignal: boolean): Promise<'over'> {
-    if (!isDuration(ms)) return stuck(`${name} is to wait, but ${NO_DURATION}`)
+    if (!isDuration(ms)) return stuck(`The time that ${name} is to wait cannot be kept: ${NO_DURATION}`)
     const untilMs = Math.min(now() + ms, forSignal ? expiresAtMs(run) : Number.POSITIVE_INFINITY)
     const endMs = entry?.waiting?.untilMs ?? untilMs
     if (!entry?.waiting) await append({ kind: 'waiting', step: name, untilMs: endMs, forSignal })
@@ -279,7 +282,16 @@ export async function pass(options: PassOptions): Promise<Stop> {
         if (!isDone) await append({ kind: 'done', step: name, result: json })
         // What `work` of this name returned. The code of a version does not change, so it is of the same type.
         const result = json as Result
-        if (undo) undos.push({ step: name, undo: (given) => undo(result, given), policy })
+        if (undo)
+          undos.push({
+            step: name,
+            // Its result is not kept, but it may be called later.
+            async undo(given) {
+              const answer = await undo(result, given)
+              return answer instanceof Later ? answer : undefined
+            },
+            policy,
+          })
         return result
       }),
 
@@ -330,8 +342,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
     }))
     if (over) return
     if (busy !== undefined) return stuck(`It returned while ${busy} was under way: await each call.`)
-    if (index < entries.length) return stuck(`Its code returned before ${entries[index]?.step}, which is recorded.`)
     if ('fault' in outcome) return stuck(outcome.fault)
+    if (index < entries.length) return stuck(`Its code returned before ${entries[index]?.step}, which is recorded.`)
     if (failing) return unwind()
     const fault = faultOf(outcome)
     if (fault !== undefined) return stuck(fault)
@@ -368,7 +380,11 @@ async function withinTime(
   signal.throwIfAborted()
   try {
     // Work need not heed the signal.
-    return await within(Promise.race([work(signal), aborted.promise]), timeoutMs, 'The attempt')
+    return await within(
+      Promise.race([work(signal), aborted.promise]),
+      Math.min(timeoutMs, LONGEST_TIMER_MS),
+      'The attempt',
+    )
   } finally {
     timer.abort()
   }
@@ -394,7 +410,10 @@ function readJson(
   return { value: read, bytes }
 }
 
-const NO_DURATION = 'the time is no number of ms from 0 to 30 days.'
+/** What `setTimeout` can wait: a longer time would end at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+const NO_DURATION = 'it is no number of ms from 0 to 30 days.'
 
 const isDuration = (ms: number) => Number.isFinite(ms) && ms >= 0 && ms <= LONGEST_LIFE_MS
 

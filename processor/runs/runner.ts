@@ -115,6 +115,10 @@ export function createRunner(options: RunnerOptions): Runner {
   const silences = new Map<string, ReturnType<typeof createSilence>>()
   const publisher = createPublisher(options.broker, log)
   const appendTogether = together(runs.append, MAX_TOGETHER)
+  const settleTogether = together(async (outcomes: readonly (Result & Outcome)[]) => {
+    await results.settle(outcomes)
+    return outcomes.map(() => true)
+  }, MAX_TOGETHER)
   const stopping = new AbortController()
   const closing = new AbortController()
   const beating = new AbortController()
@@ -198,8 +202,8 @@ export function createRunner(options: RunnerOptions): Runner {
       const taken = await runs.take(run, me)
       if (!taken) return false
       const { crashes = 0 } = taken.head
-      // It was held, so its holder died.
-      hold(run.head.holder === undefined ? taken : { ...taken, head: { ...taken.head, crashes: crashes + 1 } }, false)
+      const holderDied = run.head.holder !== undefined && run.head.holder !== me
+      hold(holderDied ? { ...taken, head: { ...taken.head, crashes: crashes + 1 } } : taken, false)
       return true
     } finally {
       admitting.delete(run.id)
@@ -301,7 +305,7 @@ export function createRunner(options: RunnerOptions): Runner {
     const before = await results.get(run.id)
     const outcome = outcomeOf(run, records, before)
     if (before?.status === 'running') {
-      await results.settle(outcome)
+      await settleTogether(outcome)
       settled.inc({ type: outcome.type, status: outcome.status })
     }
     // What is settled stays as it is, so the reply follows from that.

@@ -293,6 +293,11 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       const takenOver = await runs.take(await stored('a'), 'heir')
       expect(takenOver?.head).toMatchObject({ holder: 'heir', epoch: 6 })
       expect((await stored('a')).head.holder).toBe('heir')
+
+      await runs.put(await stored('a'), { ...run.head, epoch: 6 })
+      expect(await runs.take(run, 'late')).toBeUndefined()
+      expect((await runs.take(await stored('a'), 'me'))?.head.epoch).toBe(7)
+      expect(await runs.put(taken ?? run, run.head)).toBe(false)
     })
 
     if (options.atomicUpdates)
@@ -339,9 +344,9 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
           .map((holder) => ({ ...holder, runs: [...holder.runs].sort() }))
           .sort((one, other) => one.holder.localeCompare(other.holder))
       const other = { holder: 'other', beat: -1, runs: ['b'] }
+      await runs.forget('no such')
       expect(await holders()).toEqual([{ holder: 'me', beat: 2, runs: ['a', 'e'] }, other])
       await runs.forget('me')
-      await runs.forget('no such')
       await runs.put(await stored('a'), aRun('a').head)
       expect(await holders()).toEqual([{ holder: 'me', beat: -1, runs: ['e'] }, other])
     })
@@ -395,11 +400,12 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       await create(...all)
       async function readAll(filter: Parameters<Runs['page']>[0]): Promise<string[]> {
         const ids: string[] = []
-        for (;;) {
+        while (ids.length <= all.length) {
           const page = idsOf(await runs.page(filter, { limit: 3, before: ids.at(-1) }))
-          if (page.length === 0) return ids
+          if (page.length === 0) break
           ids.push(...page)
         }
+        return ids
       }
       const filters = [{}, { user: 'ana' }, { type: 'convert' }, { state: 'stuck' }, { createdBefore: at(13) }] as const
       const both = { ...filters[1], ...filters[3], user: undefined }

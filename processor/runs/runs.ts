@@ -142,9 +142,9 @@ export interface RunFilter {
 /**
  * Keeps runs: what each is, its history, and what came for it from outside.
  *
- * - What `create`, `append` and `addInputs` resolved to is durable, and every later read sees it. They only insert, and of
- *   several callers that insert the same, one does. Everything that must be true rests on them.
- * - `take`, `put`, `beat`, `notice` and `pause` change what finds runs quickly. They are seen by every later read, but a
+ * - What `create`, `append`, `addInputs` and `pause` resolved to is durable, and every later read sees it. The first three
+ *   only insert, and of several callers that insert the same, one does. Everything that must be true rests on them.
+ * - `take`, `put`, `beat`, `forget` and `notice` change what finds runs quickly. They are seen by every later read, but a
  *   power cut may undo the last of them; and of two callers that change one head at once, a store may let both believe that
  *   they did.
  * - Opening never connects. Calls reject within seconds while the store cannot be reached. A write that rejected may have

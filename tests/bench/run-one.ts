@@ -2,6 +2,7 @@
 import { measureIngest } from './ingest.ts'
 import { measureLogins } from './logins.ts'
 import { measureEmbeddedRoundTrips, measureRealRoundTrips } from './round-trips.ts'
+import { measureRuns } from './runs.ts'
 import { measureSubmissions } from './submissions.ts'
 
 const measurements = {
@@ -10,6 +11,7 @@ const measurements = {
   'round-trips': measureEmbeddedRoundTrips,
   'real-round-trips': measureRealRoundTrips,
   ingest: measureIngest,
+  runs: measureRuns,
 }
 
 export type MeasurementName = keyof typeof measurements

@@ -4,6 +4,7 @@ import { tryCall } from '../testing/try-call.ts'
 import { PASSWORD } from '../testing/users.ts'
 import { type Note, SeenOperation } from './history.ts'
 import type { Random } from './random.ts'
+import { type Told, tell } from './tell.ts'
 
 /** People who use the system, and note everything that they do and are answered. */
 export interface Clients {
@@ -35,7 +36,7 @@ interface Person {
   readonly email: string
   id: string
   token: string
-  /** The operations that they wait for. */
+  /** The operations that they wait for, or may still cancel. */
   readonly looking: Set<Promise<void>>
 }
 
@@ -126,18 +127,37 @@ export function startClients(options: {
     if (random.chance(0.1)) await submit(person, submission, 1000)
     // Another operation with the same key.
     if (random.chance(0.03)) await submit(person, { ...submission, type: 'convert', input: usdToArs('0.01') }, 2000)
-    const looking = (random.chance(0.15) ? stream(person, id) : look(person, id)).finally(() =>
-      person.looking.delete(looking),
-    )
+    follow(person, random.chance(0.15) ? stream(person, id) : look(person, id))
+    const isPayout = submission.type === 'payout'
+    if (random.chance(isPayout ? 0.3 : 0.05)) follow(person, regret(person, id))
+    // Nobody approves their own.
+    if (isPayout && random.chance(0.03)) follow(person, tellIt(person, id, { what: 'approve', approved: true }))
+  }
+
+  function follow(person: Person, work: Promise<unknown>): void {
+    const looking = work.then(() => void person.looking.delete(looking))
     person.looking.add(looking)
   }
+
+  /** Cancels an operation: before it is performed, while it waits or after its end, and sometimes twice. */
+  async function regret(person: Person, id: string): Promise<void> {
+    await Bun.sleep(random.pick([0, 300, 1500, 6000]) * random.next())
+    const times = random.chance(0.2) ? 2 : 1
+    for (let n = 0; n < times && !stopped(); n++) await tellIt(person, id, { what: 'cancel' })
+  }
+
+  const tellIt = (person: Person, id: string, told: Told) =>
+    tell(id, told, { user: () => person, anyUrl, note, logIn: () => logIn(person), pause })
 
   function anyOperation(): Pick<Submission, 'type' | 'input'> {
     const from = random.pick(['USD', 'USD', 'EUR'])
     if (random.chance(0.15)) return { type: 'store-rates', input: { base: from } }
     const to = random.pick(['ARS', 'JPY', 'KWD', 'BTC'])
     const amount = `${random.integer(0, 40)}.${String(random.integer(1, 99_999_999)).padStart(8, '0')}`
-    return { type: 'convert', input: { from, to, amount } }
+    const input = { from, to, amount }
+    if (random.chance(0.6)) return { type: 'convert', input }
+    const payee = `${random.pick([...Array<string>(6).fill('payee'), 'refused', 'bounced'])}-${random.integer(1, 99)}`
+    return { type: 'payout', input: { ...input, payee } }
   }
 
   /** What must be refused and leave nothing behind. */

@@ -7,6 +7,7 @@ import type { Point } from './orders.ts'
 import { type ChaosParts, type LinkFault, links, type PartsKind } from './parts.ts'
 import { publishPoison } from './poison.ts'
 import { comeAndGo, dieAt, fillDisk, misreadRequests, orderUntil, pause, sendAgain } from './process-faults.ts'
+import type { ProviderProcess } from './provider-process.ts'
 import type { Random } from './random.ts'
 import type { Poison } from './snapshot.ts'
 
@@ -15,6 +16,7 @@ export interface Victims {
   readonly fleet: Fleet
   readonly parts: ChaosParts
   readonly rates: FakeApi
+  readonly provider: ProviderProcess
   /** The poison that was published so far. */
   readonly poison: Poison[]
   readonly random: Random
@@ -35,6 +37,8 @@ type KindsOf<Each> = Each extends unknown ? { [Name in keyof Each]: keyof Each[N
 export type FaultKind = KindsOf<Lanes>
 
 const HOUR_MS = 60 * 60 * 1000
+/** A run that waits goes on by the clock of the processor that looks: a wrong one delays it by as much. */
+const RUNS_SHIFT_MS = 15_000
 /** Longer than gateway pauses between two looks at what is pending. */
 const SWEEP_MS = 6000
 
@@ -79,6 +83,8 @@ export function faultLanes(kind: PartsKind, lengthMs: number, random: Random) {
         await sleep(ms)
         rates.behave('ok')
       })
+  const onProvider = (inject: (provider: ProviderProcess, ms: number) => Promise<unknown>) => () =>
+    fault(random.integer(1000, 6000), ({ provider }, ms) => inject(provider, ms))
   /** Half a minute where the run has room for it. */
   const outageMs = Math.min(30_000, lengthMs / 6)
 
@@ -127,11 +133,25 @@ export function faultLanes(kind: PartsKind, lengthMs: number, random: Random) {
       'kill monitor handling': killAt('monitor', 'handling'),
       'kill monitor before-offset': killAt('monitor', 'before-offset'),
     },
+    'crashes in steps': {
+      'kill processor before-call': killAt('processor', 'before-call'),
+      'kill processor after-call': killAt('processor', 'after-call'),
+      'kill processor before-progress': killAt('processor', 'before-progress'),
+      'kill processor before-result': killAt('processor', 'before-result'),
+      'kill processor during-undo': killAt('processor', 'during-undo'),
+    },
+    provider: {
+      'provider away': onProvider((provider, ms) => provider.away('SIGTERM', ms)),
+      'provider killed': onProvider((provider, ms) => provider.away('SIGKILL', ms)),
+      'provider frozen': onProvider((provider, ms) => provider.freeze(ms)),
+    },
     stalls: {
       // Longer than leases and sessions last.
       pause: () => onMember(random.integer(8000, Math.min(25_000, 6000 + outageMs)), anyone(), pause),
       clock: () => {
-        const [target, shiftMs] = [anyone(), random.pick([HOUR_MS, -HOUR_MS])]
+        const target = anyone()
+        const mostMs = target.service === 'processor' ? RUNS_SHIFT_MS : HOUR_MS
+        const shiftMs = random.pick([mostMs, -mostMs])
         const inject = (member: Member, ms: number) =>
           orderUntil([member], { shiftMs }, { shiftMs: 0 }, () => sleep(ms))
         return onMember(5000, target, inject, shiftMs)

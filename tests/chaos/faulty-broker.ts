@@ -1,15 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BatchHandler, Broker } from '../../common/broker/broker.ts'
-import type { Delivered, Outgoing, RecordPosition } from '../../common/messages/message.ts'
+import { type Delivered, headerText, type Outgoing, type RecordPosition } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { ServiceName } from '../../common/name.ts'
-import type { Point, Trouble } from './orders.ts'
+import { dieAt as dieHere, type Point, type Trouble } from './orders.ts'
 import type { Random } from './random.ts'
 import type { Safeguard } from './safeguards.ts'
 
 const REMEMBERED = 200
 /** Without its safeguard, a step that should be done first is done so much later. */
 const LATE_MS = 400
+/** Of a payout. */
+const LAST_STEP = 'settled'
 
 /** What each service publishes on an operation's way. */
 const published: Readonly<Record<ServiceName, string | undefined>> = {
@@ -37,6 +39,7 @@ export function makeFaulty(
   /** Operations whose request was read wrongly or, without idempotency, performed. */
   const known = new Set<string>()
   let late: Promise<unknown> = Promise.resolve()
+  const dieAt = (point: Point) => dieHere(trouble, point)
 
   /** Does the work later, in order, and may kill the process before it is done. */
   function doLater(work: () => Promise<unknown>, point: Point): void {
@@ -51,6 +54,8 @@ export function makeFaulty(
     const onTheWay = messages.some(({ topic }) => topic === published[service])
     if (onTheWay) dieAt('before-publish')
     if (messages.some(({ topic }) => topic === topics.deadLetters)) dieAt('before-dead-letter')
+    const progress = messages.filter((message) => headerText(message, 'ce_type') === 'posta.operation.progressed')
+    if (progress.length > 0) dieAt('before-progress')
     const sent = without === 'idempotency' ? messages.map(withOwnId) : messages
     if (without === 'outbox' && service === 'gateway') {
       // As if there were no outbox: it answers that the broker holds messages that are not sent yet.
@@ -60,6 +65,7 @@ export function makeFaulty(
     const positions = await broker.publish(sent)
     if (trouble.duplicates) await broker.publish(sent.filter(() => random.chance(0.5)))
     if (onTheWay) dieAt('after-publish')
+    if (progress.some((message) => dataOf(message).step === LAST_STEP)) dieAt('before-result')
     return positions
   }
 
@@ -83,13 +89,6 @@ export function makeFaulty(
       dieAt('before-offset')
       return result
     }
-  }
-
-  function dieAt(point: Point): void {
-    if (trouble.killAt !== point) return
-    // When another process kills it, this one goes on with its work for a moment.
-    if (point === 'handling') Bun.spawn(['kill', '-9', String(process.pid)], { stdio: ['ignore', 'ignore', 'ignore'] })
-    else process.kill(process.pid, 'SIGKILL')
   }
 
   /** One key after the other, in random order. The batch's last message stays the last. */
@@ -150,9 +149,11 @@ function dataOf({ value }: { readonly value: Uint8Array | null }): Record<string
   }
 }
 
+/** Of a request; cancels and answers are none. */
 function operationOf(message: Delivered): string | undefined {
   const { operation } = dataOf(message)
-  return message.topic === topics.requests && typeof operation === 'string' ? operation : undefined
+  const isRequest = headerText(message, 'ce_type') === 'posta.operation.requested'
+  return isRequest && typeof operation === 'string' ? operation : undefined
 }
 
 function withOperation<Message extends Outgoing | Delivered>(message: Message, operation: string): Message {

@@ -9,6 +9,7 @@ export const SeenOperation = v.object({
   input: v.record(v.string(), v.string()),
   output: v.optional(v.record(v.string(), v.unknown())),
   error: v.optional(v.object({ code: v.string(), message: v.string() })),
+  progress: v.optional(v.array(v.object({ step: v.string(), status: v.string(), at: v.string() }))),
   createdAt: v.string(),
   completedAt: v.optional(v.string()),
 })
@@ -17,8 +18,10 @@ export type SeenOperation = v.InferOutput<typeof SeenOperation>
 const common = { atMs: v.number(), user: v.string() }
 const attempt = { ...common, key: v.string(), attempt: v.number() }
 
+const Told = v.picklist(['cancel', 'approve'])
+
 /**
- * What a client did, or what it was answered. `atMs` is the wall clock of the clients' process, which no fault touches.
+ * What a client or an operator did, or what it was answered. `atMs` is the wall clock of the clients' process, which no fault touches.
  * `unknown`: the connection broke, or no answer came in time, so that the operation may exist or not.
  */
 export const Entry = v.variant('kind', [
@@ -40,6 +43,20 @@ export const Entry = v.variant('kind', [
     status: v.number(),
     operation: v.optional(SeenOperation),
   }),
+  /** The user is an operator. */
+  v.object({ kind: v.literal('operator'), ...common }),
+  /** Sent to gateway: `id` is the operation's. `told` is the answer to it; its status is 0 where none came. */
+  v.object({ kind: v.literal('tell'), ...common, id: v.string(), what: Told, approved: v.optional(v.boolean()) }),
+  v.object({
+    kind: v.literal('told'),
+    ...common,
+    id: v.string(),
+    what: Told,
+    status: v.number(),
+    code: v.optional(v.string()),
+  }),
+  /** An operator asked monitor to discard the dead letter of the operation's run. */
+  v.object({ kind: v.literal('discard'), ...common, id: v.string(), deadLetter: v.string() }),
 ])
 export type Entry = v.InferOutput<typeof Entry>
 

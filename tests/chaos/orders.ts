@@ -1,11 +1,28 @@
 import * as v from 'valibot'
 
 /**
- * Where a process kills itself. `before-publish`: messages are stored and not sent yet. `after-publish`: the broker
- * holds them, and the process has not noted that. `handling`: a batch is being handled. `before-offset`: the batch is
- * done, and the group's offset has not moved. `before-dead-letter`: a message is about to be dead-lettered.
+ * Where a process kills itself.
+ *
+ * - `before-publish`: messages are stored and not sent yet. `after-publish`: the broker holds them, and the process has not
+ *   noted that.
+ * - `handling`: a batch is being handled. `before-offset`: the batch is done, and the group's offset has not moved.
+ * - `before-dead-letter`: a message is about to be dead-lettered.
+ * - `before-call`: a step is about to ask the provider. `after-call`: the provider did it, and nothing is recorded.
+ * - `before-progress`: a step is recorded, and nobody was told. `before-result`: the last step is recorded and told, and
+ *   the operation has no result.
+ * - `during-undo`: the provider took back what a step did, and nothing is recorded.
  */
-export type Point = 'before-publish' | 'after-publish' | 'handling' | 'before-offset' | 'before-dead-letter'
+export type Point =
+  | 'before-publish'
+  | 'after-publish'
+  | 'handling'
+  | 'before-offset'
+  | 'before-dead-letter'
+  | 'before-call'
+  | 'after-call'
+  | 'before-progress'
+  | 'before-result'
+  | 'during-undo'
 
 /** What a process does wrong. The run changes it while the process runs. */
 export interface Trouble {
@@ -28,3 +45,11 @@ export interface Order {
 
 /** What a process sends to the run: an operation whose request it read wrongly. */
 export const Report = v.object({ misread: v.string() })
+
+/** Kills this process if that is ordered for the point. */
+export function dieAt(trouble: Pick<Trouble, 'killAt'>, point: Point): void {
+  if (trouble.killAt !== point) return
+  // When another process kills it, this one goes on with its work for a moment.
+  if (point === 'handling') Bun.spawn(['kill', '-9', String(process.pid)], { stdio: ['ignore', 'ignore', 'ignore'] })
+  else process.kill(process.pid, 'SIGKILL')
+}

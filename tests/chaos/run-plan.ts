@@ -1,6 +1,7 @@
 import { mkdirSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { startFakeApi } from '../../gateway/testing/fake-rates-api.ts'
+import { readLedger } from '../../tools/provider/ledger.ts'
 import { SETTLE_MS } from './check/outcomes.ts'
 import { startClients } from './clients.ts'
 import { embeddedParts } from './embedded-parts.ts'
@@ -12,13 +13,15 @@ import { createOperator } from './operator.ts'
 import type { ChaosParts } from './parts.ts'
 import type { Plan } from './plan.ts'
 import { sendAgain } from './process-faults.ts'
+import { startProviderProcess } from './provider-process.ts'
 import { createRandom } from './random.ts'
-import { readEvents, readGateway, readResults } from './read-stores.ts'
+import { readEvents, readGateway, readResults, readRuns } from './read-stores.ts'
 import { realParts } from './real-parts.ts'
 import type { Safeguard } from './safeguards.ts'
 import type { OperationRow, Poison, Snapshot } from './snapshot.ts'
 
 const LIMIT_USD = 300
+const APPROVAL_ABOVE_USD = 25
 const PEOPLE = 8
 /** Between two submissions of one person, on average. FerretDB scans a collection at each query: it gets more time. */
 const PAUSE_MS = { embedded: 300, real: 1000 }
@@ -52,6 +55,8 @@ export async function runPlan(
   await using cleanups = new AsyncDisposableStack()
   const rates = startFakeApi()
   cleanups.defer(rates.stop)
+  const provider = await startProviderProcess({ dir, seed: plan.seed })
+  cleanups.defer(provider.dispose)
   const fleet = await createFleet({
     logDir,
     environmentOf: (service) => ({
@@ -61,6 +66,8 @@ export async function runPlan(
       DATA_DIR: dataDir,
       DAILY_LIMIT_USD: String(LIMIT_USD),
       RATES_URL: rates.url,
+      PAYOUT_URL: provider.url,
+      APPROVAL_ABOVE_USD: String(APPROVAL_ABOVE_USD),
       GATEWAY_URL: gatewayUrl,
       TOKEN_ISSUER: 'http://gateway.example',
       CHAOS_SEED: `${plan.seed}/${service}`,
@@ -74,18 +81,22 @@ export async function runPlan(
   cleanups.defer(parts.dispose)
 
   await Promise.all(fleet.members().map((member) => member.up()))
-  const operator = await createOperator(dataDir, fleet, random.fork('operator'))
+  const note = openHistory(historyPath)
+  const operator = await createOperator({ dataDir, fleet, note, random: random.fork('operator') })
+  const attending = operator.attend()
   const clients = startClients({
     urls: fleet.members('gateway').map(({ url }) => url),
     people: PEOPLE,
     pauseMs: PAUSE_MS[plan.parts],
-    note: openHistory(historyPath),
+    note,
     random: random.fork('clients'),
   })
   const poison: Poison[] = []
-  const victims = { fleet, parts, rates, poison, random: random.fork('faults'), redrive: operator.redrive }
+  const victims = { fleet, parts, rates, provider, poison, random: random.fork('faults'), redrive: operator.redrive }
   const injected = await injectAll(plan, victims, log)
+  await provider.heal()
   for (const member of fleet.members()) if (!member.extra) await member.up()
+  attending.finish()
   if (parts.recreated.length > 0)
     await sendAgain(fleet, LATER_MS, () =>
       untilNothingIsPending(databasePath, OLD_MS, Date.now() + SENT_AGAIN_WITHIN_MS),
@@ -103,6 +114,7 @@ export async function runPlan(
   // To look at all operations takes long. After this wait once is enough.
   await untilNothingIsPending(databasePath, 0, faultsEndedAtMs + settleMs)
   while ((await clients.lookAgain()) > 0 && Date.now() < faultsEndedAtMs + settleMs) await Bun.sleep(500)
+  await attending.stop()
   const shown = await operator.look(readGateway(databasePath).operations.map(({ id }) => id))
   const processes = await Promise.all(
     fleet.members().map(async (member) => ({
@@ -114,10 +126,13 @@ export async function runPlan(
   const snapshot: Snapshot = {
     parts: plan.parts,
     limitUsdE8: LIMIT_USD * 1e8,
+    approvalAboveUsdE8: APPROVAL_ABOVE_USD * 1e8,
     faultsEndedAtMs,
     history: readHistory(historyPath),
     ...readGateway(databasePath),
     results: await readResults(parts.storeUrls.processor),
+    runs: await readRuns(parts.storeUrls.processor),
+    ledger: readLedger(provider.ledger),
     ...(await readEvents(parts.storeUrls.monitor)),
     messages: await parts.readTopics(),
     recreated: parts.recreated,

@@ -4,6 +4,7 @@ import { serviceNames } from '../../common/name.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { defineService, run } from '../../common/service/run.ts'
 import { makeFaulty } from './faulty-broker.ts'
+import { dieAroundCalls } from './faulty-fetch.ts'
 import type { Order, Trouble } from './orders.ts'
 import { createRandom } from './random.ts'
 import { safeguards } from './safeguards.ts'
@@ -23,6 +24,7 @@ const onMisread = (misread: string) => void process.send?.({ misread })
 
 const deps: ServiceDeps = {
   ...systemDeps,
+  fetch: dieAroundCalls(systemDeps.fetch, process.env.PAYOUT_URL, trouble),
   now: () => Date.now() + shiftMs,
   openBroker: (options) => makeFaulty(openBroker(options), { service, trouble, random, without, onMisread }),
 }
@@ -43,7 +45,11 @@ const load = {
       },
     })
   },
-  processor: async () => (await import('../../processor/processor.ts')).processor,
+  processor: async () => {
+    const { hurryPayouts } = await import('./hurried-payouts.ts')
+    hurryPayouts({ recorded: without !== 'record' })
+    return (await import('../../processor/processor.ts')).processor
+  },
   monitor: async () => (await import('../../monitor/monitor.ts')).monitor,
 }
 

@@ -1,8 +1,12 @@
 import * as v from 'valibot'
+import type { Ledger } from '../../tools/provider/ledger.ts'
 import type { Entry } from './history.ts'
 
 const Members = v.record(v.string(), v.unknown())
 const Text = v.nullish(v.string())
+
+export const Progress = v.object({ step: v.string(), status: v.string(), at: v.string() })
+export type Progress = v.InferOutput<typeof Progress>
 
 /** A row of gateway's database. */
 export const OperationRow = v.object({
@@ -13,6 +17,8 @@ export const OperationRow = v.object({
   input: v.record(v.string(), v.string()),
   output: v.nullish(Members),
   errorCode: Text,
+  /** By the number of the record that it tells of. */
+  progress: v.record(v.string(), Progress),
   key: Text,
   createdAtMs: v.number(),
 })
@@ -31,7 +37,7 @@ export const ResultRow = v.object({
   id: v.string(),
   user: v.string(),
   type: v.string(),
-  status: v.picklist(['succeeded', 'failed']),
+  status: v.picklist(['running', 'succeeded', 'failed']),
   input: v.nullish(v.record(v.string(), v.string())),
   output: v.nullish(Members),
   error: v.nullish(v.object({ code: v.string() })),
@@ -42,6 +48,29 @@ export const ResultRow = v.object({
   facts: v.nullish(RateTable),
 })
 export type ResultRow = v.InferOutput<typeof ResultRow>
+
+/** What a run recorded. Which members there are depends on the kind. */
+export const RunRecord = v.object({
+  n: v.number(),
+  kind: v.string(),
+  atMs: v.number(),
+  step: v.optional(v.string()),
+  final: v.optional(v.boolean()),
+  result: v.optional(v.unknown()),
+  failure: v.optional(v.object({ code: v.string() })),
+  outcome: v.optional(v.object({ output: v.optional(Members), failure: v.optional(v.object({ code: v.string() })) })),
+})
+export type RunRecord = v.InferOutput<typeof RunRecord>
+
+/** A run as processor stored it, with its records by number. */
+export const RunRow = v.object({
+  id: v.string(),
+  user: v.string(),
+  state: v.string(),
+  redrive: Text,
+  records: v.array(RunRecord),
+})
+export type RunRow = v.InferOutput<typeof RunRow>
 
 /** What monitor stored. */
 export const EventRow = v.object({
@@ -103,6 +132,8 @@ export interface ProcessUse {
 export interface Snapshot {
   readonly parts: 'embedded' | 'real'
   readonly limitUsdE8: number
+  /** A payout that is worth more needs an operator's approval. */
+  readonly approvalAboveUsdE8: number
   /** By the clients' clock. */
   readonly faultsEndedAtMs: number
   readonly history: readonly Entry[]
@@ -110,6 +141,9 @@ export interface Snapshot {
   /** How many rows gateway's outbox still has. */
   readonly outbox: number
   readonly results: readonly ResultRow[]
+  readonly runs: readonly RunRow[]
+  /** What the payout provider did. */
+  readonly ledger: Ledger
   readonly events: readonly EventRow[]
   readonly deadLetters: readonly DeadLetterRow[]
   /** Of every topic, in the order of generation, partition and offset. */

@@ -75,21 +75,12 @@ describeLong('an operation that is added as README says', () => {
     [[], 'NAME is missing.'],
   ])(
     '%j is refused with words, and nothing is written',
-<<<<<<< HEAD
-    (words, said) => {
-      const before = state()
-      const refused = run('tools/new.ts', 'operation', ...words)
-      expect(refused.code).toBe(1)
-      expect(refused.said).toStartWith(said)
-      expect(state()).toBe(before)
-=======
     async (words, said) => {
       const before = await digestOf(copy)
       const refused = run('tools/new.ts', 'operation', ...words)
       expect(refused.code).toBe(1)
       expect(refused.said).toStartWith(said)
       expect(await digestOf(copy)).toBe(before)
->>>>>>> new-tools
     },
     30_000,
   )

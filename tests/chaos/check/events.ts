@@ -94,10 +94,25 @@ function* checkPoison(facts: Facts): Generator<Violation> {
 
 function* checkDeadLetters(facts: Facts): Generator<Violation> {
   const operations = new Set(facts.deadLetters.map(({ operation }) => operation))
-  for (const { id, operation, preview } of facts.deadLetters)
-    if (!facts.poison.some(({ mark }) => preview.includes(mark)) && !facts.misread.includes(operation ?? ''))
-      yield violation('dead letter without cause', id, `operation ${operation}`)
+  for (const { id, operation, preview } of facts.deadLetters) {
+    const n = recordOf(id)
+    const isCaused =
+      n === undefined
+        ? facts.poison.some(({ mark }) => preview.includes(mark)) || facts.misread.includes(operation ?? '')
+        : facts.runOf.get(operation ?? '')?.records.some((record) => record.n === n && record.kind === 'stuck')
+    if (!isCaused) yield violation('dead letter without cause', id, `operation ${operation}`)
+  }
+  for (const { id, records } of facts.runs)
+    for (const { n } of records.filter(({ kind }) => kind === 'stuck'))
+      if (!facts.deadLetters.some((letter) => letter.operation === id && recordOf(letter.id) === n))
+        yield violation('dead letter missing', id, `its run was stuck, record ${n}`)
   for (const { id, errorCode } of facts.operations)
     if (errorCode === 'dead-lettered' && !operations.has(id))
       yield violation('dead letter missing', id, 'an operation that failed by dead letter')
+}
+
+/** The number of the record that made a run stuck, at the end of its dead letter's id. Undefined for any other dead letter. */
+export function recordOf(deadLetter: string): number | undefined {
+  const [, n] = /^posta\.requests(?:\.\d+){3}\.(\d+)$/.exec(deadLetter) ?? []
+  return n === undefined ? undefined : Number(n)
 }

@@ -1,6 +1,6 @@
 import { topics } from '../../../common/messages/topics.ts'
 import type { Entry } from '../history.ts'
-import type { EventRow, Message, OperationRow, ResultRow, Snapshot } from '../snapshot.ts'
+import type { EventRow, Message, OperationRow, ResultRow, RunRow, Snapshot } from '../snapshot.ts'
 
 type EntryOf<Kind extends Entry['kind']> = Extract<Entry, { kind: Kind }>
 type Answer = EntryOf<'answer'>
@@ -23,11 +23,16 @@ export interface Facts extends Snapshot {
   readonly seen: ReadonlyMap<string, readonly EntryOf<'seen'>[]>
   readonly resultOf: ReadonlyMap<string, ResultRow>
   readonly operationOf: ReadonlyMap<string, OperationRow>
+  readonly runOf: ReadonlyMap<string, RunRow>
+  /** What clients and operators told operations. */
+  readonly tellsOf: ReadonlyMap<string, readonly EntryOf<'tell'>[]>
+  readonly operators: ReadonlySet<string>
   /** By the event's id. */
   readonly eventsOf: ReadonlyMap<string, readonly EventRow[]>
   /** In the order of the topic. */
   readonly requests: ReadonlyMap<string, readonly Message[]>
   readonly replies: ReadonlyMap<string, readonly Message[]>
+  readonly progressOf: ReadonlyMap<string, readonly Message[]>
   /** When its client sent it first, by the client's clock. */
   sentMs(operation: OperationRow): number
   /** When a client first saw it terminal. */
@@ -47,7 +52,7 @@ export interface Facts extends Snapshot {
 const AROUND_MS = 10_000
 
 export function factsOf(snapshot: Snapshot): Facts {
-  const { history, operations, results, events, messages, recreated } = snapshot
+  const { history, operations, results, runs, events, messages, recreated } = snapshot
   const submissions = submissionsOf(history)
   const submissionByKey = new Map(submissions.map((each) => [`${each.user} ${each.key}`, each]))
   const seen = Map.groupBy(
@@ -75,9 +80,16 @@ export function factsOf(snapshot: Snapshot): Facts {
     seen,
     resultOf: new Map(results.map((result) => [result.id, result])),
     operationOf,
+    runOf: new Map(runs.map((run) => [run.id, run])),
+    tellsOf: Map.groupBy(
+      history.filter((entry) => entry.kind === 'tell'),
+      ({ id }) => id,
+    ),
+    operators: new Set(history.flatMap((entry) => (entry.kind === 'operator' ? entry.user : []))),
     eventsOf: Map.groupBy(events, ({ id }) => id),
     requests,
     replies: messagesOf(topics.results, /^posta\.operation\.(?:succeeded|failed)$/),
+    progressOf: messagesOf(topics.results, /^posta\.operation\.progressed$/),
     sentMs,
     terminalMs,
     mayBeDeleted: (topic, atMs) => recreated.some((each) => each.topic === topic && atMs < each.atMs + AROUND_MS),

@@ -54,37 +54,59 @@ function* checkResult(facts: Facts, result: ResultRow): Generator<Violation> {
       yield violation('wrong amount', id, `${output?.currencies} currencies of ${rates.rates.length}`)
     return
   }
-  const { to = '', amount = '' } = result.input ?? {}
-  const rate = rateOf(result, to)
-  const expected = roundedHalfEven(times(decimal(amount), decimal(rate)), MINOR_DIGITS[to] ?? 8)
-  if (output?.amount !== expected || output.rate !== rate || output.currency !== to)
-    yield violation('wrong amount', id, `${amount} at ${rate} is ${expected}, not ${output?.amount}`)
+  const { amount, rate, currency } = amountOf(result)
+  if (output?.amount !== amount || output.rate !== rate || output.currency !== currency)
+    yield violation('wrong amount', id, `${result.input?.amount} at ${rate} is ${amount}, not ${output?.amount}`)
 }
 
-/** One user's day, in the order of performing: a conversion is granted if and only if it fits into the limit. */
+/** What an order comes to. */
+export function amountOf(result: ResultRow): { amount: string; rate: string; currency: string } {
+  const { to = '', amount = '' } = result.input ?? {}
+  const rate = rateOf(result, to)
+  return { amount: roundedHalfEven(times(decimal(amount), decimal(rate)), MINOR_DIGITS[to] ?? 8), rate, currency: to }
+}
+
+/**
+ * One user's day, in the order of deciding: what has a limit is granted if and only if it fits. A payout that failed counted
+ * while its run was under way, and nobody knows until when. So a decision is right if it is right with any sum between
+ * that of those which count for good and that of all which were granted.
+ */
 function* checkDay(facts: Facts, results: readonly ResultRow[]): Generator<Violation> {
-  const performed: { result: ResultRow; reply: Message }[] = []
+  const decided: { result: ResultRow; request: Message }[] = []
   for (const result of results) {
-    if (result.type !== 'convert' || !result.facts) continue
-    const reply = facts.replies.get(result.id)?.find(({ redrive }) => redrive === (result.redrive ?? undefined))
-    // Where a topic was deleted, the replies do not show the order of performing any more.
-    if (!reply || facts.isDelayed(result.id)) return
-    performed.push({ result, reply })
+    if (!hasLimit(result) || !result.facts) continue
+    const request = facts.requests.get(result.id)?.find(({ redrive }) => redrive === (result.redrive ?? undefined))
+    // Where a topic was deleted, the requests do not show the order of deciding any more.
+    if (!request || facts.isDelayed(result.id)) return
+    decided.push({ result, request })
   }
-  performed.sort((a, b) => (isBefore(a.reply, b.reply) ? -1 : 1))
+  decided.sort((a, b) => (isBefore(a.request, b.request) ? -1 : 1))
+  const limit = BigInt(facts.limitUsdE8)
   let counted = 0n
-  for (const { result } of performed) {
+  const givenBack: { worth: bigint; knownMs: number }[] = []
+  for (const { result } of decided) {
     const worth = worthUsdE8(result)
-    const isGranted = result.status === 'succeeded'
-    if (counted + worth <= BigInt(facts.limitUsdE8) !== isGranted)
-      yield violation('wrong outcome', result.id, `${worth} e-8 USD after ${counted}: ${result.status}`)
-    if (isGranted) counted += worth
+    const isGranted = result.status === 'succeeded' || facts.runOf.has(result.id)
+    // Cancelled before it was decided on, it was neither granted nor refused.
+    if (!isGranted && result.error?.code !== 'limit-exceeded') continue
+    // Whoever had seen that a payout failed before they sent this one gets what it counted.
+    const sentMs = facts.submissionOf.get(result.id)?.firstSentMs ?? 0
+    const atMost = givenBack.reduce((sum, each) => (each.knownMs < sentMs ? sum : sum + each.worth), counted)
+    if (isGranted ? counted + worth > limit : atMost + worth <= limit)
+      yield violation('wrong outcome', result.id, `${worth} e-8 USD after ${counted} to ${atMost}: ${result.status}`)
+    if (!isGranted) continue
+    if (result.status === 'succeeded') counted += worth
+    else givenBack.push({ worth, knownMs: facts.terminalMs(result.id) ?? Number.POSITIVE_INFINITY })
   }
+}
+
+function hasLimit({ type }: ResultRow): boolean {
+  return type === 'convert' || type === 'payout'
 }
 
 /** What the operation counts, rounded up to 1e-8 USD. */
-function worthUsdE8(result: ResultRow): bigint {
-  if (result.type !== 'convert') return 0n
+export function worthUsdE8(result: ResultRow): bigint {
+  if (!hasLimit(result)) return 0n
   return roundedUp(times(decimal(result.input?.amount ?? ''), decimal(rateOf(result, 'USD'))), 8)
 }
 

@@ -14,7 +14,9 @@ export function* checkOrder(facts: Facts): Generator<Violation> {
         const isFirst = ({ redrive }: Message) => redrive === undefined
         const request = facts.requests.get(id)?.find(isFirst)
         // A misread request is answered when it is dead-lettered, out of the order of performing.
-        const reply = facts.misread.includes(id) ? undefined : facts.replies.get(id)?.find(isFirst)
+        // A payout is answered when its run has ended, beside the others.
+        const isBeside = facts.misread.includes(id) || facts.operationOf.get(id)?.type === 'payout'
+        const reply = isBeside ? undefined : facts.replies.get(id)?.find(isFirst)
         return request && !facts.isDelayed(id) ? [{ id, request, reply }] : []
       })
       .sort((a, b) => (isBefore(a.request, b.request) ? -1 : 1))

@@ -16,7 +16,9 @@ export function* checkServices(facts: Facts): Generator<Violation> {
   for (const [id, types] of shown.timelines) {
     const expected = ['requested', facts.operationOf.get(id)?.status].map((name) => `posta.operation.${name}`)
     const isWhole = facts.eventsOf.has(id) && facts.eventsOf.has(`${id}.result`)
-    if (isWhole && !expected.every((type) => types.includes(type)))
+    const stored = events.filter((each) => each.operation === id && each.type.startsWith('posta.operation.'))
+    const counted = types.filter((type) => type.startsWith('posta.operation.'))
+    if ((isWhole && !expected.every((type) => types.includes(type))) || !isSameSet(counted, stored))
       yield violation('shown wrongly', id, `monitor shows ${types.join(', ')}`)
   }
   for (const audit of shown.audits)
@@ -30,4 +32,8 @@ export function* checkServices(facts: Facts): Generator<Violation> {
   for (const { name, bytes } of files)
     if (name.endsWith('-wal') && bytes > MAX_LOG_BYTES)
       yield violation('too large', name, `${Math.round(bytes / MB)} MB`)
+}
+
+function isSameSet(types: readonly string[], stored: readonly { readonly type: string }[]): boolean {
+  return Bun.deepEquals(types.toSorted(), stored.map(({ type }) => type).sort())
 }
