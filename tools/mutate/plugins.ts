@@ -1,5 +1,5 @@
 // What Stryker needs to know of this repository: how its tests run, and which code no test has to notice.
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Checker, type CheckResult, CheckStatus } from '@stryker-mutator/api/check'
@@ -19,6 +19,8 @@ export const EVERY = 'MUTATE_EVERY'
 
 const TAKEN: CheckResult = { status: CheckStatus.Passed }
 const LEFT_OUT: CheckResult = { status: CheckStatus.CompileError, reason: 'not in the sample' }
+/** How often a test file came by each mutant. */
+const Counts = v.record(v.string(), v.number())
 const LogCall = v.object({
   node: v.object({
     type: v.literal('CallExpression'),
@@ -58,13 +60,12 @@ function bunTests(): TestRunner {
 
   async function covered(file: string) {
     const folder = mkdtempSync(join(tmpdir(), 'mutants-'))
+    const path = join(folder, 'coverage.json')
     try {
       const startedAtMs = performance.now()
-      const { said, code } = await run(file, { MUTANT_COVERAGE: folder }, ['--preload', './tools/mutate/coverage.ts'])
+      const { said, code } = await run(file, { MUTANT_COVERAGE: path }, ['--preload', './tools/mutate/coverage.ts'])
       tookMs.set(file, performance.now() - startedAtMs)
-      const counts: Record<string, number> = {}
-      for (const name of readdirSync(folder))
-        Object.assign(counts, JSON.parse(readFileSync(join(folder, name), 'utf8')))
+      const counts = code === 0 ? v.parse(Counts, await Bun.file(path).json()) : {}
       return { said, code, counts }
     } finally {
       rmSync(folder, { recursive: true })
