@@ -33,8 +33,8 @@ await asCommand(async () => {
     coverageAnalysis: 'perTest',
     // Many tests are about time.
     concurrency: 1,
-    timeoutMS: 30_000,
-    timeoutFactor: 3,
+    timeoutMS: 15_000,
+    timeoutFactor: 2,
     dryRunTimeoutMinutes: 15,
     tempDirName: '.mutate',
     cleanTempDir: 'always',
