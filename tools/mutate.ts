@@ -9,11 +9,18 @@ import { EVERY } from './mutate/plugins.ts'
 
 type Mutant = Awaited<ReturnType<Stryker['runMutationTest']>>[number]
 
+/** Tests, and the drivers whose tests would not run. */
+const NOT_CHANGED = [
+  ...['!**/*.test.ts', '!**/*.suite.ts', '!**/*.child.ts', '!**/testing/**'],
+  ...(process.env.TEST_MONGO_URL ? [] : ['!**/mongo.ts']),
+]
+
 const USAGE = `bun run mutate PATH [--tests PATH]... [--every N]
 
 Changes the code of PATH, a folder or a file such as processor/runs, in one place after the other (a + becomes a -, a condition
 is always true, a block is empty), in a copy of the repository. Each change meets the test files that run the changed code.
-A change that none of them notices shows what is not tested. Logged texts are left out.
+A change that none of them notices shows what is not tested. Left out are what is logged, what the OpenAPI documents say, and,
+without TEST_MONGO_URL, the drivers on MongoDB.
   --tests PATH  takes the test files of this folder, or this file, too. Those of PATH's folder always are.
   --every N     makes each Nth change alone: a quick look at a large folder`
 
@@ -22,13 +29,13 @@ await asCommand(async () => {
   process.chdir(REPOSITORY_ROOT)
   process.env[EVERY] = every
   const results = await new Stryker({
-    mutate: [...(isFolder(path) ? [`${path}/**/*.ts`] : [path]), '!**/*.test.ts', '!**/*.suite.ts', '!**/*.child.ts'],
+    mutate: [...(isFolder(path) ? [`${path}/**/*.ts`] : [path]), ...NOT_CHANGED],
     testFiles: [isFolder(path) ? path : dirname(path), ...tests].map((at) =>
       isFolder(at) ? `${at}/**/*.test.ts` : at,
     ),
     testRunner: 'bun',
     checkers: ['sample'],
-    ignorers: ['log'],
+    ignorers: ['for people'],
     plugins: [join(import.meta.dir, 'mutate/plugins.ts')],
     coverageAnalysis: 'perTest',
     // Many tests are about time.
