@@ -210,7 +210,9 @@ describe('a run', () => {
       },
     })
     expect(kinds(records)).toEqual(['waiting day', 'done day', 'ended'])
-    expect(records[1]?.atMs).toBe(NOON_MS + 86_400_000)
+    const untilMs = NOON_MS + 86_400_000
+    expect(records[0]).toMatchObject({ untilMs, forSignal: false })
+    expect(records[1]?.atMs).toBe(untilMs)
   })
 
   test.each([
@@ -335,6 +337,18 @@ describe('a run', () => {
     await runToEnd({ run: code }, { records: records.slice(0, -1), startMs: NOON_MS + 99_999 })
     expect(seen.slice(-2)).toEqual(first)
     expect(new Set(first.flat()).size).toBe(5)
+  })
+
+  test('has random numbers from 0 to 1, without 1', async () => {
+    const numbers: number[] = []
+    await runToEnd({
+      async run({ random }) {
+        for (let count = 0; count < 1000; count++) numbers.push(random())
+        return done
+      },
+    })
+    expect(Math.min(...numbers)).toBeWithin(0, 0.1)
+    expect(Math.max(...numbers)).toBeWithin(0.9, 1)
   })
 
   test('sees the same time in the pass that goes on for a redrive as in those after it', async () => {
@@ -646,6 +660,7 @@ describe('a run that is stuck', () => {
     const given = { records: throwing.records, inputs: [abandon(throwing.records)] }
     const left = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) }, given)
     expect(kinds(left.records)).toEqual(['stuck', 'failing', 'ended'])
+    expect(left.stop).toEqual({ kind: 'ended' })
   })
 
   test('past the point of no return undoes nothing when it is discarded', async () => {
@@ -656,8 +671,9 @@ describe('a run that is stuck', () => {
     }
     const { records, stop } = await runToEnd({ run: paying })
     expect(stop).toMatchObject({ dueAtMs: Number.MAX_SAFE_INTEGER })
-    const { records: all } = await runToEnd({ run: paying }, { records, inputs: [abandon(records)] })
-    expect(kinds(all).slice(-2)).toEqual(['stuck', 'ended'])
+    const given = await runToEnd({ run: paying }, { records, inputs: [abandon(records)] })
+    expect(kinds(given.records).slice(-2)).toEqual(['stuck', 'ended'])
+    expect(given.stop).toEqual({ kind: 'ended' })
   })
 
   test('obeys no decision about an earlier dead letter of it', async () => {

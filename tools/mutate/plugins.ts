@@ -50,10 +50,24 @@ function bunTests(): TestRunner {
     const child = Bun.spawn([process.execPath, 'test', ...options, '--bail', '--timeout', '10000', file], {
       env: { ...process.env, TEST_ALL: undefined, ...environment },
       stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
     })
     current = child
-    const [said, code] = await Promise.all([new Response(child.stderr).text(), child.exited])
-    return { said, code }
+    const said = new Response(child.stderr).text()
+    const code = await child.exited
+    end()
+    return { said: await said, code }
+  }
+
+  /** Ends what runs: a test that fails, or is cut off, may leave processes behind. They are of its group. */
+  function end(): void {
+    if (!current) return
+    try {
+      process.kill(-current.pid, 'SIGKILL')
+    } catch {
+      // None is left.
+    }
+    current = undefined
   }
 
   async function covered(file: string) {
@@ -96,9 +110,7 @@ function bunTests(): TestRunner {
       return { status: MutantRunStatus.Survived, nrOfTests: files.length }
     },
 
-    async dispose() {
-      current?.kill('SIGKILL')
-    },
+    dispose: async () => end(),
   }
 }
 
