@@ -13,7 +13,16 @@ import {
 } from '../performers/performer.ts'
 import { type Entry, expiresAtMs, type History, LONGEST_LIFE_MS } from './history.ts'
 import { deadLetterOf } from './run-messages.ts'
-import { abandonInput, CANCEL, type Run, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
+import {
+  abandonInput,
+  CANCEL,
+  NEVER_MS,
+  type Run,
+  type RunInput,
+  type RunRecord,
+  redriveInput,
+  signalInput,
+} from './runs.ts'
 
 const MAX_RESULT_BYTES = 64 * 1024
 const MAX_RUN_BYTES = 256 * 1024
@@ -41,7 +50,15 @@ export type Stop =
       readonly failures: number
       readonly reason?: string
     }
-  | { readonly kind: 'stuck'; readonly reason: string; readonly dueAtMs: number }
+  | {
+      readonly kind: 'stuck'
+      readonly reason: string
+      readonly dueAtMs: number
+      /** Where attempts at a step are used up. */
+      readonly step?: string | undefined
+      readonly attempts?: number
+      readonly failures?: number
+    }
   | { readonly kind: 'ended' }
 
 interface PassOptions {
@@ -81,6 +98,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
   let index = 0
   let busy: string | undefined
   let randoms = 0
+  /** A redrive came: attempts are counted anew. */
+  let resumed = false
   const names = new Set<string>()
   const undos: { step: string; undo: (given: Attempt) => Promise<unknown>; policy: StepOptions<never> }[] = []
 
@@ -93,6 +112,11 @@ export async function pass(options: PassOptions): Promise<Stop> {
     return never()
   }
 
+  /** Stops until a time, or until the run times out. */
+  function later<T>(dueAtMs: number, at: Omit<Extract<Stop, { kind: 'later' }>, 'kind' | 'dueAtMs'>): Promise<T> {
+    return stop({ kind: 'later', dueAtMs: Math.min(dueAtMs, timesOutAtMs()), ...at })
+  }
+
   /** Once the pass is over, only what ended it is recorded. */
   async function append(record: Unplaced): Promise<RunRecord> {
     if (over) return never()
@@ -102,13 +126,14 @@ export async function pass(options: PassOptions): Promise<Stop> {
     return appended
   }
 
-  async function stuck<T>(why: string): Promise<T> {
+  async function stuck<T>(why: string, at: { step?: string; attempts?: number; failures?: number } = {}): Promise<T> {
+    if (over) return never()
     const reason = why.slice(0, MAX_REASON_CHARACTERS)
     // An operator gave it up already: what could not be undone is left to them.
     if (failing?.code === abandoned.code) return giveUp()
     over = true
     await options.append({ kind: 'stuck', reason })
-    return stop({ kind: 'stuck', reason, dueAtMs: failing || pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run) })
+    return stop({ kind: 'stuck', reason, dueAtMs: timesOutAtMs(), ...at })
   }
 
   async function giveUp<T>(): Promise<T> {
@@ -116,6 +141,9 @@ export async function pass(options: PassOptions): Promise<Stop> {
     await options.append({ kind: 'ended', outcome: { failure: abandoned } })
     return stop({ kind: 'ended' })
   }
+
+  /** When time alone makes it fail. */
+  const timesOutAtMs = () => (failing || pastReturn ? NEVER_MS : expiresAtMs(run))
 
   /** Why the run has to fail, though its code does not say so. Undefined if it need not, or must not any more. */
   function interruption(): Failure<Contract>['failure'] | undefined {
@@ -159,7 +187,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     const { timeoutMs, attempts: most, firstPauseMs, longestPauseMs } = { ...usual, ...policy }
     if (![timeoutMs, firstPauseMs, longestPauseMs].every(isDuration))
       return stuck(`A time of ${step} cannot be kept: ${NO_DURATION}`)
-    const before = run.head.step === step ? run.head : { attempts: 0, failures: 0 }
+    const before = run.head.step === step && !resumed ? run.head : { attempts: 0, failures: 0 }
     const attempts = before.attempts + 1
     let value: unknown
     try {
@@ -171,14 +199,14 @@ export async function pass(options: PassOptions): Promise<Stop> {
       if (closing.aborted)
         return stop({ kind: 'later', dueAtMs: now(), step, attempts, failures: before.failures, reason })
       const failures = before.failures + 1
-      if (failures >= most) return stuck(`${step} failed ${failures} times: ${reason}`)
+      if (failures >= most) return stuck(`${step} failed ${failures} times: ${reason}`, { step, attempts, failures })
       const pauseMs = Math.min(firstPauseMs * 2 ** Math.min(failures - 1, 40), longestPauseMs)
-      return stop({ kind: 'later', dueAtMs: now() + pauseMs, step, attempts, failures, reason })
+      return later(now() + pauseMs, { step, attempts, failures, reason })
     }
     if (value instanceof Later) {
       if (!isDuration(value.delayMs))
         return stuck(`The time after which ${step} is to be called cannot be kept: ${NO_DURATION}`)
-      return stop({ kind: 'later', dueAtMs: now() + value.delayMs, step, attempts, failures: 0 })
+      return later(now() + value.delayMs, { step, attempts, failures: 0 })
     }
     return asJson(step, value)
   }
@@ -243,17 +271,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
     const endMs = entry?.waiting?.untilMs ?? untilMs
     if (!entry?.waiting) await append({ kind: 'waiting', step: name, untilMs: endMs, forSignal })
     if (now() >= endMs) return 'over'
-    return stop({
-      kind: 'later',
-      dueAtMs: Math.min(endMs, dueToTimeOut()),
-      step: name,
-      forSignal,
-      attempts: 0,
-      failures: 0,
-    })
+    return later(endMs, { step: name, forSignal, attempts: 0, failures: 0 })
   }
-
-  const dueToTimeOut = () => (pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run))
 
   const { id, user, createdAt } = run
   const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http' | 'decided'> = {
@@ -327,6 +346,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     }
     if (inputs.has(redriveInput(redriveId(deadLetter)))) {
       await append({ kind: 'resumed' })
+      resumed = true
       return true
     }
     return failing === undefined && fails()
@@ -359,8 +379,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
     if (history.ended) return stop({ kind: 'ended' })
     if (history.stuck && !(await unstick())) {
       const { reason } = history.stuck
-      const dueAtMs = failing || pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run)
-      return stop({ kind: 'stuck', reason, dueAtMs })
+      const { step, attempts, failures } = run.head
+      return stop({ kind: 'stuck', reason, dueAtMs: timesOutAtMs(), step, attempts, failures })
     }
     return end()
   })

@@ -113,6 +113,8 @@ export function createRunner(options: RunnerOptions): Runner {
   /** Runs that this processor is about to hold: they are in the store already, or will be. */
   const admitting = new Set<string>()
   const silences = new Map<string, ReturnType<typeof createSilence>>()
+  /** Holders that died, and whose beats are still stored. */
+  const dead = new Set<string>()
   const publisher = createPublisher(options.broker, log)
   const appendTogether = together(runs.append, MAX_TOGETHER)
   const settleTogether = together(async (outcomes: readonly (Result & Outcome)[]) => {
@@ -282,7 +284,7 @@ export function createRunner(options: RunnerOptions): Runner {
     if (head.crashes === undefined) return false
     const crashes = head.crashedAt === records ? head.crashes : 1
     await runs.put({ ...run, head }, { ...head, crashes, crashedAt: records })
-    return crashes > MAX_CRASHES
+    return crashes >= MAX_CRASHES
   }
 
   const codeFor = (run: Run): RunFunction<Contract> =>
@@ -362,12 +364,16 @@ export function createRunner(options: RunnerOptions): Runner {
     const holders = await runs.holders()
     const names = new Set(holders.map(({ holder }) => holder))
     for (const name of silences.keys()) if (!names.has(name)) silences.delete(name)
+    // Others have its runs now, so nobody needs its beat.
+    for (const name of dead) if (!names.has(name) && dead.delete(name)) await runs.forget(name)
     for (const { holder, beat: theirs, runs: ids } of holders) {
       if (holder === me) await takeLost(ids)
       else {
         const isSilent = silences.get(holder) ?? createSilence({ monotonicMs: deps.monotonicMs, lookMs: LOOK_MS })
         silences.set(holder, isSilent)
-        if (isSilent(String(theirs))) await takeAll(holder, ids)
+        if (!isSilent(String(theirs))) continue
+        dead.add(holder)
+        await takeAll(holder, ids)
       }
     }
   }
@@ -383,12 +389,12 @@ export function createRunner(options: RunnerOptions): Runner {
     let left = ids.length
     for (const id of ids) {
       const run = room() > 0 ? await runs.get(id) : undefined
-      if (!run || run.head.holder !== holder || !codes.has(kindKey(run))) continue
+      // What has no place now is taken at the next look.
+      if (!run || run.head.holder !== holder || !codes.has(kindKey(run)) || busyUsers().includes(run.user)) continue
       if (await take(run)) left -= 1
     }
     if (ids.length === left) return
     log.info({ holder, runs: ids.length - left }, 'runs were taken over')
-    if (left === 0 && holder !== me) await runs.forget(holder)
   }
 
   async function noticeInputs(): Promise<void> {
@@ -518,18 +524,9 @@ function headAfter({ head }: Run, stop: Stop, published: number, nowMs: number):
   const { epoch } = head
   const idle = { epoch, attempts: 0, failures: 0, published }
   if (stop.kind === 'ended') return { ...idle, state: 'ended', dueAtMs: nowMs }
-  if (stop.kind === 'stuck') return { ...idle, state: 'stuck', dueAtMs: stop.dueAtMs, reason: stop.reason }
-  const { dueAtMs, step, forSignal, attempts, failures, reason } = stop
-  return {
-    ...idle,
-    state: dueAtMs <= nowMs ? 'ready' : 'waiting',
-    dueAtMs,
-    step,
-    forSignal,
-    attempts,
-    failures,
-    reason,
-  }
+  const { kind, ...rest } = stop
+  if (kind === 'stuck') return { ...idle, ...rest, state: 'stuck' }
+  return { ...idle, ...rest, state: rest.dueAtMs <= nowMs ? 'ready' : 'waiting' }
 }
 
 /** Input and facts, as the contract reads them. They fitted when `decide` read them. */

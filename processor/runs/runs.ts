@@ -103,6 +103,9 @@ export interface Appended {
   readonly record: RunRecord
 }
 
+/** For `dueAtMs`: only an input makes the run due. */
+export const NEVER_MS = Number.MAX_SAFE_INTEGER
+
 export const CANCEL = 'cancel'
 
 /** What came from outside for a run, whether it exists or not. */
