@@ -97,10 +97,13 @@ export async function runPlan(
   await provider.heal()
   for (const member of fleet.members()) if (!member.extra) await member.up()
   attending.finish()
-  if (parts.recreated.length > 0)
+  if (parts.recreated.length > 0) {
+    const stuck = (await readRuns(parts.storeUrls.processor)).filter(({ state }) => state === 'stuck')
+    await operator.redriveAgain(new Set(stuck.map(({ id }) => id)))
     await sendAgain(fleet, LATER_MS, () =>
       untilNothingIsPending(databasePath, OLD_MS, Date.now() + SENT_AGAIN_WITHIN_MS),
     )
+  }
   const faultsEndedAtMs = Date.now()
   log(`The faults are over; ${clients.acknowledged()} operations were accepted.`)
   await operator.redrive()
