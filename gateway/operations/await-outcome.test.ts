@@ -202,3 +202,26 @@ test('a user has at most 200 waits at once; one that ends makes room', async () 
   await Promise.all(results)
   expect(await refused()).toBe('let in')
 })
+
+test('a watch that is refused says why before it shows anything, and takes no place', async () => {
+  const { waiters, submit } = await open()
+  const { id } = await submit()
+  const ended = new AbortController()
+  const first = (user: string, operation: string) =>
+    waiters
+      .changes(user, operation, ended.signal)
+      .next()
+      .then(
+        ({ value }) => value?.status,
+        (error: Problem) => error.code,
+      )
+  for (let tries = 0; tries < 201; tries++) expect(await first('bob', id)).toBe('not-found')
+  const watches = Array.from({ length: 200 }, () => waiters.changes('ana', id, ended.signal))
+  expect(new Set((await Promise.all(watches.map((watch) => watch.next()))).map(({ value }) => value?.status))).toEqual(
+    new Set(['pending']),
+  )
+  expect(await first('ana', id)).toBe('too-many-requests')
+  await watches[0]?.return()
+  expect(await first('ana', id)).toBe('pending')
+  await Promise.all(watches.map((watch) => watch.return()))
+})
