@@ -59,7 +59,7 @@ interface Placeable {
  * their numbers. Which round an event is in:
  * - An event that names the decision which caused it is in the round of that decision.
  * - A dead letter is in the round before the decision about it. One that nobody decided about is placed by its time.
- * - A record of a run is placed by its time, but never in an earlier round than a record with a lower number.
+ * - Another record of a run is placed by its time, but never in an earlier round than a record with a lower number.
  * - The outcome of a run is placed by its time, but never in an earlier round than the run's last record.
  * - Any other is in the first round.
  *
@@ -103,7 +103,7 @@ function roundsOf(events: readonly Placeable[]): (event: Placeable) => number {
   let reached = 0
   for (const each of run.toSorted(byN)) {
     const round = each.type === DEAD_LETTERED ? deadLetterRound(each) : byClock(each)
-    reached = Math.max(reached, round)
+    reached = each.type === PROGRESSED && byName(each) > 0 ? byName(each) : Math.max(reached, round)
     roundsOfRun.set(each.id, reached)
   }
 
