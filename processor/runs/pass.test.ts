@@ -6,10 +6,10 @@ import fc from 'fast-check'
 import { type AnyPerformer, type Json, later } from '../performers/performer.ts'
 import { NOON, NOON_MS } from '../testing/requests.ts'
 import { input, newRun, runToEnd } from '../testing/run-to-end.ts'
-import { LONGEST_LIFE_MS, readHistory } from './history.ts'
+import { readHistory } from './history.ts'
 import { pass } from './pass.ts'
 import { deadLetterOf } from './run-messages.ts'
-import { abandonInput, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
+import { abandonInput, LONGEST_LIFE_MS, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
 
 type Context = Parameters<NonNullable<AnyPerformer['run']>>[0]
 type Code = NonNullable<AnyPerformer['run']>

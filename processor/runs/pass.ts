@@ -1,6 +1,5 @@
 import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
-import { within } from '@posta/common/service/deadline.ts'
 import * as v from 'valibot'
 import {
   type Attempt,
@@ -11,11 +10,14 @@ import {
   type Run as RunFunction,
   type StepOptions,
 } from '../performers/performer.ts'
-import { type Entry, expiresAtMs, type History, LONGEST_LIFE_MS } from './history.ts'
+import type { Entry, History } from './history.ts'
+import { readJson } from './read-json.ts'
 import { deadLetterOf } from './run-messages.ts'
 import {
   abandonInput,
   CANCEL,
+  expiresAtMs,
+  LONGEST_LIFE_MS,
   NEVER_MS,
   type Run,
   type RunInput,
@@ -23,8 +25,8 @@ import {
   redriveInput,
   signalInput,
 } from './runs.ts'
+import { withinTime } from './within-time.ts'
 
-const MAX_RESULT_BYTES = 64 * 1024
 const MAX_RUN_BYTES = 256 * 1024
 const MAX_STEPS = 1000
 const MAX_REASON_CHARACTERS = 500
@@ -386,52 +388,6 @@ export async function pass(options: PassOptions): Promise<Stop> {
   })
   return stopped.promise
 }
-
-/** @throws what `work` throws; a TimeoutError after `timeoutMs`; the reason of `closing` once it aborts */
-async function withinTime(
-  timeoutMs: number,
-  closing: AbortSignal,
-  work: (signal: AbortSignal) => Promise<unknown>,
-): Promise<unknown> {
-  const timer = new AbortController()
-  const signal = AbortSignal.any([timer.signal, closing])
-  const aborted = Promise.withResolvers<never>()
-  signal.addEventListener('abort', () => aborted.reject(signal.reason), { once: true })
-  signal.throwIfAborted()
-  try {
-    // Work need not heed the signal.
-    return await within(
-      Promise.race([work(signal), aborted.promise]),
-      Math.min(timeoutMs, LONGEST_TIMER_MS),
-      'The attempt',
-    )
-  } finally {
-    timer.abort()
-  }
-}
-
-/** What JSON makes of a result; or what is wrong with it. `undefined` is a result, too. */
-function readJson(
-  value: unknown,
-): { readonly value: Json | undefined; readonly bytes: number } | { readonly fault: string } {
-  if (value === undefined) return { value, bytes: 0 }
-  let text: string | undefined
-  try {
-    text = JSON.stringify(value)
-  } catch {
-    // A circle, or a BigInt.
-  }
-  if (text === undefined) return { fault: 'is no JSON.' }
-  const read: Json = JSON.parse(text)
-  // JSON leaves out functions, and makes texts of dates and null of NaN: the run would go on with another result.
-  if (!Bun.deepEquals(read, value)) return { fault: 'is no JSON: read again it is another value.' }
-  const bytes = Buffer.byteLength(text)
-  if (bytes > MAX_RESULT_BYTES) return { fault: `has ${bytes} bytes; at most ${MAX_RESULT_BYTES} are kept.` }
-  return { value: read, bytes }
-}
-
-/** What `setTimeout` can wait: a longer time would end at once. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 const NO_DURATION = 'it is no number of ms from 0 to 30 days.'
 
