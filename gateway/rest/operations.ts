@@ -101,13 +101,12 @@ export function operationRoutes(options: {
           'Server-sent events `operation`: the operation as it is, and again when it has more `progress`, until it is terminal. Changes that come close together may come as one. Then the stream ends, also where the operation failed as `dead-lettered`: if an operator redrives its message, a new stream and `GET /operations/{id}` show the new result.',
         caller: 'user',
         answers: { 200: eventStream('The operation, each time that it changes.') },
-        problems: ['not-found'],
+        problems: ['not-found', 'too-many-requests', 'overloaded'],
       }),
       async (c) => {
         const { user } = c.var.caller
         const id = c.req.param('id')
-        // Once the stream has begun no problem can be answered: so whether there is such an operation is asked here.
-        await read.one(user, id)
+        if (c.req.method === 'HEAD') await read.one(user, id)
         return streamEvents(c, closing, async function* (signal) {
           for await (const operation of waiters.changes(user, id, signal)) yield { event: 'operation', data: operation }
         })
