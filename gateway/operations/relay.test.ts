@@ -154,3 +154,29 @@ test('an operation that is still pending after two minutes is sent again, the sa
   const [first, again] = published
   expect<Outgoing | undefined>(again).toEqual(first)
 })
+
+test('a relay without the lease sends nothing, and is well', async () => {
+  const { submit, startRelay, published } = await open()
+  let looks = 0
+  const current = () => {
+    looks += 1
+    return undefined
+  }
+  const { check } = startRelay({ current, close: async () => {} })
+  await submit()
+  await eventually(() => looks > 2)
+  expect(fails(check)).toBe(false)
+  expect(published).toEqual([])
+})
+
+test('what is in the outbox of an operation that has ended, or is gone, is not sent, and holds up nothing', async () => {
+  const { submit, startRelay, writer, ids, database } = await open()
+  const [ended, gone, pending] = [await submit(), await submit(), await submit()]
+  await writer.write([
+    sql`UPDATE operations SET status = 'succeeded' WHERE id = ${ended}`,
+    sql`DELETE FROM operations WHERE id = ${gone}`,
+  ])
+  startRelay()
+  await eventually(async () => (await countOutbox(database)) === 0)
+  expect(ids()).toEqual([pending])
+})
