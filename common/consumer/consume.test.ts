@@ -10,6 +10,7 @@ import { createFakeBroker, delivered } from '../testing/fake-broker.ts'
 import { temporaryFolder } from '../testing/temporary-folder.ts'
 import { consume } from './consume.ts'
 import type { ConsumeOptions, Received, Verdict } from './handler.ts'
+import { showLag } from './metrics.ts'
 
 const done: Verdict = { done: true }
 
@@ -217,5 +218,40 @@ describe('consume', () => {
       expect(await metrics.getSingleMetricAsString(name)).toContain(
         `${name}{group="posta.processor",topic="posta.requests"} 0`,
       )
+  })
+
+  test('retries and dead letters are counted for their group and topic', async () => {
+    const metrics = new Registry()
+    const { deliver, committed } = await start(async () => [{ retry: 'It fails.' }], { metrics })
+    await deliver([delivered(0, 'a', 'poison'), delivered(1, 'b', 'bad')])
+    await eventually(() => committed.includes(2))
+    const ofRequests = '{group="posta.processor",topic="posta.requests"}'
+    const count = async (name: string) =>
+      (await metrics.getSingleMetricAsString(name)).split('\n').filter((line) => line.startsWith(name))
+    expect(await count('posta_message_retries_total')).toEqual([`posta_message_retries_total${ofRequests} 4`])
+    expect(await count('posta_dead_letters_total')).toEqual([`posta_dead_letters_total${ofRequests} 2`])
+  })
+
+  test('an unreadable message reaches neither the handler nor onDead', async () => {
+    const calls: string[] = []
+    const { deliver } = await start(
+      async () => {
+        calls.push('handle')
+        return []
+      },
+      { onDead: async () => void calls.push('onDead') },
+    )
+    await deliver([delivered(0, 'a', 'poison')])
+    expect(calls).toEqual([])
+  })
+
+  test('a partition that is lost is no longer shown as lag', async () => {
+    const metrics = new Registry()
+    const lag = [{ topic: topics.requests, partition: 0, lag: 7 }]
+    showLag({ group: groups.processor, topics: [topics.requests], metrics }, { lag: () => lag })
+    const shown = () => metrics.getSingleMetricAsString('posta_consumer_lag')
+    expect(await shown()).toContain(' 7')
+    lag.length = 0
+    expect(await shown()).not.toContain('partition="0"')
   })
 })

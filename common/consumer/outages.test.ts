@@ -1,4 +1,4 @@
-import { expect, test } from 'bun:test'
+import { expect, spyOn, test } from 'bun:test'
 import { createLog } from '../service/log.ts'
 import { createOutages } from './outages.ts'
 
@@ -25,4 +25,15 @@ test('once the partition is lost nobody waits any longer', async () => {
   lost.abort(new Error('The partition is lost.'))
   await expect(waiting).rejects.toThrow('The partition is lost.')
   expect(outages.ongoing()).toBe(false)
+})
+
+test('the pauses begin with the first and double', async () => {
+  const own = createLog('test', 'silent')
+  using warned = spyOn(own, 'warn')
+  let failures = 4
+  const work = async () => {
+    if (failures-- > 0) throw new Error('The store is down.')
+  }
+  await createOutages({ log: own, firstPauseMs: 1 }).waitOut(work, new AbortController().signal)
+  expect(warned.mock.calls).toMatchObject([1, 2, 4, 8].map((pauseMs) => [{ pauseMs }, expect.any(String)]))
 })

@@ -8,22 +8,34 @@ import { createRetries } from './retry.ts'
 const received = (item: string, offset = 0) => ({ item, message: delivered(offset, 'a', item) })
 
 /** Retries by a clock that the test sets. `log` is what happened, in order. */
-function retriesOf(verdictOn: (item: string) => Verdict, clock: { readonly nowMs: number }, firstPauseMs = 1) {
+function retriesOf(
+  verdictOn: (item: string) => Verdict,
+  clock: { readonly nowMs: number },
+  firstPauseMs = 1,
+  onReleased = async () => {},
+) {
   const log: string[] = []
+  /** The offset of the message of each retry. */
+  const again: number[] = []
+  const lost = new AbortController()
   const retries = createRetries<string>({
     async handle({ item }) {
       log.push(item)
       return verdictOn(item)
     },
     setAside: async ({ item }, reason) => void log.push(`${item} is dead: ${reason}`),
-    onRetry: () => {},
-    onReleased: async () => void log.push('released'),
-    signal: new AbortController().signal,
+    onRetry: ({ offset }) => void again.push(offset),
+    async onReleased() {
+      log.push('released')
+      await onReleased()
+    },
+    signal: lost.signal,
     firstPauseMs,
     deps: { monotonicMs: () => clock.nowMs },
     log: createLog('test', 'silent'),
   })
-  return { retries, log, released: () => eventually(() => log.includes('released')) }
+  const lose = () => lost.abort(new Error('The partition is lost.'))
+  return { retries, log, again, lose, released: () => eventually(() => log.includes('released')) }
 }
 
 test('a message is dead after 5 attempts, and the one behind it is handled then', async () => {
@@ -87,4 +99,47 @@ test('a key is held from its first message that waits until its last is done', a
   begin()
   await released()
   expect(retries.enqueue(received('a', 9))).toBe(false)
+})
+
+test('each attempt after the first is counted', async () => {
+  const { retries, again, released } = retriesOf(() => ({ retry: 'It fails.' }), { nowMs: 0 })
+  retries.hold(received('bad', 3), 'It fails.')()
+  await released()
+  expect(again).toEqual([3, 3, 3, 3])
+})
+
+test('once the partition is lost no pause is waited out, nothing is attempted, and nobody gets room', async () => {
+  const { retries, log, lose } = retriesOf(() => ({ done: true }), { nowMs: 0 }, 60_000)
+  const begin = retries.hold(received('m0', 0), 'Not yet.')
+  for (let offset = 1; offset < 1000; offset++) retries.enqueue(received(`m${offset}`, offset))
+  await retries.room()
+  retries.enqueue(received('m1000', 1000))
+  begin()
+  const room = retries.room()
+  lose()
+  await expect(room).rejects.toThrow('The partition is lost.')
+  expect(log).toEqual([])
+})
+
+test('messages without a key do not wait for one another', () => {
+  const { retries } = retriesOf(() => ({ done: true }), { nowMs: 0 })
+  const keyless = (offset: number) => ({ item: 'any', message: { ...delivered(offset, '', 'any'), key: null } })
+  retries.hold(keyless(0), 'Not yet.')
+  expect(retries.enqueue(keyless(1))).toBe(false)
+  expect(retries.enqueue(keyless(0))).toBe(true)
+})
+
+test('an offset that cannot be committed after the retries stops nothing: the next commit moves it', async () => {
+  const { retries, log, released } = retriesOf(
+    () => ({ done: true }),
+    { nowMs: 0 },
+    1,
+    () => Promise.reject(new Error('The broker is down.')),
+  )
+  retries.hold(received('a', 0), 'Not yet.')()
+  await released()
+  log.length = 0
+  retries.hold(received('b', 1), 'Not yet.')()
+  await released()
+  expect(log).toEqual(['b', 'released'])
 })

@@ -1,12 +1,16 @@
-import { expect, test } from 'bun:test'
+import { expect, spyOn, test } from 'bun:test'
 import type { Subscription } from '../broker/broker.ts'
 import { ConfigError } from '../service/config.ts'
 import { createLog } from '../service/log.ts'
 import { eventually } from '../testing/eventually.ts'
 import { createConsumer } from './subscription.ts'
 
-function consumerOf(subscribe: () => Promise<Subscription>, outage = { ongoing: false }) {
-  const options = { name: 'requests', log: createLog('test', 'silent'), firstPauseMs: 1 }
+function consumerOf(
+  subscribe: () => Promise<Subscription>,
+  outage = { ongoing: false },
+  log = createLog('test', 'silent'),
+) {
+  const options = { name: 'requests', log, firstPauseMs: 1 }
   return createConsumer(options, { ongoing: () => outage.ongoing }, subscribe)
 }
 
@@ -95,4 +99,22 @@ test('closing closes the subscription, also one that is made meanwhile, and ends
   await refused.start()
   await refused.close(500)
   await refused.ended
+})
+
+test('the pauses between attempts to subscribe begin with the first and double', async () => {
+  const log = createLog('test', 'silent')
+  using warned = spyOn(log, 'warn')
+  let refusals = 4
+  const subscribe = async () => {
+    if (refusals-- > 0) throw new Error('The broker is down.')
+    return running().subscription
+  }
+  const consumer = consumerOf(subscribe, { ongoing: false }, log)
+  await consumer.start()
+  await eventually(() => consumer.state() === 'running')
+  expect(warned.mock.calls).toMatchObject([1, 2, 4, 8].map((pauseMs) => [{ pauseMs }, expect.any(String)]))
+})
+
+test('before it is subscribed it has no lag', () => {
+  expect(consumerOf(() => new Promise(() => {})).lag()).toEqual([])
 })

@@ -91,6 +91,8 @@ test('an operation waits for an answer while that is the last of its progress by
     [{ n: 2, status: 'done' }, true],
     [{ n: 10, status: 'done' }, false],
     [{ n: 9, status: 'waiting', forSignal: true }, false],
+    // Only a wait is for an answer, whatever else a message says.
+    [{ n: 11, status: 'done', forSignal: true }, false],
   ]
   for (const [{ n, ...given }, waiting] of told) {
     await keep(progressOf(id, n, given))
@@ -101,6 +103,7 @@ test('an operation waits for an answer while that is the last of its progress by
 describe('a request is sent again', () => {
   test.each<[string, Partial<Progress>, number]>([
     ['two minutes after a step', { status: 'done' }, 2],
+    ['two minutes after a step, though that names a time', { status: 'done', until: iso(nowMs + 90 * MINUTE_MS) }, 2],
     ['two minutes after the end of a wait', { status: 'waiting', until: iso(nowMs + 90 * MINUTE_MS) }, 92],
     ['two minutes after the beginning of a wait without an end', { status: 'waiting', forSignal: true }, 2],
   ])('%s', async (_, given, minutes) => {
@@ -122,6 +125,14 @@ describe('a request is sent again', () => {
       await keep(progressOf(id, 0))
       expect((await row(id)).resendAt).toBe(nowMs + minutes * MINUTE_MS)
     }
+  })
+
+  test('two minutes after the end of a wait, however often it was sent again before', async () => {
+    const { submit, set, keep, row } = await open()
+    const id = await submit()
+    await set(id, { resends: 11, resendAt: 0 })
+    await keep(progressOf(id, 0, { status: 'waiting', until: iso(nowMs + 90 * MINUTE_MS) }))
+    expect((await row(id)).resendAt).toBe(nowMs + 92 * MINUTE_MS)
   })
 
   test('never sooner because of progress', async () => {

@@ -165,3 +165,24 @@ test('a refused submission stores nothing and uses no key up', async () => {
   expect(await database.select().from(operations)).toEqual([])
   expect(await submit(conversion(), 'ana', 'k')).toMatch(/^[\w-]{36}$/)
 })
+
+test('an idempotency key has 1 to 255 visible ASCII characters; any other is refused', async () => {
+  const { submit, database } = await open()
+  for (const key of ['', 'x'.repeat(256), 'a key', ' key', 'key ', 'clé', 'key\n'])
+    expect([key, await submit(conversion(), 'ana', key)]).toEqual([key, 'malformed-request'])
+  expect(await database.select().from(operations)).toEqual([])
+  for (const key of ['!', '~'.repeat(255)]) expect(await submit(conversion(), 'ana', key)).toMatch(/^[\w-]{36}$/)
+})
+
+test('an operation whose message would be too large is refused, and stores nothing', async () => {
+  const { parts, database } = await open()
+  const rates = Array.from({ length: 10_000 }, () => ({ code: 'ARS', rate: '1472.5' }))
+  const submit = createSubmit({
+    ...parts,
+    sources: { ...fixedSources, rates: { table: async () => ({ ...table, rates }) } },
+  })
+  const submission = { type: 'store-rates', input: { base: 'USD' } }
+  await expect(submit({ user: 'ana', submission })).rejects.toMatchObject({ code: 'payload-too-large' })
+  expect(await database.select().from(operations)).toEqual([])
+  expect(await database.select().from(outbox)).toEqual([])
+})

@@ -242,4 +242,6 @@ test('a resend that a long wait has put off comes soon again once the answer is 
   await tell.signal(approve(id, operator))
   const [row] = await database.select().from(operations).where(eq(operations.id, id))
   expect(row?.resendAt).toBeLessThanOrEqual(Date.now() + RESEND_AFTER_MS)
+  // Not at once: the answer itself is on its way.
+  expect(row?.resendAt).toBeGreaterThan(Date.now())
 })

@@ -7,6 +7,8 @@ import { stores } from '../testing/dead-letters.ts'
 import { NOON_MS } from '../testing/messages.ts'
 import { schema, statements } from './embedded.ts'
 
+const HOUR_MS = 60 * 60 * 1000
+
 describe.each(stores)('the %s store keeps the promises of checkpoints:', (_name, fresh) => {
   let here: Fresh<Store>
   let store: Store
@@ -23,10 +25,16 @@ describe.each(stores)('the %s store keeps the promises of checkpoints:', (_name,
 
   test('of each UTC day the latest stays, in whatever order they come and however often', async () => {
     const day = (jwt: string, days: number, ms = 0) => ({ jwt, atMs: NOON_MS + days * DAY_MS + ms })
-    for (const checkpoint of [day('b', 0, 1000), day('a', 0), day('b', 0, 1000), day('old', -2), day('next', 1)])
+    for (const checkpoint of [
+      day('b', 0, 11 * HOUR_MS),
+      day('a', 0),
+      day('b', 0, 11 * HOUR_MS),
+      day('old', -2),
+      day('next', 1),
+    ])
       await store.checkpoints.keep(checkpoint)
     expect(await kept()).toEqual(['next', 'b', 'old'])
-    await store.checkpoints.keep(day('c', 0, 2000))
+    await store.checkpoints.keep(day('c', 0, 12 * HOUR_MS - 1))
     expect(await kept()).toEqual(['next', 'c', 'old'])
     await store.close()
     store = here.open()

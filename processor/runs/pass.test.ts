@@ -1,12 +1,15 @@
 import { describe, expect, test } from 'bun:test'
 import { redriveId } from '@posta/common/messages/dead-letter.ts'
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createHttp } from '@posta/common/service/external-http.ts'
 import fc from 'fast-check'
 import { type AnyPerformer, type Json, later } from '../performers/performer.ts'
 import { NOON, NOON_MS } from '../testing/requests.ts'
 import { input, newRun, runToEnd } from '../testing/run-to-end.ts'
-import { LONGEST_LIFE_MS } from './history.ts'
+import { readHistory } from './history.ts'
+import { pass } from './pass.ts'
 import { deadLetterOf } from './run-messages.ts'
-import { abandonInput, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
+import { abandonInput, LONGEST_LIFE_MS, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
 
 type Context = Parameters<NonNullable<AnyPerformer['run']>>[0]
 type Code = NonNullable<AnyPerformer['run']>
@@ -90,6 +93,44 @@ describe('a run', () => {
     expect(records[0]?.atMs).toBeGreaterThanOrEqual(NOON_MS + 3_600_000)
   })
 
+  test('counts the attempts of each step by themselves', async () => {
+    const attempts: string[] = []
+    const failing =
+      (name: string) =>
+      async ({ attempt }: { attempt: number }) => {
+        attempts.push(`${name} ${attempt}`)
+        if (attempt < 2) throw new Error('Away.')
+      }
+    const { outcome } = await runToEnd({
+      async run({ step }) {
+        await step('a', failing('a'), { attempts: 2 })
+        await step('b', failing('b'), { attempts: 2 })
+        return done
+      },
+    })
+    expect(outcome).toEqual(done)
+    expect(attempts).toEqual(['a 1', 'a 2', 'b 1', 'b 2'])
+  })
+
+  test('is given what decide said, and is stuck where that is no JSON', async () => {
+    const run: Code = async ({ decided }) => ({ output: { decided } })
+    const decided = { above: '1000' }
+    expect((await runToEnd({ run }, { run: newRun({ decided }) })).outcome).toEqual({ output: { decided } })
+    expect((await runToEnd({ run }, { run: newRun({ decided: undefined }) })).outcome).toEqual({
+      output: { decided: null },
+    })
+    expect((await runToEnd({ run }, { run: newRun({ decided: 1n }) })).stop).toMatchObject({
+      reason: 'What decide said is no JSON.',
+    })
+  })
+
+  test('that has ended stays as it is, and its code is not called', async () => {
+    const { records, stop } = await runToEnd({ run: async () => done })
+    expect(stop).toEqual({ kind: 'ended' })
+    const again = await runToEnd({ run: () => Promise.reject(new Error('It was called.')) }, { records })
+    expect(again).toMatchObject({ stop: { kind: 'ended' }, records })
+  })
+
   test('is stuck once the attempts of a step are used up, with what the last one said', async () => {
     const { stop, records } = await runToEnd({
       async run({ step }) {
@@ -97,7 +138,9 @@ describe('a run', () => {
         return done
       },
     })
-    expect(stop).toMatchObject({ kind: 'stuck', reason: 'pay failed 3 times: Out of order.' })
+    // Until somebody decides, or its time is over.
+    const dueAtMs = NOON_MS + LONGEST_LIFE_MS
+    expect(stop).toMatchObject({ kind: 'stuck', reason: 'pay failed 3 times: Out of order.', dueAtMs })
     expect(kinds(records)).toEqual(['stuck'])
   })
 
@@ -121,6 +164,31 @@ describe('a run', () => {
     expect(told).toEqual([true])
   })
 
+  test('ends an attempt when the processor closes, though it does not heed that, and counts it as none that failed', async () => {
+    const closing = new AbortController()
+    const stop = await pass({
+      run: newRun(),
+      async code({ step }) {
+        await step('slow', () => {
+          closing.abort(new Error('It closes.'))
+          return new Promise<void>(() => {})
+        })
+        return done
+      },
+      history: readHistory([]),
+      inputs: new Map(),
+      append: () => Promise.reject(new Error('Nothing is to be recorded.')),
+      context: () => ({ input: {}, facts: undefined, settings: {}, http: createHttp(systemDeps) }),
+      faultOf: () => undefined,
+      now: () => NOON_MS,
+      closing: closing.signal,
+    })
+    expect(stop).toEqual({
+      ...{ kind: 'later', dueAtMs: NOON_MS, step: 'slow', attempts: 1, failures: 0 },
+      reason: 'It closes.',
+    })
+  })
+
   test('polls in one step: later is no failure, and leaves one record', async () => {
     let polls = 0
     const { records, outcome } = await runToEnd({
@@ -142,7 +210,9 @@ describe('a run', () => {
       },
     })
     expect(kinds(records)).toEqual(['waiting day', 'done day', 'ended'])
-    expect(records[1]?.atMs).toBe(NOON_MS + 86_400_000)
+    const untilMs = NOON_MS + 86_400_000
+    expect(records[0]).toMatchObject({ untilMs, forSignal: false })
+    expect(records[1]?.atMs).toBe(untilMs)
   })
 
   test.each([
@@ -203,6 +273,16 @@ describe('a run', () => {
     ],
     ['throws', async () => Promise.reject(new Error('A slip.')), /^Its code threw: A slip/],
     ['gives a step no name', async ({ step }) => step('', nothing).then(() => done), /^The name of a step/],
+    [
+      'gives a step a name of 81 characters',
+      async ({ step }) => step('x'.repeat(81), nothing).then(() => done),
+      /^The name of a step/,
+    ],
+    [
+      'gives a step the name of an undo',
+      async ({ step }) => step('a/undo', nothing).then(() => done),
+      /^The name of a step/,
+    ],
   ])('is stuck with a reason where its code %s', async (_, run, reason) => {
     const { stop } = await runToEnd({ run })
     expect(stop).toMatchObject({ kind: 'stuck', reason: expect.stringMatching(reason) })
@@ -259,6 +339,18 @@ describe('a run', () => {
     expect(new Set(first.flat()).size).toBe(5)
   })
 
+  test('has random numbers from 0 to 1, without 1', async () => {
+    const numbers: number[] = []
+    await runToEnd({
+      async run({ random }) {
+        for (let count = 0; count < 1000; count++) numbers.push(random())
+        return done
+      },
+    })
+    expect(Math.min(...numbers)).toBeWithin(0, 0.1)
+    expect(Math.max(...numbers)).toBeWithin(0.9, 1)
+  })
+
   test('sees the same time in the pass that goes on for a redrive as in those after it', async () => {
     const seen: number[] = []
     const code =
@@ -292,7 +384,17 @@ describe('a run', () => {
     expect((await runToEnd({ run })).stop.kind).toBe('stuck')
   })
 
-  test('records nothing more once it is stuck, though a step is still under way', async () => {
+  test('records nothing more once it is stuck, though a step is still under way, and whatever that comes to', async () => {
+    const failing = await runToEnd({
+      run: async ({ step }) => {
+        const slow = step('slow', () => Bun.sleep(1).then(() => Promise.reject(new Error('No.'))), { attempts: 1 })
+        await Promise.all([slow, step('other', nothing)])
+        return done
+      },
+    })
+    await Bun.sleep(5)
+    expect(kinds(failing.records)).toEqual(['stuck'])
+
     const finish = Promise.withResolvers<void>()
     const { records } = await runToEnd({
       run: async ({ step }) => {
@@ -309,6 +411,45 @@ describe('a run', () => {
   test('is stuck where its output does not fit the contract', async () => {
     const { stop } = await runToEnd({ run: async () => done }, { faultOf: () => 'Its output does not fit.' })
     expect(stop).toMatchObject({ kind: 'stuck', reason: 'Its output does not fit.' })
+  })
+})
+
+describe('the bounds of a run', () => {
+  test('a result of 64 KiB and 256 KiB of results are kept; a byte more is not, also after a crash', async () => {
+    const code =
+      (sizes: readonly number[]): Code =>
+      async ({ step }) => {
+        await step('nothing', nothing)
+        // In JSON a text is longer by its quotes.
+        for (const [index, size] of sizes.entries()) await step(`s${index}`, async () => 'x'.repeat(size - 2))
+        return done
+      }
+    const most = [65_536, 65_536, 65_536, 65_536]
+    const { records, outcome } = await runToEnd({ run: code(most) })
+    expect(outcome).toEqual(done)
+    expect((await runToEnd({ run: code([65_537]) })).stop).toMatchObject({
+      reason: 'The result of s0 has 65537 bytes; at most 65536 are kept.',
+    })
+    const crashed = await runToEnd({ run: code([...most, 3]) }, { records: records.slice(0, 5) })
+    expect(crashed.stop).toMatchObject({ reason: 'The results of its steps have more than 262144 bytes together.' })
+  })
+
+  test('a reason has at most 500 characters', async () => {
+    const long = 'x'.repeat(2000)
+    const failing = await runToEnd({
+      run: async ({ step }) => step('a', () => Promise.reject(new Error(long)), { attempts: 1 }).then(() => done),
+    })
+    const throwing = await runToEnd({ run: () => Promise.reject(new Error(long)) })
+    for (const { stop } of [failing, throwing]) expect(stop.kind === 'stuck' && stop.reason).toHaveLength(500)
+  })
+
+  test('a wait is from 0 ms to 30 days', async () => {
+    const sleeping = (ms: number) => runToEnd({ run: async ({ sleep }) => sleep('a', ms).then(() => done) })
+    expect((await sleeping(0)).outcome).toEqual(done)
+    expect((await sleeping(LONGEST_LIFE_MS)).records[0]).toMatchObject({ untilMs: NOON_MS + LONGEST_LIFE_MS })
+    expect((await sleeping(LONGEST_LIFE_MS + 1)).stop).toMatchObject({
+      reason: 'The time that a is to wait cannot be kept: it is no number of ms from 0 to 30 days.',
+    })
   })
 })
 
@@ -433,6 +574,22 @@ describe('undo', () => {
   })
 })
 
+test('time out ends whatever a run waits for, as soon as it is reached', async () => {
+  const nearly = NOON_MS + LONGEST_LIFE_MS - 1000
+  const waits: Code[] = [
+    async ({ step }) => step('poll', async () => later(86_400_000)).then(() => done),
+    async ({ step }) =>
+      step('fail', () => Promise.reject(new Error('No.')), { firstPauseMs: 86_400_000 }).then(() => done),
+    async ({ sleep }) => sleep('long', 86_400_000).then(() => done),
+    async ({ signal }) => signal('approve').then(() => done),
+  ]
+  for (const run of waits) {
+    const { records, outcome } = await runToEnd({ run }, { startMs: nearly })
+    expect(outcome).toMatchObject({ failure: { code: 'timed-out' } })
+    expect(records.at(-1)?.atMs).toBe(NOON_MS + LONGEST_LIFE_MS)
+  }
+})
+
 describe('a cancel', () => {
   const code: Code = async ({ step, sleep }) => {
     await step('a', nothing)
@@ -456,6 +613,14 @@ describe('a cancel', () => {
       expect(failings).toHaveLength(count < 4 ? 1 : 0)
       expect(kinds(cancelled.records).filter((kind) => kind === 'ended')).toHaveLength(1)
     }
+  })
+
+  test('that came before a sleep, or a signal, lets it not begin', async () => {
+    const inputs = [input('cancel')]
+    const sleeping = await runToEnd({ run: async ({ sleep }) => sleep('a', 1000).then(() => done) }, { inputs })
+    expect(kinds(sleeping.records)).toEqual(['failing', 'ended'])
+    const asking = await runToEnd({ run: async ({ signal }) => signal('approve').then(() => done) }, { inputs })
+    expect(kinds(asking.records)).toEqual(['failing', 'ended'])
   })
 
   test('stops nothing past the point of no return, and neither does time', async () => {
@@ -491,7 +656,7 @@ describe('a run that is stuck', () => {
     const { records } = await runToEnd({ run: stuckCode })
     const again = await runToEnd({ run: fixed }, { records })
     expect(again.records).toEqual(records)
-    expect(again.stop).toEqual({
+    expect(again.stop).toMatchObject({
       kind: 'stuck',
       reason: 'send failed 1 times: No.',
       dueAtMs: NOON_MS + LONGEST_LIFE_MS,
@@ -521,6 +686,7 @@ describe('a run that is stuck', () => {
     const given = { records: throwing.records, inputs: [abandon(throwing.records)] }
     const left = await runToEnd({ run: () => Promise.reject(new Error('A slip.')) }, given)
     expect(kinds(left.records)).toEqual(['stuck', 'failing', 'ended'])
+    expect(left.stop).toEqual({ kind: 'ended' })
   })
 
   test('past the point of no return undoes nothing when it is discarded', async () => {
@@ -531,8 +697,9 @@ describe('a run that is stuck', () => {
     }
     const { records, stop } = await runToEnd({ run: paying })
     expect(stop).toMatchObject({ dueAtMs: Number.MAX_SAFE_INTEGER })
-    const { records: all } = await runToEnd({ run: paying }, { records, inputs: [abandon(records)] })
-    expect(kinds(all).slice(-2)).toEqual(['stuck', 'ended'])
+    const given = await runToEnd({ run: paying }, { records, inputs: [abandon(records)] })
+    expect(kinds(given.records).slice(-2)).toEqual(['stuck', 'ended'])
+    expect(given.stop).toEqual({ kind: 'ended' })
   })
 
   test('obeys no decision about an earlier dead letter of it', async () => {

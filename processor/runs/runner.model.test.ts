@@ -15,11 +15,11 @@ import type { Result } from '../results/results.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { type Fault, type FaultyProcessor, type Shared, startFaulty } from '../testing/faulty-processor.ts'
 import { delivered, NOON, usdRates } from '../testing/requests.ts'
-import { LONGEST_LIFE_MS } from './history.ts'
 import { deadLetterOf, messagesOf } from './run-messages.ts'
 import {
   abandonInput,
   CANCEL,
+  LONGEST_LIFE_MS,
   type NewRun,
   type RunInput,
   RunRecord,
