@@ -107,7 +107,7 @@ export function dataschema(type: MessageType): string {
   return `urn:${NAME}:schema:${type}:${SCHEMA_VERSION}`
 }
 
-/** Who writes the events of each topic; `/posta`: any of the services. */
+/** Who writes the events of each topic. Those of two topics come from any of the services. */
 const writers: Readonly<Record<Topic, string>> = {
   [topics.requests]: `/${NAME}/gateway`,
   [topics.results]: `/${NAME}/processor`,

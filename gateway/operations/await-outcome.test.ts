@@ -2,6 +2,7 @@ import { afterEach, expect, test } from 'bun:test'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Problem } from '@posta/common/service/problem.ts'
+import { testApp } from '@posta/common/testing/app.ts'
 import { eq } from 'drizzle-orm'
 import { eventAdder } from '../database/events.ts'
 import { operations } from '../database/schema.ts'
@@ -97,6 +98,18 @@ test('the SSE stream shows the operation as it is, each progress, and then its o
     }
   }
   expect(seen).toEqual(['pending 0', 'pending 1', 'pending 2', 'succeeded 2'])
+})
+
+test('the stream of an operation that is not the caller’s is a problem, also for a HEAD', async () => {
+  const { waiters, submit, read, tell } = await open()
+  const { id } = await submit()
+  const verify = async (user: string) => ({ user, role: 'user' }) as const
+  const app = testApp().route('/', operationRoutes({ submit, tell, read, waiters, verify, closing: never }))
+  const statuses = ['GET', 'HEAD'].map(async (method) => {
+    const { status } = await app.request(`/${id}/stream`, { method, headers: { Authorization: 'Bearer bob' } })
+    return status
+  })
+  expect(await Promise.all(statuses)).toEqual([404, 404])
 })
 
 test('a watcher gets each progress, whether this gateway or another received it; what comes before they look is one change', async () => {

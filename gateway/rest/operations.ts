@@ -106,6 +106,7 @@ export function operationRoutes(options: {
       async (c) => {
         const { user } = c.var.caller
         const id = c.req.param('id')
+        // It has no stream, which would begin with this read.
         if (c.req.method === 'HEAD') await read.one(user, id)
         return streamEvents(c, closing, async function* (signal) {
           for await (const operation of waiters.changes(user, id, signal)) yield { event: 'operation', data: operation }
