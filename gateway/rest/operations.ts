@@ -1,6 +1,7 @@
 import { contracts } from '@posta/common/operations/catalog.ts'
 import type { Authenticated, TokenVerifier } from '@posta/common/service/auth.ts'
 import { pageOf, pageQuery } from '@posta/common/service/pages.ts'
+import { Problem } from '@posta/common/service/problem.ts'
 import { eventStream, json, routesOf } from '@posta/common/service/route.ts'
 import { streamEvents } from '@posta/common/service/stream.ts'
 import { Hono } from 'hono'
@@ -34,6 +35,17 @@ export function operationRoutes(options: {
   const { submit, tell, read, waiters, verify, closing } = options
   const route = routesOf('operations', verify)
 
+  /** The operation is stored by now, so too many who wait are no reason to refuse it. Undefined: nobody waited. */
+  async function awaitIfRoom(user: string, id: string, signal: AbortSignal): Promise<Operation | undefined> {
+    try {
+      return await waiters.awaitOutcome(user, id, signal)
+    } catch (error) {
+      if (error instanceof Problem && (error.code === 'too-many-requests' || error.code === 'overloaded'))
+        return undefined
+      throw error
+    }
+  }
+
   return new Hono<Authenticated>()
     .post(
       '/',
@@ -63,8 +75,9 @@ export function operationRoutes(options: {
         })
         if (waitS !== undefined) {
           const signal = AbortSignal.any([closing, c.req.raw.signal, AbortSignal.timeout(waitS * 1000)])
-          if (!isTerminal(operation)) operation = await waiters.awaitOutcome(user, operation.id, signal)
-          c.header('Preference-Applied', `wait=${waitS}`)
+          const waited = isTerminal(operation) ? operation : await awaitIfRoom(user, operation.id, signal)
+          if (waited) c.header('Preference-Applied', `wait=${waitS}`)
+          operation = waited ?? operation
           if (isTerminal(operation)) return c.json(operation, 200)
         }
         c.header('Location', `/operations/${operation.id}`)
