@@ -4,8 +4,8 @@ import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
 import type { Results } from './results/results.ts'
-import { LONGEST_LIFE_MS } from './runs/history.ts'
 import type { Runs } from './runs/runs.ts'
+import { LONGEST_LIFE_MS } from './runs/runs.ts'
 
 const EVERY_MS = 60 * 60 * 1000
 

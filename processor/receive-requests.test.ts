@@ -53,7 +53,7 @@ const outcomes = (replies: ReturnType<Awaited<ReturnType<typeof member>>['replie
     'error' in data ? `${data.operation} ${data.error.code}` : `${data.operation} ${type.split('.').at(-1)}`,
   )
 
-const stores = [{ on: 'the embedded store', fresh: () => freshFile<Store>(openEmbedded), runs: 40 }]
+const stores = [{ on: 'the embedded store', fresh: () => freshFile<Store>(openEmbedded), runs: 25 }]
 const mongoUrl = process.env.TEST_MONGO_URL
 if (mongoUrl) stores.push({ on: 'the MongoDB store', fresh: () => freshDatabase<Store>(mongoUrl, openMongo), runs: 5 })
 
@@ -417,6 +417,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test.each([
       ['of an unknown name', { signal: 'dance' }],
+      ['of a name that every object has', { signal: 'constructor' }],
       ['of a wrong shape', { payload: { approved: 'yes' } }],
       ['with an unknown member', { payload: { approved: true, more: 1 } }],
       ['that its owner gives though an operator must', { by: 'ana' }],

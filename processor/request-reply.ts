@@ -68,7 +68,7 @@ function isAsked(envelope: AnyEnvelope): envelope is Told | Envelope<'posta.oper
 /** Gateway checks this, too. Whoever can write to the broker shall not approve by it what they could not there. */
 function faultOfSignal({ operationType, signal, payload, user, by }: MessageData<'posta.operation.signalled'>) {
   const { signals = {} }: Contract = catalog[operationType]
-  const known = signals[signal]
+  const known = Object.hasOwn(signals, signal) ? signals[signal] : undefined
   if (!known) return `${operationType} has no signal of this name.`
   if ((known.from === 'owner') !== (by === user)) return `The signal is to be given by an ${known.from}.`
   return v.is(known.payload, payload) ? undefined : `The payload does not fit the signal of ${operationType}.`

@@ -15,6 +15,10 @@ bun run new project NAME DIR
 Copies this repository to DIR, which must be empty or not exist, under another name. NAME has lower case letters, digits and
 hyphens: my-shop. It is the name of the packages, topics, groups and metrics, and in the documents.`
 
+const WITHOUT_EXAMPLES = `A project cannot be made without the example operations: most tests of gateway, processor and monitor, the fault runs and the
+benchmarks submit convert, store-rates or payout, so little would be left that tests the rest. Make it with them, add your own, and
+remove the examples when your own are tested.`
+
 await asCommand(async () => {
   const [what, ...args] = process.argv.slice(2)
   if (what === 'operation') return newOperation(args)
@@ -34,7 +38,9 @@ async function newOperation(args: string[]): Promise<void> {
 }
 
 async function newProject(args: string[]): Promise<void> {
-  const [name, folder, ...more] = read(args, {}).positionals
+  const { values, positionals } = read(args, { 'without-examples': { type: 'boolean' } })
+  if (values['without-examples'] === true) throw new CommandError(WITHOUT_EXAMPLES)
+  const [name, folder, ...more] = positionals
   if (name === undefined || folder === undefined) throw mistake(`${name === undefined ? 'NAME' : 'DIR'} is missing.`)
   if (more.length > 0) throw mistake(`A project has one name and one folder, so ${more.join(' ')} is too much.`)
   const { paths, changed } = writeProject(name, folder)

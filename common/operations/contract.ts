@@ -47,6 +47,7 @@ type Settings = Readonly<Record<string, v.GenericSchema<string | undefined, unkn
 
 /**
  * A contract, whose facts may be left out.
+ * @throws Error for signals without steps, and for a required variable that is not among the settings
  * @example
  * const double = defineContract({
  *   type: 'double',
@@ -62,6 +63,10 @@ export function defineContract<const C extends Omit<Contract, 'facts'>>(
   contract: C,
 ): C & { readonly facts: typeof noFacts }
 export function defineContract(contract: Omit<Contract, 'facts'>): Contract {
+  const { type, steps, signals = {}, settings = {}, requires } = contract
+  if (Object.keys(signals).length > 0 && !steps) throw new Error(`${type}: only an operation in steps has signals.`)
+  if (requires !== undefined && !Object.hasOwn(settings, requires))
+    throw new Error(`${type}: what it requires, ${requires}, is not among its settings.`)
   return { facts: noFacts, ...contract }
 }
 

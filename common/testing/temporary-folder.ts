@@ -8,9 +8,10 @@ import { NAME } from '../name.ts'
  * @example
  * using folder = temporaryFolder()
  * const broker = openEmbedded({ path: join(folder.path, 'broker.db') })
+ * @param parent the system's folder for temporary files by default
  */
-export function temporaryFolder(): Disposable & { readonly path: string; remove(): void } {
-  const path = mkdtempSync(join(tmpdir(), `${NAME}-test-`))
+export function temporaryFolder(parent = tmpdir()): Disposable & { readonly path: string; remove(): void } {
+  const path = mkdtempSync(join(parent, `${NAME}-test-`))
   const remove = () => rmSync(path, { recursive: true, force: true, maxRetries: 5 })
   return { path, remove, [Symbol.dispose]: remove }
 }

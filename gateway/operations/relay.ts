@@ -6,7 +6,7 @@ import type { Component } from '@posta/common/service/component.ts'
 import { within } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { and, asc, eq, gt, lte } from 'drizzle-orm'
+import { and, asc, eq, gt, lte, sql } from 'drizzle-orm'
 import type { Writer } from '../database/commit.ts'
 import type { Held, Lease } from '../database/lease.ts'
 import type { Database } from '../database/open.ts'
@@ -41,6 +41,7 @@ export function startRelay(options: {
 }) {
   const { database, writer, lease, broker, log, deps } = options
   const resend = createResend({ writer, log, deps })
+  const readBatch = batchReader(database)
   const attempts = backoff({ firstMs: 100, longestMs: 2000 })
   const stopping = new AbortController()
   let committed = new AbortController()
@@ -77,7 +78,7 @@ export function startRelay(options: {
     let backlog: Backlog | undefined
     try {
       while (lease.current()?.epoch === held.epoch) {
-        const rows = await readBatch(database, afterId)
+        const rows = await readBatch(afterId)
         const last = rows.at(-1)
         if (!last) break
         await broker.publish(rows.flatMap(({ message }) => message ?? []))
@@ -120,19 +121,24 @@ export function startRelay(options: {
   } satisfies Component
 }
 
-async function readBatch(database: Database, afterId: number) {
-  const rows = await database
+function batchReader(database: Database) {
+  // It is asked many times a second. Made anew each time, the query would take longer than the read.
+  const after = database
     .select({ id: outbox.id, event: outbox.event, operation: operations })
     .from(outbox)
     .leftJoin(operations, eq(operations.id, outbox.operationId))
-    .where(gt(outbox.id, afterId))
+    .where(gt(outbox.id, sql.placeholder('afterId')))
     .orderBy(asc(outbox.id))
     .limit(MAX_BATCH)
-  return rows.map(({ id, event, operation }) => {
-    if (event) return { id, message: encode(event) }
-    // An operation that became terminal while its second request waited here needs none.
-    return { id, message: operation?.status === 'pending' ? toRequest(operation) : undefined }
-  })
+    .prepare()
+  return async (afterId: number) => {
+    const rows = await after.all({ afterId })
+    return rows.map(({ id, event, operation }) => {
+      if (event) return { id, message: encode(event) }
+      // An operation that became terminal while its second request waited here needs none.
+      return { id, message: operation?.status === 'pending' ? toRequest(operation) : undefined }
+    })
+  }
 }
 
 /** After an outage: how fast what had waited until the broker came back was sent. */

@@ -146,6 +146,7 @@ const waiting = sql`(
 const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
   statements(rows) {
     const json = JSON.stringify(rows)
+    const mayWait = rows.some((row) => row.mayWait)
     return [
       sql`SELECT ${outboxRows} AS waiting`,
       sql`
@@ -155,7 +156,7 @@ const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
         FROM (SELECT key, value, row_number() OVER (PARTITION BY value->>'userId' ORDER BY key) AS nth FROM json_each(${json})) AS new
         WHERE key + ${outboxRows} < ${maxOutboxRows}
           AND nth + ${pending} - ${waiting} <= ${MAX_PENDING_PER_USER}
-          AND (NOT value->>'mayWait' OR nth + ${pending} <= ${MAX_WAITING_PER_USER})
+          ${mayWait ? sql`AND (NOT value->>'mayWait' OR nth + ${pending} <= ${MAX_WAITING_PER_USER})` : undefined}
         ORDER BY key
         ON CONFLICT DO NOTHING RETURNING id`,
       sql`

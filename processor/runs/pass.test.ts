@@ -6,10 +6,10 @@ import fc from 'fast-check'
 import { type AnyPerformer, type Json, later } from '../performers/performer.ts'
 import { NOON, NOON_MS } from '../testing/requests.ts'
 import { input, newRun, runToEnd } from '../testing/run-to-end.ts'
-import { LONGEST_LIFE_MS, readHistory } from './history.ts'
+import { readHistory } from './history.ts'
 import { pass } from './pass.ts'
 import { deadLetterOf } from './run-messages.ts'
-import { abandonInput, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
+import { abandonInput, LONGEST_LIFE_MS, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
 
 type Context = Parameters<NonNullable<AnyPerformer['run']>>[0]
 type Code = NonNullable<AnyPerformer['run']>
@@ -140,7 +140,7 @@ describe('a run', () => {
     })
     // Until somebody decides, or its time is over.
     const dueAtMs = NOON_MS + LONGEST_LIFE_MS
-    expect(stop).toEqual({ kind: 'stuck', reason: 'pay failed 3 times: Out of order.', dueAtMs })
+    expect(stop).toMatchObject({ kind: 'stuck', reason: 'pay failed 3 times: Out of order.', dueAtMs })
     expect(kinds(records)).toEqual(['stuck'])
   })
 
@@ -384,7 +384,17 @@ describe('a run', () => {
     expect((await runToEnd({ run })).stop.kind).toBe('stuck')
   })
 
-  test('records nothing more once it is stuck, though a step is still under way', async () => {
+  test('records nothing more once it is stuck, though a step is still under way, and whatever that comes to', async () => {
+    const failing = await runToEnd({
+      run: async ({ step }) => {
+        const slow = step('slow', () => Bun.sleep(1).then(() => Promise.reject(new Error('No.'))), { attempts: 1 })
+        await Promise.all([slow, step('other', nothing)])
+        return done
+      },
+    })
+    await Bun.sleep(5)
+    expect(kinds(failing.records)).toEqual(['stuck'])
+
     const finish = Promise.withResolvers<void>()
     const { records } = await runToEnd({
       run: async ({ step }) => {
@@ -564,6 +574,22 @@ describe('undo', () => {
   })
 })
 
+test('time out ends whatever a run waits for, as soon as it is reached', async () => {
+  const nearly = NOON_MS + LONGEST_LIFE_MS - 1000
+  const waits: Code[] = [
+    async ({ step }) => step('poll', async () => later(86_400_000)).then(() => done),
+    async ({ step }) =>
+      step('fail', () => Promise.reject(new Error('No.')), { firstPauseMs: 86_400_000 }).then(() => done),
+    async ({ sleep }) => sleep('long', 86_400_000).then(() => done),
+    async ({ signal }) => signal('approve').then(() => done),
+  ]
+  for (const run of waits) {
+    const { records, outcome } = await runToEnd({ run }, { startMs: nearly })
+    expect(outcome).toMatchObject({ failure: { code: 'timed-out' } })
+    expect(records.at(-1)?.atMs).toBe(NOON_MS + LONGEST_LIFE_MS)
+  }
+})
+
 describe('a cancel', () => {
   const code: Code = async ({ step, sleep }) => {
     await step('a', nothing)
@@ -630,7 +656,7 @@ describe('a run that is stuck', () => {
     const { records } = await runToEnd({ run: stuckCode })
     const again = await runToEnd({ run: fixed }, { records })
     expect(again.records).toEqual(records)
-    expect(again.stop).toEqual({
+    expect(again.stop).toMatchObject({
       kind: 'stuck',
       reason: 'send failed 1 times: No.',
       dueAtMs: NOON_MS + LONGEST_LIFE_MS,

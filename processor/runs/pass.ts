@@ -1,6 +1,5 @@
 import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
-import { within } from '@posta/common/service/deadline.ts'
 import * as v from 'valibot'
 import {
   type Attempt,
@@ -11,11 +10,23 @@ import {
   type Run as RunFunction,
   type StepOptions,
 } from '../performers/performer.ts'
-import { type Entry, expiresAtMs, type History, LONGEST_LIFE_MS } from './history.ts'
+import type { Entry, History } from './history.ts'
+import { readJson } from './read-json.ts'
 import { deadLetterOf } from './run-messages.ts'
-import { abandonInput, CANCEL, type Run, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
+import {
+  abandonInput,
+  CANCEL,
+  expiresAtMs,
+  LONGEST_LIFE_MS,
+  NEVER_MS,
+  type Run,
+  type RunInput,
+  type RunRecord,
+  redriveInput,
+  signalInput,
+} from './runs.ts'
+import { withinTime } from './within-time.ts'
 
-const MAX_RESULT_BYTES = 64 * 1024
 const MAX_RUN_BYTES = 256 * 1024
 const MAX_STEPS = 1000
 const MAX_REASON_CHARACTERS = 500
@@ -41,7 +52,15 @@ export type Stop =
       readonly failures: number
       readonly reason?: string
     }
-  | { readonly kind: 'stuck'; readonly reason: string; readonly dueAtMs: number }
+  | {
+      readonly kind: 'stuck'
+      readonly reason: string
+      readonly dueAtMs: number
+      /** Where attempts at a step are used up. */
+      readonly step?: string | undefined
+      readonly attempts?: number
+      readonly failures?: number
+    }
   | { readonly kind: 'ended' }
 
 interface PassOptions {
@@ -81,6 +100,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
   let index = 0
   let busy: string | undefined
   let randoms = 0
+  /** A redrive came: attempts are counted anew. */
+  let resumed = false
   const names = new Set<string>()
   const undos: { step: string; undo: (given: Attempt) => Promise<unknown>; policy: StepOptions<never> }[] = []
 
@@ -93,6 +114,11 @@ export async function pass(options: PassOptions): Promise<Stop> {
     return never()
   }
 
+  /** Stops until a time, or until the run times out. */
+  function later<T>(dueAtMs: number, at: Omit<Extract<Stop, { kind: 'later' }>, 'kind' | 'dueAtMs'>): Promise<T> {
+    return stop({ kind: 'later', dueAtMs: Math.min(dueAtMs, timesOutAtMs()), ...at })
+  }
+
   /** Once the pass is over, only what ended it is recorded. */
   async function append(record: Unplaced): Promise<RunRecord> {
     if (over) return never()
@@ -102,13 +128,14 @@ export async function pass(options: PassOptions): Promise<Stop> {
     return appended
   }
 
-  async function stuck<T>(why: string): Promise<T> {
+  async function stuck<T>(why: string, at: { step?: string; attempts?: number; failures?: number } = {}): Promise<T> {
+    if (over) return never()
     const reason = why.slice(0, MAX_REASON_CHARACTERS)
     // An operator gave it up already: what could not be undone is left to them.
     if (failing?.code === abandoned.code) return giveUp()
     over = true
     await options.append({ kind: 'stuck', reason })
-    return stop({ kind: 'stuck', reason, dueAtMs: failing || pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run) })
+    return stop({ kind: 'stuck', reason, dueAtMs: timesOutAtMs(), ...at })
   }
 
   async function giveUp<T>(): Promise<T> {
@@ -116,6 +143,9 @@ export async function pass(options: PassOptions): Promise<Stop> {
     await options.append({ kind: 'ended', outcome: { failure: abandoned } })
     return stop({ kind: 'ended' })
   }
+
+  /** When time alone makes it fail. */
+  const timesOutAtMs = () => (failing || pastReturn ? NEVER_MS : expiresAtMs(run))
 
   /** Why the run has to fail, though its code does not say so. Undefined if it need not, or must not any more. */
   function interruption(): Failure<Contract>['failure'] | undefined {
@@ -159,7 +189,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     const { timeoutMs, attempts: most, firstPauseMs, longestPauseMs } = { ...usual, ...policy }
     if (![timeoutMs, firstPauseMs, longestPauseMs].every(isDuration))
       return stuck(`A time of ${step} cannot be kept: ${NO_DURATION}`)
-    const before = run.head.step === step ? run.head : { attempts: 0, failures: 0 }
+    const before = run.head.step === step && !resumed ? run.head : { attempts: 0, failures: 0 }
     const attempts = before.attempts + 1
     let value: unknown
     try {
@@ -171,14 +201,14 @@ export async function pass(options: PassOptions): Promise<Stop> {
       if (closing.aborted)
         return stop({ kind: 'later', dueAtMs: now(), step, attempts, failures: before.failures, reason })
       const failures = before.failures + 1
-      if (failures >= most) return stuck(`${step} failed ${failures} times: ${reason}`)
+      if (failures >= most) return stuck(`${step} failed ${failures} times: ${reason}`, { step, attempts, failures })
       const pauseMs = Math.min(firstPauseMs * 2 ** Math.min(failures - 1, 40), longestPauseMs)
-      return stop({ kind: 'later', dueAtMs: now() + pauseMs, step, attempts, failures, reason })
+      return later(now() + pauseMs, { step, attempts, failures, reason })
     }
     if (value instanceof Later) {
       if (!isDuration(value.delayMs))
         return stuck(`The time after which ${step} is to be called cannot be kept: ${NO_DURATION}`)
-      return stop({ kind: 'later', dueAtMs: now() + value.delayMs, step, attempts, failures: 0 })
+      return later(now() + value.delayMs, { step, attempts, failures: 0 })
     }
     return asJson(step, value)
   }
@@ -243,17 +273,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
     const endMs = entry?.waiting?.untilMs ?? untilMs
     if (!entry?.waiting) await append({ kind: 'waiting', step: name, untilMs: endMs, forSignal })
     if (now() >= endMs) return 'over'
-    return stop({
-      kind: 'later',
-      dueAtMs: Math.min(endMs, dueToTimeOut()),
-      step: name,
-      forSignal,
-      attempts: 0,
-      failures: 0,
-    })
+    return later(endMs, { step: name, forSignal, attempts: 0, failures: 0 })
   }
-
-  const dueToTimeOut = () => (pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run))
 
   const { id, user, createdAt } = run
   const calls: Omit<RunContext<Contract>, 'input' | 'facts' | 'settings' | 'http' | 'decided'> = {
@@ -327,6 +348,7 @@ export async function pass(options: PassOptions): Promise<Stop> {
     }
     if (inputs.has(redriveInput(redriveId(deadLetter)))) {
       await append({ kind: 'resumed' })
+      resumed = true
       return true
     }
     return failing === undefined && fails()
@@ -359,59 +381,13 @@ export async function pass(options: PassOptions): Promise<Stop> {
     if (history.ended) return stop({ kind: 'ended' })
     if (history.stuck && !(await unstick())) {
       const { reason } = history.stuck
-      const dueAtMs = failing || pastReturn ? Number.MAX_SAFE_INTEGER : expiresAtMs(run)
-      return stop({ kind: 'stuck', reason, dueAtMs })
+      const { step, attempts, failures } = run.head
+      return stop({ kind: 'stuck', reason, dueAtMs: timesOutAtMs(), step, attempts, failures })
     }
     return end()
   })
   return stopped.promise
 }
-
-/** @throws what `work` throws; a TimeoutError after `timeoutMs`; the reason of `closing` once it aborts */
-async function withinTime(
-  timeoutMs: number,
-  closing: AbortSignal,
-  work: (signal: AbortSignal) => Promise<unknown>,
-): Promise<unknown> {
-  const timer = new AbortController()
-  const signal = AbortSignal.any([timer.signal, closing])
-  const aborted = Promise.withResolvers<never>()
-  signal.addEventListener('abort', () => aborted.reject(signal.reason), { once: true })
-  signal.throwIfAborted()
-  try {
-    // Work need not heed the signal.
-    return await within(
-      Promise.race([work(signal), aborted.promise]),
-      Math.min(timeoutMs, LONGEST_TIMER_MS),
-      'The attempt',
-    )
-  } finally {
-    timer.abort()
-  }
-}
-
-/** What JSON makes of a result; or what is wrong with it. `undefined` is a result, too. */
-function readJson(
-  value: unknown,
-): { readonly value: Json | undefined; readonly bytes: number } | { readonly fault: string } {
-  if (value === undefined) return { value, bytes: 0 }
-  let text: string | undefined
-  try {
-    text = JSON.stringify(value)
-  } catch {
-    // A circle, or a BigInt.
-  }
-  if (text === undefined) return { fault: 'is no JSON.' }
-  const read: Json = JSON.parse(text)
-  // JSON leaves out functions, and makes texts of dates and null of NaN: the run would go on with another result.
-  if (!Bun.deepEquals(read, value)) return { fault: 'is no JSON: read again it is another value.' }
-  const bytes = Buffer.byteLength(text)
-  if (bytes > MAX_RESULT_BYTES) return { fault: `has ${bytes} bytes; at most ${MAX_RESULT_BYTES} are kept.` }
-  return { value: read, bytes }
-}
-
-/** What `setTimeout` can wait: a longer time would end at once. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 const NO_DURATION = 'it is no number of ms from 0 to 30 days.'
 

@@ -9,7 +9,7 @@ import { json, routesOf } from '@posta/common/service/route.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
-import { type Run, type RunRecord, type Runs, runStates } from './runs.ts'
+import { NEVER_MS, type Run, type RunRecord, type Runs, runStates } from './runs.ts'
 
 const described = <Schema extends v.GenericSchema>(schema: Schema, description: string) =>
   v.pipe(schema, v.metadata({ description }))
@@ -175,7 +175,7 @@ function userOf({ user, role }: Caller, asked: string | undefined): string | und
 function shown({ head, ...run }: Run): v.InferOutput<typeof ShownRun> {
   const { id, user, type, version, createdAt, decidedAtMs } = run
   const { state, step, forSignal, dueAtMs, attempts, failures, reason } = head
-  const goesOnByItself = state === 'waiting' || state === 'ready' || (state === 'stuck' && dueAtMs < FAR_MS)
+  const goesOnByItself = state === 'waiting' || state === 'ready' || (state === 'stuck' && dueAtMs < NEVER_MS)
   return {
     id,
     user,
@@ -192,9 +192,6 @@ function shown({ head, ...run }: Run): v.InferOutput<typeof ShownRun> {
     decidedAt: new Date(decidedAtMs).toISOString(),
   }
 }
-
-/** The last time that a Date can hold (ECMA-262, section 21.4.1.1). What is due later is never due. */
-const FAR_MS = 8.64e15
 
 function shownRecord(record: RunRecord): v.InferOutput<typeof ShownRecord> {
   const { n, kind, atMs } = record

@@ -436,7 +436,7 @@ describe.each(stores)('on $on', ({ fresh }) => {
       failures: 0,
       published: 0,
     } as const
-    await runs.create([{ ...run, head: { ...head, crashes: 5, crashedAt: 0 } }])
+    await runs.create([{ ...run, head: { ...head, crashes: 4, crashedAt: 0 } }])
     const { untilState } = await processor(store, crashing, { deps: impatient })
     await untilState('op-1', 'stuck')
     expect(calls).toBe(0)

@@ -1,8 +1,6 @@
 // Goes on with runs: those that this processor began, those that are due, and those whose holder died.
 import type { Broker } from '@posta/common/broker/broker.ts'
-import { decode } from '@posta/common/messages/envelope.ts'
-import type { Outgoing } from '@posta/common/messages/message.ts'
-import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import { type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { backoff, pause } from '@posta/common/service/backoff.ts'
 import type { Component } from '@posta/common/service/component.ts'
@@ -10,15 +8,14 @@ import { within } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { problems } from '@posta/common/service/problem.ts'
 import { createSilence } from '@posta/common/service/silence.ts'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import * as v from 'valibot'
 import type { AnyPerformer, Run as RunFunction } from '../performers/performer.ts'
 import type { Performers } from '../performers/performers.ts'
 import { toReply } from '../request-reply.ts'
 import type { Outcome, Result, Results } from '../results/results.ts'
 import { readHistory } from './history.ts'
+import { factsOf, faultOf, outcomeOf } from './outcome.ts'
 import { pass, type Stop, type Unplaced } from './pass.ts'
 import { createPublisher } from './publisher.ts'
 import { messagesOf } from './run-messages.ts'
@@ -113,6 +110,8 @@ export function createRunner(options: RunnerOptions): Runner {
   /** Runs that this processor is about to hold: they are in the store already, or will be. */
   const admitting = new Set<string>()
   const silences = new Map<string, ReturnType<typeof createSilence>>()
+  /** Holders that died, and whose beats are still stored. */
+  const dead = new Set<string>()
   const publisher = createPublisher(options.broker, log)
   const appendTogether = together(runs.append, MAX_TOGETHER)
   const settleTogether = together(async (outcomes: readonly (Result & Outcome)[]) => {
@@ -282,7 +281,7 @@ export function createRunner(options: RunnerOptions): Runner {
     if (head.crashes === undefined) return false
     const crashes = head.crashedAt === records ? head.crashes : 1
     await runs.put({ ...run, head }, { ...head, crashes, crashedAt: records })
-    return crashes > MAX_CRASHES
+    return crashes >= MAX_CRASHES
   }
 
   const codeFor = (run: Run): RunFunction<Contract> =>
@@ -362,12 +361,16 @@ export function createRunner(options: RunnerOptions): Runner {
     const holders = await runs.holders()
     const names = new Set(holders.map(({ holder }) => holder))
     for (const name of silences.keys()) if (!names.has(name)) silences.delete(name)
+    // Others have its runs now, so nobody needs its beat.
+    for (const name of dead) if (!names.has(name) && dead.delete(name)) await runs.forget(name)
     for (const { holder, beat: theirs, runs: ids } of holders) {
       if (holder === me) await takeLost(ids)
       else {
         const isSilent = silences.get(holder) ?? createSilence({ monotonicMs: deps.monotonicMs, lookMs: LOOK_MS })
         silences.set(holder, isSilent)
-        if (isSilent(String(theirs))) await takeAll(holder, ids)
+        if (!isSilent(String(theirs))) continue
+        dead.add(holder)
+        await takeAll(holder, ids)
       }
     }
   }
@@ -383,12 +386,12 @@ export function createRunner(options: RunnerOptions): Runner {
     let left = ids.length
     for (const id of ids) {
       const run = room() > 0 ? await runs.get(id) : undefined
-      if (!run || run.head.holder !== holder || !codes.has(kindKey(run))) continue
+      // What has no place now is taken at the next look.
+      if (!run || run.head.holder !== holder || !codes.has(kindKey(run)) || busyUsers().includes(run.user)) continue
       if (await take(run)) left -= 1
     }
     if (ids.length === left) return
     log.info({ holder, runs: ids.length - left }, 'runs were taken over')
-    if (left === 0 && holder !== me) await runs.forget(holder)
   }
 
   async function noticeInputs(): Promise<void> {
@@ -518,65 +521,7 @@ function headAfter({ head }: Run, stop: Stop, published: number, nowMs: number):
   const { epoch } = head
   const idle = { epoch, attempts: 0, failures: 0, published }
   if (stop.kind === 'ended') return { ...idle, state: 'ended', dueAtMs: nowMs }
-  if (stop.kind === 'stuck') return { ...idle, state: 'stuck', dueAtMs: stop.dueAtMs, reason: stop.reason }
-  const { dueAtMs, step, forSignal, attempts, failures, reason } = stop
-  return {
-    ...idle,
-    state: dueAtMs <= nowMs ? 'ready' : 'waiting',
-    dueAtMs,
-    step,
-    forSignal,
-    attempts,
-    failures,
-    reason,
-  }
-}
-
-/** Input and facts, as the contract reads them. They fitted when `decide` read them. */
-function factsOf({ type, input, facts }: Run) {
-  const contract: Contract = catalog[type]
-  return { input: v.parse(contract.input, input), facts: v.parse(contract.facts, facts) }
-}
-
-/** Why an outcome cannot become a result and a reply; undefined if it can. */
-function faultOf(run: Run, outcome: Awaited<ReturnType<RunFunction<Contract>>>): string | undefined {
-  const contract: Contract = catalog[run.type]
-  const { id, user, type, createdAt } = run
-  const common = { id, user, type, createdAt, completedAt: createdAt }
-  try {
-    if ('failure' in outcome) {
-      const { code } = outcome.failure
-      if (!contract.failures.includes(code)) return `Its code failed with ${code}, which its contract does not name.`
-      return faultOfReply(toReply({ ...common, status: 'failed', error: outcome.failure }, run))
-    }
-    const output = v.safeParse(contract.output, outcome.output)
-    if (!output.success) return `Its output does not fit the contract: ${output.issues[0].message}.`
-    return faultOfReply(toReply({ ...common, status: 'succeeded', output: output.output }, run))
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error)
-  }
-}
-
-/** Gateway must be able to read it. */
-function faultOfReply(reply: Outgoing): string | undefined {
-  const decoded = decode({ ...reply, key: Buffer.from(reply.key), partition: 0, offset: 0, timestampMs: 0 })
-  return 'unreadable' in decoded ? `Its outcome makes no reply: ${decoded.unreadable}` : undefined
-}
-
-/** The result that an ended run comes to. What it counts is kept where it succeeded. */
-function outcomeOf(run: Run, records: readonly RunRecord[], stored: Result | undefined): Result & Outcome {
-  const ended = records.findLast((record) => record.kind === 'ended')
-  if (!ended) throw new Error('The run has not ended.')
-  const contract: Contract = catalog[run.type]
-  const { id, user, type, createdAt, redrive } = run
-  const { input, facts } = factsOf(run)
-  const completedAt = new Date(ended.atMs).toISOString()
-  const common = { id, user, type, input, facts, createdAt, completedAt, redrive }
-  if ('failure' in ended.outcome) {
-    // A redrive that fails changes nothing: gateway has the failure by dead letter.
-    const deadLettered = { code: 'dead-lettered', message: problems['dead-lettered'].help } as const
-    return { ...common, status: 'failed', error: redrive === undefined ? ended.outcome.failure : deadLettered }
-  }
-  const { output, lookup } = ended.outcome
-  return { ...common, status: 'succeeded', output: v.parse(contract.output, output), lookup, counts: stored?.counts }
+  const { kind, ...rest } = stop
+  if (kind === 'stuck') return { ...idle, ...rest, state: 'stuck' }
+  return { ...idle, ...rest, state: rest.dueAtMs <= nowMs ? 'ready' : 'waiting' }
 }

@@ -58,7 +58,7 @@ export const Head = v.object({
   failures: v.number(),
   /** What the last failed attempt said, or why it is stuck. */
   reason: v.optional(v.string()),
-  /** How often a holder died since, when the history had `crashedAt` records, and did not get longer. */
+  /** `crashes`: how many holders in a row died without adding a record. `crashedAt`: how many records there were then. */
   crashes: v.optional(v.number()),
   crashedAt: v.optional(v.number()),
   /** The messages of all records before this number were published. */
@@ -102,6 +102,15 @@ export interface Appended {
   readonly run: string
   readonly record: RunRecord
 }
+
+/** How long an operation in steps may take from its acceptance. */
+export const LONGEST_LIFE_MS = 30 * 24 * 60 * 60 * 1000
+
+/** When a run times out, in ms since the epoch. */
+export const expiresAtMs = ({ createdAt }: Pick<NewRun, 'createdAt'>) => Date.parse(createdAt) + LONGEST_LIFE_MS
+
+/** For `dueAtMs`: only an input makes the run due. */
+export const NEVER_MS = Number.MAX_SAFE_INTEGER
 
 export const CANCEL = 'cancel'
 

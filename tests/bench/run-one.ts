@@ -3,6 +3,7 @@ import { measureIngest } from './ingest.ts'
 import { measureLogins } from './logins.ts'
 import { measureEmbeddedRoundTrips, measureRealRoundTrips } from './round-trips.ts'
 import { measureRuns } from './runs.ts'
+import { measureSleepingRuns } from './sleeping-runs.ts'
 import { measureSubmissions } from './submissions.ts'
 
 const measurements = {
@@ -12,6 +13,7 @@ const measurements = {
   'real-round-trips': measureRealRoundTrips,
   ingest: measureIngest,
   runs: measureRuns,
+  'sleeping-runs': measureSleepingRuns,
 }
 
 export type MeasurementName = keyof typeof measurements

@@ -34,7 +34,7 @@ describeLong('a fault run', () => {
     expect(violations).toEqual([])
     expect(code).toBe(0)
     expect(counts.operations).toBeGreaterThan(50)
-    expect(kinds).toBeGreaterThan(18)
+    expect(kinds).toBeGreaterThan(24)
   }, 240_000)
 
   const lacking = missingForRealParts()
@@ -46,7 +46,7 @@ describeLong('a fault run', () => {
       expect(violations).toEqual([])
       expect(code).toBe(0)
       expect(counts.operations).toBeGreaterThan(50)
-      expect(kinds).toBeGreaterThan(22)
+      expect(kinds).toBeGreaterThan(28)
     },
     400_000,
   )

@@ -6,7 +6,7 @@ type Context = RunContext<Catalog['payout']>
 type Step = Context['step']
 
 /** So that a provider which is away for seconds makes a run stuck, and a run that goes on does so soon. */
-const hurried = { attempts: 4, firstPauseMs: 300, longestPauseMs: 2000 }
+const hurried = { timeoutMs: 3000, attempts: 3, firstPauseMs: 300, longestPauseMs: 2000 }
 
 /**
  * Gives the steps of payouts another policy, in this process.

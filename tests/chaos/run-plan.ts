@@ -113,6 +113,8 @@ export async function runPlan(
   await clients.stop()
   // To look at all operations takes long. After this wait once is enough.
   await untilNothingIsPending(databasePath, 0, faultsEndedAtMs + settleMs)
+  // What a redrive began goes on though gateway shows the failure by dead letter.
+  await untilRunsHaveEnded(parts.storeUrls.processor, faultsEndedAtMs + settleMs)
   while ((await clients.lookAgain()) > 0 && Date.now() < faultsEndedAtMs + settleMs) await Bun.sleep(500)
   await attending.stop()
   const shown = await operator.look(readGateway(databasePath).operations.map(({ id }) => id))
@@ -151,4 +153,9 @@ async function untilNothingIsPending(path: string, olderMs: number, untilMs: num
   const isPending = ({ status, createdAtMs }: OperationRow) =>
     status === 'pending' && createdAtMs <= Date.now() - olderMs
   while (readGateway(path).operations.some(isPending) && Date.now() < untilMs) await Bun.sleep(500)
+}
+
+/** Resolves when no run is under way any more, or at `untilMs`. */
+async function untilRunsHaveEnded(storeUrl: string, untilMs: number): Promise<void> {
+  while ((await readRuns(storeUrl)).some(({ state }) => state !== 'ended') && Date.now() < untilMs) await Bun.sleep(500)
 }

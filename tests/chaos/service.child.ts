@@ -4,7 +4,7 @@ import { serviceNames } from '../../common/name.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { defineService, run } from '../../common/service/run.ts'
 import { makeFaulty } from './faulty-broker.ts'
-import { dieAroundCalls } from './faulty-fetch.ts'
+import { makeFetchFaulty } from './faulty-fetch.ts'
 import type { Order, Trouble } from './orders.ts'
 import { createRandom } from './random.ts'
 import { safeguards } from './safeguards.ts'
@@ -24,7 +24,7 @@ const onMisread = (misread: string) => void process.send?.({ misread })
 
 const deps: ServiceDeps = {
   ...systemDeps,
-  fetch: dieAroundCalls(systemDeps.fetch, process.env.PAYOUT_URL, trouble),
+  fetch: makeFetchFaulty(systemDeps.fetch, { provider: process.env.PAYOUT_URL, trouble, random }),
   now: () => Date.now() + shiftMs,
   openBroker: (options) => makeFaulty(openBroker(options), { service, trouble, random, without, onMisread }),
 }

@@ -1,28 +1,28 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
 import { copyRepository, digestOf } from '../testing/copy-repository.ts'
 import { describeLong } from '../testing/parts.ts'
 
-/** The files of README's "Add an operation", by their path, which is the first line of each. */
-async function filesOfReadme(): Promise<ReadonlyMap<string, string>> {
-  const readme = await Bun.file(join(REPOSITORY_ROOT, 'README.md')).text()
-  const section = readme.split('\n## Add an operation\n')[1]?.split('\n## ')[0] ?? ''
-  const blocks = [...section.matchAll(/```ts\n\/\/ (\S+)\n([\s\S]*?)```/g)]
-  return new Map(blocks.map(([, path = '', text = '']) => [path, text]))
+/** The files that a section of a document shows, by their path, which is the first line of each. */
+async function filesOf(document: string, section: string): Promise<ReadonlyMap<string, string>> {
+  const text = await Bun.file(join(REPOSITORY_ROOT, document)).text()
+  const shown = text.split(`\n## ${section}\n`)[1]?.split('\n## ')[0] ?? ''
+  const blocks = [...shown.matchAll(/```ts\n\/\/ (\S+)\n([\s\S]*?)```/g)]
+  return new Map(blocks.map(([, path = '', content = '']) => [path, content]))
 }
 
 const LISTS = ['common/operations/catalog.ts', 'processor/performers/performers.ts']
 
-describeLong('an operation that is added as README says', () => {
+describeLong('an operation that is added as the documents say', () => {
   let copy: string
 
   beforeAll(async () => {
     copy = copyRepository()
-    for (const [path, text] of await filesOfReadme()) await Bun.write(join(copy, path), text)
+    for (const [path, text] of await filesOf('README.md', 'Add an operation')) await Bun.write(join(copy, path), text)
     for (const list of LISTS) await addSplit(join(copy, list))
-  })
+  }, 60_000)
 
   afterAll(() => rmSync(copy, { recursive: true, force: true }))
 
@@ -33,7 +33,10 @@ describeLong('an operation that is added as README says', () => {
   const typeErrors = () => run('x', 'tsc', '--pretty', 'false').out.trim()
 
   test('is two files, which the type checker accepts; without the performer it does not', async () => {
-    expect([...(await filesOfReadme()).keys()]).toEqual(['common/operations/split.ts', 'processor/performers/split.ts'])
+    expect([...(await filesOf('README.md', 'Add an operation')).keys()]).toEqual([
+      'common/operations/split.ts',
+      'processor/performers/split.ts',
+    ])
     expect(typeErrors()).toBe('')
     const list = join(copy, 'processor/performers/performers.ts')
     const whole = await Bun.file(list).text()
@@ -45,21 +48,28 @@ describeLong('an operation that is added as README says', () => {
     await Bun.write(list, whole)
   }, 60_000)
 
-  test('is written by the command, with facts or steps or without, so that all checks and its tests pass', () => {
+  test('is written by the command, with facts or steps or without, and filled in as CONTRIBUTING does', async () => {
     const added = {
       greet: [],
-      'ship-order': ['--facts'],
+      'send-mail': ['--facts'],
       'book-table': ['--steps'],
       'pay-bill': ['--steps', '--facts'],
+      'ship-order': ['--steps'],
     }
     for (const [type, options] of Object.entries(added))
       expect(run('tools/new.ts', 'operation', type, ...options)).toMatchObject({ code: 0, said: '' })
+    const shown = await filesOf('CONTRIBUTING.md', 'An operation in steps')
+    expect(shown.size).toBe(3)
+    for (const [path, text] of shown) {
+      expect(existsSync(join(copy, path))).toBe(true)
+      await Bun.write(join(copy, path), text)
+    }
     expect(run('run', 'check')).toMatchObject({ code: 0 })
     const tests = Object.keys(added).map((type) => `processor/performers/${type}.test.ts`)
     const tested = run('test', ...tests)
     expect({ code: tested.code, summary: /\d+ pass\n \d+ fail/.exec(tested.said)?.[0] }).toEqual({
       code: 0,
-      summary: '8 pass\n 0 fail',
+      summary: '10 pass\n 0 fail',
     })
   }, 120_000)
 

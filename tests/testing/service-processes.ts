@@ -50,14 +50,25 @@ export interface ServiceProcess {
   start(): Promise<void>
   /** Resolves when the process has ended. */
   stop(signal: NodeJS.Signals): Promise<End>
+  /** Resolves when the process has ended by itself. */
+  ended(): Promise<End>
+  /** Sends it a message by IPC. Only a program of `options.program` has that. */
+  send(message: unknown): void
 }
 
-/** The services as processes, not started yet, each on a free port that the others know. */
+/**
+ * The services as processes, not started yet, each on a free port that the others know.
+ * @param options.program what Bun runs for a service, where that is not its `main.ts`
+ */
 export async function serviceProcesses(
   environment: Environment,
-  options: { cwd?: string; under?: (service: ServiceName) => readonly string[] } = {},
+  options: {
+    cwd?: string
+    under?: (service: ServiceName) => readonly string[]
+    program?: (service: ServiceName) => readonly string[] | undefined
+  } = {},
 ): Promise<Record<ServiceName, ServiceProcess>> {
-  const { cwd = REPOSITORY_ROOT, under = () => [] } = options
+  const { cwd = REPOSITORY_ROOT, under = () => [], program: programOf = () => undefined } = options
   const ports: Record<string, string> = {}
   for (const name of serviceNames) ports[portVariable(name)] = String(await freePort())
 
@@ -67,8 +78,14 @@ export async function serviceProcesses(
     return {
       url,
       async start() {
-        const program = [`${name}/main.ts`]
-        running = spawnService({ program, environment: { ...environment, ...ports }, cwd, under: under(name) })
+        const other = programOf(name)
+        running = spawnService({
+          program: other ?? [`${name}/main.ts`],
+          environment: { ...environment, ...ports },
+          cwd,
+          under: under(name),
+          ...(other && { onMessage: () => {} }),
+        })
         const { process } = running
         await askUntil(
           () => tryCall('GET', `${url}/health/ready`),
@@ -83,6 +100,8 @@ export async function serviceProcesses(
         running?.process.kill(signal)
         return (await running?.ended) ?? null
       },
+      ended: async () => (await running?.ended) ?? null,
+      send: (message) => running?.process.send(message),
     }
   }
   return {

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import { topics } from '../../../common/messages/topics.ts'
 import type { Entry } from '../history.ts'
-import type { Message, Snapshot } from '../snapshot.ts'
+import type { Message, RunRecord, Snapshot } from '../snapshot.ts'
 import { check } from './check.ts'
-import { healthyRun, linkEvent, REDRIVE } from './healthy-run.ts'
+import { healthyRun, linkEvent, REDRIVE, STUCK } from './healthy-run.ts'
 import { type Rule, rules } from './violation.ts'
 
 const healthy = healthyRun()
@@ -48,6 +48,28 @@ const seen = (id: string, change: (entry: Seen) => Entry | undefined) => ({
 })
 const shownAs = (entry: Seen, change: Partial<NonNullable<Seen['operation']>>): Entry =>
   entry.operation ? { ...entry, operation: { ...entry.operation, ...change } } : entry
+/** The records of ann's run of that number, changed; they are numbered anew. */
+const records = (id: string, change: (records: readonly RunRecord[]) => readonly RunRecord[]) => ({
+  runs: healthy.runs.map((run) =>
+    run.id === id ? { ...run, records: change(run.records).map((record, n) => ({ ...record, n })) } : run,
+  ),
+})
+const without = (id: string, kind: string, step?: string) =>
+  records(id, (all) => all.filter((record) => record.kind !== kind || record.step !== step))
+/** The provider's ledger with other reservations, or other payments. */
+const ledger = (change: (ledger: Snapshot['ledger']) => Partial<Snapshot['ledger']>) => ({
+  ledger: { ...healthy.ledger, ...change(healthy.ledger) },
+})
+const reservationOf = (id: string, change: Partial<Snapshot['ledger']['reservations'][number]>) =>
+  ledger(({ reservations }) => ({
+    reservations: reservations.map((each) => (each.key.startsWith(id) ? { ...each, ...change } : each)),
+  }))
+/** The history without, or with other, cancels and answers for the operation. */
+const tells = (id: string, change: (entry: Extract<Entry, { kind: 'tell' | 'told' }>) => Entry | undefined) => ({
+  history: healthy.history.flatMap((entry) =>
+    (entry.kind === 'tell' || entry.kind === 'told') && entry.id === id ? (change(entry) ?? []) : entry,
+  ),
+})
 const dollars = (usd: number) => Math.round(usd * 1e8)
 const counts = (amount: number, period = '2026-01-02') => ({ limit: 'daily-usd', period, amount })
 
@@ -191,6 +213,167 @@ const broken: readonly [Rule, string, () => Partial<Snapshot>][] = [
   ],
   ['over the limit', 'a user’s day is over the limit', () => ({ limitUsdE8: dollars(50) })],
   ['wrong outcome', 'a conversion that fitted was refused', () => ({ limitUsdE8: dollars(200) })],
+  ['wrong outcome', 'a payout was cancelled and nobody cancelled it', () => tells('ann-7', () => undefined)],
+  [
+    'wrong outcome',
+    'a payout was refused for its limit after it had been granted',
+    () => changed('operations', 'ann-7', { errorCode: 'limit-exceeded' }),
+  ],
+  [
+    'wrong outcome',
+    'a payout was paid to whom the provider refuses',
+    () => changed('operations', 'ann-6', { input: { ...row('operations', 'ann-6').input, payee: 'refused-1' } }),
+  ],
+  ['wrong count', 'a cancelled payout still counts', () => changed('results', 'ann-7', { counts: counts(1) })],
+  [
+    'wrong amount',
+    'a payout says another amount than it is worth',
+    () => changed('results', 'ann-6', { output: { ...row('results', 'ann-6').output, amount: '6.003' } }),
+  ],
+  ['paid wrongly', 'another amount was paid', () => reservationOf('ann-6', { amount: '6.003' })],
+  ['paid wrongly', 'somebody else was paid', () => reservationOf('ann-6', { payee: 'eve' })],
+  [
+    'paid wrongly',
+    'a cancelled payout was paid',
+    () =>
+      ledger(({ payments }) => ({
+        payments: [
+          ...payments,
+          { id: 'payment-ann-7', key: 'ann-7/pay', reservation: 'reservation-ann-7', status: 'settled' },
+        ],
+      })),
+  ],
+  [
+    'paid wrongly',
+    'there is a payment for no operation',
+    () =>
+      ledger(({ payments }) => ({
+        payments: [...payments, { id: 'p', key: 'ann-99/pay', reservation: 'r', status: 'settled' }],
+      })),
+  ],
+  ['not paid', 'a payout succeeded and nothing was paid', () => ledger(() => ({ payments: [] }))],
+  [
+    'not paid',
+    'a payout succeeded while its payment is pending',
+    () => ledger(({ payments }) => ({ payments: payments.map((each) => ({ ...each, status: 'pending' })) })),
+  ],
+  [
+    'paid twice',
+    'a payout was paid twice',
+    () =>
+      ledger(({ payments }) => ({
+        payments: [...payments, ...payments.map((each) => ({ ...each, id: `${each.id}-2` }))],
+      })),
+  ],
+  ['paid without approval', 'nobody approved a large payout', () => tells('ann-6', () => undefined)],
+  [
+    'paid without approval',
+    'an operator refused a large payout, and it was paid',
+    () => tells('ann-6', (entry) => (entry.kind === 'tell' ? { ...entry, approved: false } : entry)),
+  ],
+  ['left reserved', 'a cancelled payout keeps its reservation', () => reservationOf('ann-7', { state: 'open' })],
+  [
+    'history broken',
+    'a record is missing',
+    () => ({
+      runs: healthy.runs.map((run) => ({ ...run, records: run.records.filter(({ n }) => n !== 1) })),
+    }),
+  ],
+  ['history broken', 'a result was not recorded before the next step began', () => without('ann-6', 'done', 'reserve')],
+  ['history broken', 'the provider paid and it was not recorded', () => without('ann-6', 'done', 'pay')],
+  ['history broken', 'a payout ended before it was settled', () => without('ann-6', 'done', 'settled')],
+  ['history broken', 'an undo was not recorded', () => without('ann-7', 'undone', 'reserve')],
+  ['history broken', 'a payout has an outcome and its run no end', () => without('ann-7', 'ended')],
+  ['history broken', 'a run ended twice', () => records('ann-6', (all) => [...all, ...all.slice(-1)])],
+  [
+    'history broken',
+    'a step was recorded twice',
+    () => records('ann-6', (all) => all.toSpliced(2, 0, ...all.slice(1, 2))),
+  ],
+  [
+    'history broken',
+    'a run was cancelled past its point of no return',
+    () =>
+      records('ann-6', (all) =>
+        all.toSpliced(-1, 0, { n: 0, kind: 'failing', atMs: all.at(-1)?.atMs ?? 0, failure: { code: 'cancelled' } }),
+      ),
+  ],
+  [
+    'history broken',
+    'a stuck run went on and nobody redrove it',
+    () => changed('deadLetters', `posta.requests.0.6.1.${STUCK}`, { status: 'open' }),
+  ],
+  [
+    'outcomes differ',
+    'the outcome is not the one that the run ended with',
+    () =>
+      records('ann-7', (all) =>
+        all.map((each) =>
+          each.kind === 'ended' ? { ...each, outcome: { failure: { code: 'payee-refused' } } } : each,
+        ),
+      ),
+  ],
+  [
+    'not terminal',
+    'a run goes on after its operation has ended',
+    () => ({ runs: healthy.runs.map((run) => ({ ...run, state: 'waiting' })) }),
+  ],
+  [
+    'progress differs',
+    'gateway lacks a step',
+    () =>
+      changed('operations', 'ann-7', {
+        progress: { 1: row('operations', 'ann-7').progress[1] ?? { step: '', status: '', at: '' } },
+      }),
+  ],
+  [
+    'progress differs',
+    'a step was never told',
+    () => ({ messages: healthy.messages.filter(({ id }) => id !== 'ann-7.progress.1') }),
+  ],
+  [
+    'progress differs',
+    'a client was shown a part of it at the end',
+    () => seen('ann-7', (entry) => shownAs(entry, { progress: [] })),
+  ],
+  [
+    'not told',
+    'a cancel that was accepted never reached the topic',
+    () => ({ messages: healthy.messages.filter(({ id }) => id !== 'ann-7.cancel') }),
+  ],
+  [
+    'never asked',
+    'an answer on the topic is not the one that was given',
+    () => tells('ann-6', (entry) => (entry.kind === 'tell' ? { ...entry, approved: false } : entry)),
+  ],
+  [
+    'answered wrongly',
+    'the owner approved their own payout',
+    () => tells('ann-6', (entry) => ({ ...entry, user: 'ann' })),
+  ],
+  [
+    'answered wrongly',
+    'a cancel was accepted after the end',
+    () => tells('ann-7', (entry) => ({ ...entry, atMs: healthy.faultsEndedAtMs })),
+  ],
+  [
+    'answered 404',
+    'an operation could not be cancelled since it was not found',
+    () => tells('ann-7', (entry) => (entry.kind === 'told' ? { ...entry, status: 404 } : entry)),
+  ],
+  [
+    'sent out of order',
+    'a cancel was sent before its request',
+    () => messages(topics.requests, 'ann-7', { offset: 1 }),
+  ],
+  [
+    'sent twice in calm',
+    'two relays sent the same cancel',
+    () => {
+      const cancel = find(healthy.messages, ({ id }) => id === 'ann-7.cancel')
+      return { messages: [...healthy.messages, { ...cancel, offset: 90 }] }
+    },
+  ],
   [
     'chain broken',
     'an event was changed',
@@ -233,6 +416,17 @@ const broken: readonly [Rule, string, () => Partial<Snapshot>][] = [
       ...removed('deadLetters', 'posta.requests.0.3.1'),
       ...changed('operations', 'bob-3', { status: 'failed', output: null, errorCode: 'dead-lettered' }),
     }),
+  ],
+  [
+    'dead letter missing',
+    'a run was stuck and no dead letter says so',
+    () => removed('deadLetters', `posta.requests.0.6.1.${STUCK}`),
+  ],
+  [
+    'dead letter without cause',
+    'there is a dead letter of a run that was not stuck there',
+    () =>
+      added('deadLetters', { ...row('deadLetters', `posta.requests.0.6.1.${STUCK}`), id: 'posta.requests.0.6.1.3' }),
   ],
   [
     'dead letter twice',
@@ -290,6 +484,18 @@ test('a redrive may turn failed into succeeded once, and never the other way rou
   expect(rulesOf(seen('bob-3', (entry) => (entry.how === 'last' ? shownAs(entry, failed) : entry)))).toEqual([
     'changed',
   ])
+})
+
+test('a refusal is right if it is right while a payout that failed later still counted', () => {
+  const earlier = find(healthy.messages, isOf(topics.requests, 'ann-4')).offset - 0.5
+  const request = messages(topics.requests, 'ann-7', { offset: earlier })
+  // 50.0125 USD were used for good, and 25.00625 for a while; the refused one is worth 113.125.
+  const between = { ...request, limitUsdE8: dollars(170) }
+  const unknown = seen('ann-7', (entry) => (entry.how === 'last' ? entry : undefined))
+  expect(check({ ...healthy, ...between, ...unknown }).map(({ subject }) => subject)).not.toContain('ann-4')
+  expect(check({ ...healthy, ...unknown, limitUsdE8: dollars(190), messages: request.messages })).toContainEqual(
+    expect.objectContaining({ rule: 'wrong outcome', subject: 'ann-4' }),
+  )
 })
 
 test('a message that was deleted with its topic is no violation, but a missing outcome is', () => {

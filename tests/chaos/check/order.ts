@@ -25,7 +25,7 @@ export function* checkOrder(facts: Facts): Generator<Violation> {
   }
   for (const { acknowledged, key } of facts.submissions) {
     const id = acknowledged[0]?.operation.id ?? ''
-    const count = facts.requests.get(id)?.length ?? 0
+    const count = facts.requests.get(id)?.filter(({ redrive }) => redrive === undefined).length ?? 0
     if (key.startsWith('calm-') && count > 1) yield violation('sent twice in calm', id, `${count} times`)
   }
 }

@@ -63,8 +63,9 @@ function* checkAnswers(facts: Facts, toldOf: ReadonlyMap<string, readonly Messag
     if (status === 404) yield violation('answered 404', id, what)
     if (status !== 202) continue
     const asked = told.get(name)
-    // What a redrive began may wait for an answer although it is shown as failed.
-    const endedMs = facts.misread.includes(id) ? undefined : facts.terminalMs(id)
+    // What failed by dead letter may go on after a redrive, and is told things until that succeeds.
+    const isDead = facts.misread.includes(id) || facts.operationOf.get(id)?.errorCode === 'dead-lettered'
+    const endedMs = isDead ? undefined : facts.terminalMs(id)
     const mayNot = what === 'approve' && !facts.operators.has(user)
     const again = what === 'approve' && accepted.has(id) && accepted.get(id) !== asked?.approved
     if (mayNot || again || (endedMs !== undefined && endedMs < (asked?.atMs ?? 0)))
