@@ -216,6 +216,35 @@ test('a user has at most 200 waits at once; one that ends makes room', async () 
   expect(await refused()).toBe('let in')
 })
 
+/** Waiters over operations that stay as they are: no poll ever finds that one has changed. */
+function unchanging(status: 'pending' | 'succeeded') {
+  const operation = { id: 'op', type: 'convert' as const, status, input: conversion.input, createdAt: '' }
+  const read = {
+    one: async () => operation,
+    observe: async () => ({ operation, progressBytes: 0 }),
+    page: async () => ({ items: [operation] }),
+  }
+  return createWaiters({ database: { all: async () => [] }, read, log: createLog('test', 'silent') })
+}
+
+test('a wait for a terminal operation needs no poll', async () => {
+  expect((await unchanging('succeeded').awaitOutcome('ana', 'op', never)).status).toBe('succeeded')
+})
+
+test('at most 10,000 wait in a process, whoever they are; those that leave make room', async () => {
+  const waiters = unchanging('pending')
+  const closing = new AbortController()
+  const waiting = Array.from({ length: 10_000 }, (_, n) =>
+    waiters.awaitOutcome(`user-${n % 100}`, `op-${n}`, closing.signal),
+  )
+  const one = () => waiters.awaitOutcome('ana', 'op', AbortSignal.abort())
+  const refused = await one().catch((error: unknown) => error)
+  closing.abort()
+  await Promise.all(waiting)
+  expect(refused).toMatchObject({ code: 'overloaded' })
+  expect((await one()).status).toBe('pending')
+})
+
 test('a watch that is refused says why before it shows anything, and takes no place', async () => {
   const { waiters, submit } = await open()
   const { id } = await submit()
