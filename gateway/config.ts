@@ -1,5 +1,5 @@
 import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
-import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import { catalog, contracts, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import {
   type CommonConfig,
@@ -26,7 +26,6 @@ export interface GatewayConfig extends CommonConfig {
   readonly offered: ReadonlySet<OperationType>
 }
 
-const contracts: readonly Contract[] = Object.values(catalog)
 /** The variables that an operation requires to be offered. What they hold is for its performer. */
 const requiredEntries: v.ObjectEntries = Object.fromEntries(
   contracts.flatMap(({ requires, settings = {} }) => {

@@ -37,7 +37,7 @@ test.each(['mongodb://host', 'mongodb://host/', 'mongodb://host/?w=1', 'file:', 
     const read = () =>
       readProcessorConfig({ PROCESSOR_STORE_URL: url, DAILY_LIMIT_USD: 'secret', PROCESSOR_PORT: '70000' })
     expect(read).toThrow(
-      /PROCESSOR_PORT: (?:.|\n)*PROCESSOR_STORE_URL: must be file:path(?:.|\n)*DAILY_LIMIT_USD: must be /,
+      /DAILY_LIMIT_USD: must be (?:.|\n)*PROCESSOR_PORT: (?:.|\n)*PROCESSOR_STORE_URL: must be file:path/,
     )
     expect(read).not.toThrow('secret')
   },

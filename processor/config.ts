@@ -1,7 +1,7 @@
 import { type BrokerConfig, brokerEntries, brokerFault, resolveBrokerConfig } from '@posta/common/broker/config.ts'
-import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import { catalog, contracts, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract, Limit } from '@posta/common/operations/contract.ts'
-import { type LimitVariable, limits } from '@posta/common/operations/limits.ts'
+import { limits } from '@posta/common/operations/limits.ts'
 import {
   type CommonConfig,
   commonEntries,
@@ -44,35 +44,30 @@ function bound({ digits, defaultBound }: Limit) {
   )
 }
 
-// `fromEntries` forgets the names of the keys.
-const limitEntries = Object.fromEntries(limits.map((limit) => [limit.variable, bound(limit)])) as Record<
-  LimitVariable,
-  ReturnType<typeof bound>
->
-
-const contracts: readonly Contract[] = Object.values(catalog)
+const limitEntries: v.ObjectEntries = Object.fromEntries(limits.map((limit) => [limit.variable, bound(limit)]))
 const settingEntries: v.ObjectEntries = Object.fromEntries(
   contracts.flatMap(({ settings = {} }) => Object.entries(settings)),
 )
 
-// The settings come first: spread last, a record of any names would hide the types of the others.
+// What the catalog names comes first: spread last, a record of any names would hide the types of the others.
 const entries = {
   ...settingEntries,
+  ...limitEntries,
   ...commonEntries,
   ...brokerEntries,
   PROCESSOR_STORE_URL: v.optional(StoreUrl),
-  ...limitEntries,
 }
 
 /** @throws ConfigError with every fault. */
 export function readProcessorConfig(environment: Environment): ProcessorConfig {
   const values = readConfig(entries, environment, brokerFault)
+  const byVariable: Readonly<Record<string, unknown>> = values
   return {
     ...resolveConfig('processor', values),
     broker: resolveBrokerConfig(values, values.DATA_DIR),
     storeUrl: values.PROCESSOR_STORE_URL ?? fileUrl(values.DATA_DIR, 'processor.db'),
-    bounds: new Map(limits.map(({ name, variable }) => [name, values[variable]])),
-    settings: new Map(operationTypes.map((type) => [type, settingsOf(catalog[type], values)])),
+    bounds: new Map(limits.map(({ name, variable }) => [name, v.parse(v.number(), byVariable[variable])])),
+    settings: new Map(operationTypes.map((type) => [type, settingsOf(catalog[type], byVariable)])),
   }
 }
 

@@ -1,4 +1,4 @@
-// 4. Decides what becomes of each request: a pure function. Next: performers/convert.ts
+// 4. Decides what becomes of each request. It reads and writes nothing; clocks come as arguments. Next: performers/convert.ts
 import type { Verdict } from '@posta/common/consumer/handler.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
@@ -40,7 +40,7 @@ export interface Decision {
   readonly verdicts: readonly Verdict[]
   /** In the order of the requests. */
   readonly effects: readonly Effect[]
-  /** Must exist once the effects are stored. Some may exist already. */
+  /** Runs to create once the effects are stored; some may exist already. */
   readonly runs: readonly NewRun[]
   /** Redriven requests of operations whose run exists. */
   readonly redriven: readonly Request[]

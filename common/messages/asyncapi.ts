@@ -2,14 +2,15 @@ import { toJsonSchema } from '@valibot/to-json-schema'
 import { TITLE } from '../name.ts'
 import { DEAD_LETTER_PREFIX } from './dead-letter.ts'
 import { typesOn } from './envelope.ts'
-import { dataschema, type MessageType, messages, sources } from './events.ts'
+import { dataschema, type MessageType, messages, sourceOf } from './events.ts'
 import { groups, type Topic, topicSettings, topics } from './topics.ts'
 
 const DEAD_LETTER = 'dead-letter'
 
 const channels: Readonly<Record<Topic, { description: string; readers: readonly string[] }>> = {
   [topics.requests]: {
-    description: 'The operations that processor shall perform, and the cancels and answers that came for them.',
+    description:
+      'The operations that processor shall perform, the cancels and answers that came for them, and, from monitor, which of them an operator gave up.',
     readers: [groups.processor, groups.monitor],
   },
   [topics.results]: {
@@ -33,7 +34,7 @@ function eventHeaders(type: MessageType) {
     properties: {
       ce_specversion: { const: '1.0' },
       ce_id: text('Stays the same if the message is sent again.'),
-      ce_source: { const: sources[messages[type].topic] },
+      ce_source: { const: sourceOf(type) },
       ce_type: { const: type },
       ce_dataschema: { const: dataschema(type) },
       ce_time: text('When it happened.', { format: 'date-time' }),
@@ -49,7 +50,9 @@ const withPrefix = (headers: object) =>
   Object.fromEntries(Object.entries(headers).map(([name, schema]) => [DEAD_LETTER_PREFIX + name, schema]))
 
 const deadLetterHeaders = withPrefix({
-  id: text('Stays the same however often the original is dead-lettered.'),
+  id: text(
+    `Follows from the original's position and time, and from \`${DEAD_LETTER_PREFIX}occurrence\` where there is one.`,
+  ),
   group: text('The group that could not handle the original.'),
   reason: text('Why, in a sentence.'),
   topic: text("The original's topic."),
@@ -123,6 +126,7 @@ export function asyncApi() {
               ...withPrefix({
                 key: text("The original's key. Absent if it had none."),
                 value: text('`null` if the original had no value.'),
+                occurrence: text('Of a run that is stuck: the number of its record.'),
               }),
             },
           },

@@ -24,6 +24,12 @@ export function deadLetterId({ topic, partition, offset, timestampMs }: Position
   return occurrence === undefined ? position : `${position}.${occurrence}`
 }
 
+/** The occurrence in the id of a dead letter; undefined where it has none. The id may come from anywhere. */
+export function occurrenceOf(deadLetter: string): number | undefined {
+  const [, occurrence] = /(?:\.\d+){3}\.(\d+)$/.exec(deadLetter) ?? []
+  return occurrence === undefined ? undefined : Number(occurrence)
+}
+
 /** The id of the event of a redrive, which the redriven message carries as `ce_redrive`. */
 export const redriveId = (deadLetter: string) => `${deadLetter}.redriven`
 

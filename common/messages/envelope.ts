@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { Problem } from '../service/problem.ts'
-import { dataschema, type MessageData, type MessageType, messages, sources } from './events.ts'
+import { dataschema, type MessageData, type MessageType, messages, sourceOf } from './events.ts'
 import { type Delivered, type Header, headerText, type Outgoing, sizeBytes } from './message.ts'
 import type { Topic } from './topics.ts'
 
@@ -43,7 +43,7 @@ export function encode<Type extends MessageType>(envelope: Envelope<Type>): Outg
   }
   add('ce_specversion', '1.0')
   add('ce_id', envelope.id)
-  add('ce_source', sources[topic])
+  add('ce_source', sourceOf(envelope.type))
   add('ce_type', envelope.type)
   add('ce_time', envelope.time)
   add('ce_dataschema', dataschema(envelope.type))

@@ -107,10 +107,15 @@ export function dataschema(type: MessageType): string {
   return `urn:${NAME}:schema:${type}:${SCHEMA_VERSION}`
 }
 
-/** The `source` of CloudEvents: who writes each topic. */
-export const sources: Readonly<Record<Topic, string>> = {
+/** Who writes the events of each topic. Those of two topics come from any of the services. */
+const writers: Readonly<Record<Topic, string>> = {
   [topics.requests]: `/${NAME}/gateway`,
   [topics.results]: `/${NAME}/processor`,
   [topics.events]: `/${NAME}`,
   [topics.deadLetters]: `/${NAME}`,
+}
+
+/** The `source` of CloudEvents: the service that made the event. A redriven message keeps that of the original. */
+export function sourceOf(type: MessageType): string {
+  return type === 'posta.operation.abandoned' ? `/${NAME}/monitor` : writers[messages[type].topic]
 }

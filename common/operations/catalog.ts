@@ -1,3 +1,4 @@
+import type { Contract } from './contract.ts'
 import { convert } from './convert.ts'
 import { payout } from './payout.ts'
 import { storeRates } from './store-rates.ts'
@@ -10,4 +11,6 @@ export const catalog = { convert, payout, 'store-rates': storeRates } as const
 
 export type Catalog = typeof catalog
 export type OperationType = keyof Catalog
+/** The contracts as such, for what is done with each of them alike. */
+export const contracts: readonly Contract[] = Object.values(catalog)
 export const operationTypes = Object.keys(catalog) as [OperationType, ...OperationType[]]

@@ -83,7 +83,7 @@ export const problems = {
   },
   'limit-exceeded': {
     status: 422,
-    title: 'The daily limit would be exceeded',
+    title: 'The limit would be exceeded',
     help: 'Conversions and payouts of one UTC day together may not exceed the limit, in USD. The operation failed and counts nothing.',
   },
   'payee-refused': {
@@ -124,7 +124,7 @@ export const problems = {
   'dead-lettered': {
     status: 500,
     title: 'The operation could not be processed',
-    help: 'Its message was set aside as a dead letter. An operator can redrive it; the operation may then still succeed.',
+    help: 'Its message was set aside as a dead letter. Unless an operator discards that, it can be redriven, and the operation may then still succeed.',
   },
   'rates-unavailable': {
     status: 503,

@@ -1,7 +1,9 @@
 import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { Hono } from 'hono'
+import { testApp } from '../testing/app.ts'
 import { eventually } from '../testing/eventually.ts'
+import { Problem } from './problem.ts'
 import { streamEvents } from './stream.ts'
 
 function start() {
@@ -68,4 +70,16 @@ test('events are taken only as fast as their client reads', async () => {
   await eventually(() => taken >= stalledAt + 100)
   client.destroy()
   await server.stop(true)
+})
+
+test('a problem that comes before the first event is answered as one', async () => {
+  const app = testApp().get('/stream', (c) =>
+    // biome-ignore lint/correctness/useYield: it fails before it has an event
+    streamEvents(c, new AbortController().signal, async function* () {
+      throw new Problem('too-many-requests', undefined, { retryAfterS: 1 })
+    }),
+  )
+  const response = await app.request('/stream')
+  expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1'])
+  expect(await response.json()).toMatchObject({ title: 'Too many requests' })
 })

@@ -18,7 +18,7 @@ export type SqlRow = Readonly<Record<string, SqlValue>>
 /** What a statement's parameters are bound to: in the order of its `?`, or by name. */
 type SqlValues = SqlValue[] | [SqlRow]
 
-/** When a commit is synced: at FULL each one, at NORMAL none; then a checkpoint syncs. */
+/** FULL syncs every commit. NORMAL syncs none of them, only checkpoints. */
 type Synchronous = 'FULL' | 'NORMAL'
 
 /**
@@ -73,7 +73,7 @@ export function sqliteFile(path: string, schemas: readonly string[]): SqliteFile
     return opened
   }
 
-  /** Sets what a call needs before it, not after it: where this fails the call has done nothing, and never goes unsynced. */
+  /** Set before each call, so that a failure here leaves the call undone, never done without its sync. */
   function databaseAt(level: Synchronous): Database {
     const ready = database()
     if (synchronous !== level) ready.run(`PRAGMA synchronous = ${level}`)

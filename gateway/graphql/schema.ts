@@ -1,7 +1,6 @@
 import { collectNames, mutation, query, type ResolverPayload, resolver, subscription, weave } from '@gqloom/core'
 import { asField, ValibotWeaver } from '@gqloom/valibot'
-import { catalog } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
+import { contracts } from '@posta/common/operations/catalog.ts'
 import { RateSource } from '@posta/common/operations/rates.ts'
 import { authenticate, type TokenVerifier } from '@posta/common/service/auth.ts'
 import { encodeCursor } from '@posta/common/service/pages.ts'
@@ -23,7 +22,6 @@ import type { Tell } from '../operations/tell.ts'
 
 const MAX_FIRST = 100
 const DEFAULT_FIRST = 20
-const contracts: readonly Contract[] = Object.values(catalog)
 
 /** `store-rates` is `storeRates` here. */
 const fieldName = (type: string) => type.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
@@ -140,7 +138,7 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
 
       operationChanged: subscription(OperationObject)
         .description(
-          'The operation as it is, and again when it has more progress and when its result arrives. Then the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
+          'The operation as it is, and again when it has more progress and when its result arrives. Changes that come close together may come as one. After the result the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
         )
         .input({ id: Id })
         .subscribe(async function* ({ id }, payload) {

@@ -2,6 +2,7 @@ import { afterEach, expect, test } from 'bun:test'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Problem } from '@posta/common/service/problem.ts'
+import { testApp } from '@posta/common/testing/app.ts'
 import { eq } from 'drizzle-orm'
 import { eventAdder } from '../database/events.ts'
 import { operations } from '../database/schema.ts'
@@ -97,6 +98,18 @@ test('the SSE stream shows the operation as it is, each progress, and then its o
     }
   }
   expect(seen).toEqual(['pending 0', 'pending 1', 'pending 2', 'succeeded 2'])
+})
+
+test('the stream of an operation that is not the caller’s is a problem, also for a HEAD', async () => {
+  const { waiters, submit, read, tell } = await open()
+  const { id } = await submit()
+  const verify = async (user: string) => ({ user, role: 'user' }) as const
+  const app = testApp().route('/', operationRoutes({ submit, tell, read, waiters, verify, closing: never }))
+  const statuses = ['GET', 'HEAD'].map(async (method) => {
+    const { status } = await app.request(`/${id}/stream`, { method, headers: { Authorization: 'Bearer bob' } })
+    return status
+  })
+  expect(await Promise.all(statuses)).toEqual([404, 404])
 })
 
 test('a watcher gets each progress, whether this gateway or another received it; what comes before they look is one change', async () => {
@@ -201,4 +214,56 @@ test('a user has at most 200 waits at once; one that ends makes room', async () 
   ended.abort()
   await Promise.all(results)
   expect(await refused()).toBe('let in')
+})
+
+/** Waiters over operations that stay as they are: no poll ever finds that one has changed. */
+function unchanging(status: 'pending' | 'succeeded') {
+  const operation = { id: 'op', type: 'convert' as const, status, input: conversion.input, createdAt: '' }
+  const read = {
+    one: async () => operation,
+    observe: async () => ({ operation, progressBytes: 0 }),
+    page: async () => ({ items: [operation] }),
+  }
+  return createWaiters({ database: { all: async () => [] }, read, log: createLog('test', 'silent') })
+}
+
+test('a wait for a terminal operation needs no poll', async () => {
+  expect((await unchanging('succeeded').awaitOutcome('ana', 'op', never)).status).toBe('succeeded')
+})
+
+test('at most 10,000 wait in a process, whoever they are; those that leave make room', async () => {
+  const waiters = unchanging('pending')
+  const closing = new AbortController()
+  const waiting = Array.from({ length: 10_000 }, (_, n) =>
+    waiters.awaitOutcome(`user-${n % 100}`, `op-${n}`, closing.signal),
+  )
+  const one = () => waiters.awaitOutcome('ana', 'op', AbortSignal.abort())
+  const refused = await one().catch((error: unknown) => error)
+  closing.abort()
+  await Promise.all(waiting)
+  expect(refused).toMatchObject({ code: 'overloaded' })
+  expect((await one()).status).toBe('pending')
+})
+
+test('a watch that is refused says why before it shows anything, and takes no place', async () => {
+  const { waiters, submit } = await open()
+  const { id } = await submit()
+  const ended = new AbortController()
+  const first = (user: string, operation: string) =>
+    waiters
+      .changes(user, operation, ended.signal)
+      .next()
+      .then(
+        ({ value }) => value?.status,
+        (error: Problem) => error.code,
+      )
+  for (let tries = 0; tries < 201; tries++) expect(await first('bob', id)).toBe('not-found')
+  const watches = Array.from({ length: 200 }, () => waiters.changes('ana', id, ended.signal))
+  expect(new Set((await Promise.all(watches.map((watch) => watch.next()))).map(({ value }) => value?.status))).toEqual(
+    new Set(['pending']),
+  )
+  expect(await first('ana', id)).toBe('too-many-requests')
+  await watches[0]?.return()
+  expect(await first('ana', id)).toBe('pending')
+  await Promise.all(watches.map((watch) => watch.return()))
 })

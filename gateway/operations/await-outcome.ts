@@ -134,12 +134,11 @@ export function createWaiters(options: {
   /**
    * Yields the operation as it is, and again each time that it has changed, with all progress up to then, until it is
    * terminal. Ends then, or when `signal` aborts.
+   * @throws Problem before the first: `not-found`; `too-many-requests` or `overloaded` if too many are waiting already.
    */
   async function* changes(user: string, id: string, signal: AbortSignal): AsyncGenerator<Operation, void, void> {
-    const first = await read.observe(user, id)
-    yield first.operation
-    if (isTerminal(first.operation)) return
-    let seenBytes = first.progressBytes
+    // Nothing was seen yet, so the first turn yields the operation as it is.
+    let seenBytes = -1
     const { waiter, woken, leave } = register(user, id, signal, seenBytes)
     try {
       for (;;) {

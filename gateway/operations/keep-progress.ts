@@ -12,16 +12,16 @@ interface Change {
   readonly id: string
   readonly userId: string
   readonly entries: Record<string, ProgressEntry>
-  /** When the last of the waits ends, and a message that is still pending then is due; 0 without one. */
+  /** Not to be sent again before this time: `RESEND_AFTER_MS` after the last of the waits ends; 0 without one. */
   waitsUntil: number
-  /** Whether there is an entry of something else than such a wait. */
+  /** Whether something else was recorded than a wait with an end. The next resend then counts from now. */
   moves: boolean
 }
 
 /**
- * Adds entries to the progress of their operations, by number: again and in any order, with the same effect. Nothing else of
- * an operation changes, except when its request is sent again if it stays pending, which is only ever put off.
- * The outcome `unknown`: there is no such operation of this user.
+ * Adds entries to the progress of their operations, by number: in any order and any number of times, with the same effect.
+ * Also sets `waiting`, and puts off the next resend of a request that is pending. The outcome `unknown`: there is no such
+ * operation of this user.
  */
 export const keepProgress = (now: () => number): Bulk<Progress, 'kept' | 'unknown'> => ({
   statements(messages) {
@@ -66,4 +66,5 @@ function onePerOperation(messages: readonly Progress[]): ReadonlyMap<string, Cha
   return changes
 }
 
-const keyOf = (id: string, userId: string) => `${id} ${userId}`
+/** A message that names another user is of no operation, and must not stand for the one with its id. */
+export const keyOf = (id: string, userId: string) => `${id} ${userId}`

@@ -1,12 +1,11 @@
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
-import { catalog, operationTypes } from '@posta/common/operations/catalog.ts'
+import { contracts, operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { problemCodes } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { operations, ProgressEntry } from '../database/schema.ts'
 
-const contracts: readonly Contract[] = Object.values(catalog)
 const inputs = contracts.map((contract) => contract.input)
 const outputs = contracts.map((contract) => contract.output)
 

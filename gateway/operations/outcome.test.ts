@@ -32,9 +32,11 @@ let results: Consumer
 /** Those of the gateway that receives the results, and of another gateway with the same database. */
 let everyWaiters: Waiters[]
 let completed: Completed[]
+let progressed: string[]
 
 beforeEach(async () => {
   completed = []
+  progressed = []
   folder = temporaryFolder()
   opened = await openTemporary()
   const { database, writer } = opened
@@ -49,7 +51,10 @@ beforeEach(async () => {
       completed.push(...operations)
       here.wake(operations.map(({ id }) => id))
     },
-    onProgressed: here.wakeWatchers,
+    onProgressed(ids) {
+      progressed.push(...ids)
+      here.wakeWatchers(ids)
+    },
     log,
     metrics: createMetrics('gateway'),
     deps: systemDeps,
@@ -222,21 +227,25 @@ test('watchers at every gateway see progress and then the outcome; the outcome k
   expect(completed.map((each) => each.id)).toEqual([id])
 })
 
-test('progress of no operation of this user is a dead letter, and what came with it is kept', async () => {
+test('what is of no operation of this user, or fits no contract, is a dead letter, and what came with it is kept', async () => {
   const { id } = await submit()
   const letters: string[] = []
   const reader = await broker.subscribe(groups.monitor, [topics.deadLetters], async ({ messages }) => {
     letters.push(...messages.map((message) => headerText(message, 'posta-reason') ?? ''))
   })
+  const odd = resultOf(id, {})
   await broker.publish([
     toMessage(progressOf(id, 0, { user: 'eve' })),
     toMessage(progressOf('none', 0)),
+    resultOf('gone', {}),
+    resultOf('lost', deadLettered),
+    { ...odd, value: Buffer.from(Buffer.from(odd.value).toString().replace('"1472.50"', '1472')) },
     toMessage(progressOf(id, 1)),
   ])
-  await eventually(() => letters.length === 2)
-  expect(letters.toSorted()).toEqual(
-    [`There is no operation ${id} of this user.`, 'There is no operation none of this user.'].toSorted(),
-  )
-  expect((await read(id)).progress?.map(({ step }) => step)).toEqual(['step-1'])
+  await eventually(() => letters.length === 5)
+  const unknown = [id, 'none', 'gone', 'lost'].map((each) => `There is no operation ${each} of this user.`)
+  expect(letters.toSorted()).toEqual([...unknown, 'The output does not fit the schema of convert.'].toSorted())
+  expect(await read(id)).toMatchObject({ status: 'pending', progress: [{ step: 'step-1' }] })
+  expect({ completed, progressed }).toEqual({ completed: [], progressed: [id] })
   await reader.close()
 })

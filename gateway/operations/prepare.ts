@@ -1,11 +1,12 @@
-import { type Catalog, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
-import type { FactsOf } from '@posta/common/operations/contract.ts'
+import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import type { Contract } from '@posta/common/operations/contract.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Preparer, Sources } from '../preparers/preparer.ts'
-import { preparers, type TypeWithFacts } from '../preparers/preparers.ts'
+import { preparers } from '../preparers/preparers.ts'
 
 const MAX_MS = 10_000
+const byType: { readonly [Type in OperationType]?: Preparer<Contract> } = preparers
 
 /**
  * The facts of an operation, from its preparer; undefined if its contract has none.
@@ -19,18 +20,9 @@ export async function prepare(
   sources: Sources,
   maxMs = MAX_MS,
 ): Promise<Record<string, unknown> | undefined> {
-  return hasFacts(type) ? factsOf(type, input, user, sources, maxMs) : undefined
-}
-
-async function factsOf<Type extends TypeWithFacts>(
-  type: Type,
-  input: Record<string, unknown>,
-  user: string,
-  sources: Sources,
-  maxMs: number,
-): Promise<FactsOf<Catalog[Type]>> {
-  const contract: Catalog[Type] = catalog[type]
-  const preparer: Preparer<Catalog[Type]> = preparers[type]
+  const preparer = byType[type]
+  if (!preparer) return undefined
+  const contract: Contract = catalog[type]
   const asked = v.parse(contract.input, input)
   const signal = AbortSignal.timeout(maxMs)
   const late = Promise.withResolvers<never>()
@@ -43,8 +35,4 @@ async function factsOf<Type extends TypeWithFacts>(
     const detail = `What ${type} needs to know from outside could not be learned within ${maxMs / 1000} s.`
     throw new Problem('unavailable', detail, { retryAfterS: 5, cause: error })
   }
-}
-
-function hasFacts(type: OperationType): type is TypeWithFacts {
-  return Object.hasOwn(preparers, type)
 }

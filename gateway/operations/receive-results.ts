@@ -13,7 +13,7 @@ import type { Registry } from 'prom-client'
 import * as v from 'valibot'
 import type { Bulk } from '../database/bulk.ts'
 import type { Writer } from '../database/commit.ts'
-import { keepProgress, type Progress } from './keep-progress.ts'
+import { keepProgress, keyOf, type Progress } from './keep-progress.ts'
 
 /** What a result writes into the row of its operation. */
 interface Change {
@@ -149,6 +149,3 @@ function onePerOperation(changes: readonly Change[]): Change[] {
   }
   return [...byKey.values()]
 }
-
-/** A result that names another user is of no operation, and must not stand for the one with its id. */
-const keyOf = (id: string, userId: string) => `${id} ${userId}`

@@ -154,3 +154,30 @@ test('an operation that is still pending after two minutes is sent again, the sa
   const [first, again] = published
   expect<Outgoing | undefined>(again).toEqual(first)
 })
+
+test('a relay without the lease sends nothing, and is well', async () => {
+  const { submit, startRelay, published } = await open()
+  let check = () => {}
+  const failed: boolean[] = []
+  const current = () => {
+    failed.push(fails(check))
+    return undefined
+  }
+  check = startRelay({ current, close: async () => {} }).check
+  await submit()
+  await eventually(() => failed.length > 2)
+  expect(failed).not.toContain(true)
+  expect(published).toEqual([])
+})
+
+test('what is in the outbox of an operation that has ended, or is gone, is not sent, and holds up nothing', async () => {
+  const { submit, startRelay, writer, ids, database } = await open()
+  const [ended, gone, pending] = [await submit(), await submit(), await submit()]
+  await writer.write([
+    sql`UPDATE operations SET status = 'succeeded' WHERE id = ${ended}`,
+    sql`DELETE FROM operations WHERE id = ${gone}`,
+  ])
+  startRelay()
+  await eventually(async () => (await countOutbox(database)) === 0)
+  expect(ids()).toEqual([pending])
+})

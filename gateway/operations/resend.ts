@@ -10,7 +10,7 @@ export const RESEND_AFTER_MS = 2 * 60 * 1000
 /** After these the time is 68 hours, and grows no further. */
 const MAX_DOUBLINGS = 11
 
-/** When a request is sent again that was sent again this many times before, and of which something was heard at `nowMs`. */
+/** When a request is sent next that was sent again `times` times: counted from `nowMs`, twice as long after each. */
 export const nextResend = (nowMs: number, times: SQL) =>
   sql`${nowMs} + ${RESEND_AFTER_MS} * (1 << min(${times}, ${MAX_DOUBLINGS}))`
 

@@ -18,12 +18,14 @@ export type InputKind = 'cancel' | 'signal'
 export interface Tell {
   /**
    * Asks an operation to cancel: its owner may, and operators. Resolves to the operation once that is stored. Whether it is
-   * obeyed is the operation's affair. Asked again while it is pending: the same, and nothing more is sent.
+   * obeyed is the operation's affair. Asked again while it may go on: the same, and nothing more is sent. One in steps that failed as
+   * `dead-lettered` has not ended for this: a redrive may let it go on.
    * @throws Problem `not-found`, `already-terminal`, `overloaded`
    */
   cancel(asked: { readonly caller: Caller; readonly id: string }): Promise<Operation>
   /**
    * Gives an operation one of the answers that its contract has signals for. Resolves to the operation once that is stored.
+   * As for `cancel`, one in steps that failed as `dead-lettered` has not ended.
    * @param asked.base the pointer to `payload` in what the caller sent
    * @throws Problem `not-found`, `unknown-signal`, `forbidden`, `invalid-input`, `already-terminal`, `already-given`,
    * `payload-too-large`, `overloaded`

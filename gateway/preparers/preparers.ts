@@ -5,7 +5,7 @@ import { payout } from './payout.ts'
 import type { Preparer } from './preparer.ts'
 import { storeRates } from './store-rates.ts'
 
-export type TypeWithFacts = {
+type TypeWithFacts = {
   [Type in OperationType]: FactsOf<Catalog[Type]> extends undefined ? never : Type
 }[OperationType]
 

@@ -3,7 +3,7 @@ import { addDocs } from '@posta/common/service/docs.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import { operations } from '../database/schema.ts'
 import { openApis } from '../testing/apis.ts'
-import { progressOf } from '../testing/operations.ts'
+import { conversion, progressOf } from '../testing/operations.ts'
 
 let apis: Awaited<ReturnType<typeof openApis>>
 beforeEach(async () => {
@@ -81,4 +81,20 @@ test('OpenAPI has cancels and signals with every problem, and the progress of an
   expect(submission).toContain("An order at the day's rate.")
   expect(submission).toContain('It is offered only where PAYOUT_URL is set.')
   expect(signal.description).toContain('`approve` of `payout`, from an operator who is not its owner: ')
+})
+
+test('a submission whose outcome cannot be awaited, since its user awaits too many, is accepted all the same', async () => {
+  const id = await apis.submit()
+  const leaving = new AbortController()
+  const waiting = Array.from({ length: 200 }, () => apis.waiters.awaitOutcome('ana', id, leaving.signal))
+  const answer = await apis.app.request('/operations', {
+    method: 'POST',
+    headers: { Authorization: 'Bearer ana', 'Content-Type': 'application/json', Prefer: 'wait=5' },
+    body: JSON.stringify(conversion),
+  })
+  expect(answer.status).toBe(202)
+  expect(answer.headers.get('Preference-Applied')).toBeNull()
+  expect(answer.headers.get('Location')).toStartWith('/operations/')
+  leaving.abort()
+  await Promise.all(waiting)
 })

@@ -1,7 +1,7 @@
-import { catalog } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
+import { contracts } from '@posta/common/operations/catalog.ts'
 import type { Authenticated, TokenVerifier } from '@posta/common/service/auth.ts'
 import { pageOf, pageQuery } from '@posta/common/service/pages.ts'
+import { Problem } from '@posta/common/service/problem.ts'
 import { eventStream, json, routesOf } from '@posta/common/service/route.ts'
 import { streamEvents } from '@posta/common/service/stream.ts'
 import { Hono } from 'hono'
@@ -14,7 +14,6 @@ import type { Tell } from '../operations/tell.ts'
 
 const MAX_WAIT_S = 30
 
-const contracts: readonly Contract[] = Object.values(catalog)
 const signals = contracts.flatMap(({ type, signals = {} }) =>
   Object.entries(signals).map(([name, signal]) => ({ type, name, ...signal })),
 )
@@ -35,6 +34,17 @@ export function operationRoutes(options: {
 }): Hono<Authenticated> {
   const { submit, tell, read, waiters, verify, closing } = options
   const route = routesOf('operations', verify)
+
+  /** The operation is stored by now, so too many who wait are no reason to refuse it. Undefined: nobody waited. */
+  async function awaitIfRoom(user: string, id: string, signal: AbortSignal): Promise<Operation | undefined> {
+    try {
+      return await waiters.awaitOutcome(user, id, signal)
+    } catch (error) {
+      if (error instanceof Problem && (error.code === 'too-many-requests' || error.code === 'overloaded'))
+        return undefined
+      throw error
+    }
+  }
 
   return new Hono<Authenticated>()
     .post(
@@ -65,8 +75,9 @@ export function operationRoutes(options: {
         })
         if (waitS !== undefined) {
           const signal = AbortSignal.any([closing, c.req.raw.signal, AbortSignal.timeout(waitS * 1000)])
-          if (!isTerminal(operation)) operation = await waiters.awaitOutcome(user, operation.id, signal)
-          c.header('Preference-Applied', `wait=${waitS}`)
+          const waited = isTerminal(operation) ? operation : await awaitIfRoom(user, operation.id, signal)
+          if (waited) c.header('Preference-Applied', `wait=${waitS}`)
+          operation = waited ?? operation
           if (isTerminal(operation)) return c.json(operation, 200)
         }
         c.header('Location', `/operations/${operation.id}`)
@@ -103,13 +114,13 @@ export function operationRoutes(options: {
           'Server-sent events `operation`: the operation as it is, and again when it has more `progress`, until it is terminal. Changes that come close together may come as one. Then the stream ends, also where the operation failed as `dead-lettered`: if an operator redrives its message, a new stream and `GET /operations/{id}` show the new result.',
         caller: 'user',
         answers: { 200: eventStream('The operation, each time that it changes.') },
-        problems: ['not-found'],
+        problems: ['not-found', 'too-many-requests', 'overloaded'],
       }),
       async (c) => {
         const { user } = c.var.caller
         const id = c.req.param('id')
-        // A problem must be answered before the stream begins.
-        await read.one(user, id)
+        // It has no stream, which would begin with this read.
+        if (c.req.method === 'HEAD') await read.one(user, id)
         return streamEvents(c, closing, async function* (signal) {
           for await (const operation of waiters.changes(user, id, signal)) yield { event: 'operation', data: operation }
         })
@@ -120,7 +131,7 @@ export function operationRoutes(options: {
       ...route({
         summary: 'Cancel an operation',
         description:
-          'Accepted once it is recorded. An operation in steps that has not passed its point of no return undoes what it did and fails with `cancelled`; any other goes on as if it had not been asked. Asking again while it is pending changes nothing and answers the same. An operator may cancel the operation of any user.',
+          'Accepted once it is recorded. An operation that has not begun fails with `cancelled`. One in steps that has not passed its point of no return is undone and fails with `cancelled`. Any other goes on. An operation in steps that failed as `dead-lettered` is accepted, too: after a redrive it may go on. Asking again while it may go on changes nothing and answers the same. An operator may cancel the operation of any user.',
         caller: 'user',
         answers: { 202: json(Operation, 'The operation, as it is. `GET /operations/{id}` shows what becomes of it.') },
         problems: ['not-found', 'already-terminal', 'overloaded'],

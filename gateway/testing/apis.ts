@@ -48,6 +48,7 @@ export async function openApis() {
   return {
     database,
     writer,
+    waiters,
     app,
     keep: writer.bulk(keepProgress(systemDeps.now)),
     submit: async () => (await submit({ user: 'ana', submission: conversion })).id,

@@ -1,3 +1,4 @@
+import { occurrenceOf } from '@posta/common/messages/dead-letter.ts'
 import type { MessageType } from '@posta/common/messages/events.ts'
 import * as v from 'valibot'
 import type { ShownEvent } from './show.ts'
@@ -53,17 +54,16 @@ interface Placeable {
 /**
  * The events of one operation in causal order, even where the clocks of the machines differ.
  *
- * An operation goes through rounds: the first begins with its request, each later one with a decision about a dead letter.
- * Within a round the order is that of `RANKS`. What a run recorded stands in the order of its numbers, its dead letters
- * too. The round of an event is
- * - that of the decision which caused it, where it names one;
- * - of a dead letter the round before the decision about it;
- * - of what a run recorded that of its time, and none before the round of a lower number;
- * - of a run's outcome that of its time, and none before the round of what it recorded last;
- * - otherwise the first.
+ * They are put into rounds. The first round begins with the request. Each decision of an operator about a dead letter begins
+ * another. Within a round the order is that of `RANKS`; the records of a run, its dead letters among them, are ordered by
+ * their numbers. Which round an event is in:
+ * - An event that names the decision which caused it is in the round of that decision.
+ * - A dead letter is in the round before the decision about it. One that nobody decided about is placed by its time.
+ * - Another record of a run is placed by its time, but never in an earlier round than a record with a lower number.
+ * - The outcome of a run is placed by its time, but never in an earlier round than the run's last record.
+ * - Any other is in the first round.
  *
- * What is of no such type, for example a cancel or a signal, stands after the request and before the first event of a later
- * time.
+ * An event of another type, for example a cancel or a signal, stands after the request, before the first event that is later.
  */
 export function inCausalOrder(events: readonly ShownEvent[]): ShownEvent[] {
   const all = events.map(toPlaceable).toSorted(byTime)
@@ -141,14 +141,10 @@ function isOfRun({ type, n }: Placeable): boolean {
 
 function toPlaceable(event: ShownEvent): Placeable {
   const { id, type, redrive, time } = event
-  const { deadLetter, n = recordOf(deadLetter), error } = v.parse(Told, event.data)
+  const { deadLetter, n: told, error } = v.parse(Told, event.data)
+  // The dead letter of a run is about the record of this number.
+  const n = told ?? (deadLetter === undefined ? undefined : occurrenceOf(deadLetter))
   return { event, id, type, redrive, timeMs: Date.parse(time), deadLetter, n, code: error?.code }
-}
-
-/** The record of a run that its dead letter is about: the id has the position and time of the message, and then the number. */
-function recordOf(deadLetter: string | undefined): number | undefined {
-  const [, n] = deadLetter?.match(/(?:\.\d+){3}\.(\d+)$/) ?? []
-  return n === undefined ? undefined : Number(n)
 }
 
 function byTime(a: Placeable, b: Placeable): number {

@@ -1,5 +1,7 @@
 import { expect, test } from 'bun:test'
+import { deadLetterMessages } from '@posta/common/messages/dead-letter.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
+import { groups } from '@posta/common/messages/topics.ts'
 import { deliver, loggedIn, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import { fieldsOfText, toEvent } from './record.ts'
 
@@ -21,6 +23,12 @@ test('an event has the id, type, time, user, operation and chain of its message'
     chain: 'posta.requests/3',
     durationMs: undefined,
   })
+})
+
+test('the event of a dead letter is of the operation that the message was about', () => {
+  const [, event] = deadLetterMessages(deliver(requested('op-1')), groups.processor, 'It fails.', NOON_MS)
+  if (!event) throw new Error('Nothing tells of it.')
+  expect(toEvent(deliver(event), NOON_MS)).toMatchObject({ type: 'posta.message.dead-lettered', operation: 'op-1' })
 })
 
 test('the event of a result has the duration of its operation, which is never negative', () => {

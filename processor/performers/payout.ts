@@ -81,7 +81,7 @@ function providerAt(url: string | undefined, http: ExternalHttp) {
       const response = await http(`${url}${path}`, {
         method,
         signal,
-        // A step's own policy says when it is tried again, and how long an attempt takes.
+        // A step's policy says when it is tried again. These end before its 30 s, so that the error names the call.
         retry: 0,
         timeout: 20_000,
         totalTimeout: 25_000,

@@ -59,7 +59,7 @@ export type Outcome<C extends Contract> = Success<C> | Failure<C> | (C extends {
 
 /** How a step's function is called. */
 export interface Attempt {
-  /** The same in every attempt at this step, whichever processor makes it: `<operation>/<step>`. */
+  /** The same in every attempt, whichever processor makes it: `<operation>/<step>`, of an undo `<operation>/<step>/undo`. */
   readonly idempotencyKey: string
   /** From 1. */
   readonly attempt: number
@@ -81,7 +81,10 @@ export function later(delayMs: number): Later {
 }
 
 export interface StepOptions<Result> {
-  /** Takes back what the step did, where the run fails or is cancelled. Called with the step's result. */
+  /**
+   * Takes back what the step did, where the run fails or is cancelled. Called with the step's result. What it returns is not
+   * kept; `later` has it called again.
+   */
   readonly undo?: (result: Result, attempt: Attempt) => Promise<unknown>
   /** The point of no return: once it has started, neither cancel nor time-out stops the run. */
   readonly final?: boolean
@@ -91,7 +94,7 @@ export interface StepOptions<Result> {
   readonly attempts?: number
   /** The pause after the first failed attempt, which doubles with each; 1 s. */
   readonly firstPauseMs?: number
-  /** 1 hour. */
+  /** The longest such pause; 1 hour. */
   readonly longestPauseMs?: number
 }
 
@@ -140,10 +143,7 @@ export interface DecidingPerformer<C extends Contract> {
   decide(asked: Decidable<C>): Outcome<C>
 }
 
-/**
- * What a run does. It counts what `decide` said. The type is that of a method, as `decide` is one: so a performer of one
- * contract is an `AnyPerformer`.
- */
+/** A performer's `run`. It is typed as a method, so that a performer of any contract can be passed as `AnyPerformer`. */
 export type Run<C extends Contract> = {
   run(context: RunContext<C>): Promise<Omit<Success<C>, 'counts'> | Failure<C>>
 }['run']

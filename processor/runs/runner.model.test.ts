@@ -372,7 +372,9 @@ async function faultsOf(plan: Plan, weaken: (runs: Runs) => Runs = (runs) => run
 
   /** The processor of each place. */
   const present: FaultyProcessor[] = []
+  let isClosing = false
   async function fill(place: number, life = 0): Promise<void> {
+    if (isClosing) return
     const { skewMs, faults } = plan.places[place] ?? { skewMs: 0, faults: [] }
     const fault = faults[life]
     const processor = await startFaulty(shared, code, { fault, skewMs })
@@ -502,6 +504,7 @@ async function faultsOf(plan: Plan, weaken: (runs: Runs) => Runs = (runs) => run
     expectSame('The histories', histories, [...runs.keys()].map(historyOf))
   } finally {
     clearInterval(waking)
+    isClosing = true
     await Promise.all([...shared.processors.values()].map(({ close }) => close()))
   }
 

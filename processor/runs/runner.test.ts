@@ -414,6 +414,111 @@ describe.each(stores)('on $on', ({ fresh }) => {
     expect(await runs.holders()).toEqual([])
   })
 
+  test('all runs of a dead processor are taken over, at most 16 of one user at once, and its beat is forgotten', async () => {
+    const store = newStore()
+    const { runs, results } = store.open()
+    const all = Array.from({ length: 20 }, (_, index) => newRun(`op-${index}`))
+    await results.append(all.map(running))
+    const head = {
+      state: 'running',
+      holder: 'dead',
+      epoch: 1,
+      dueAtMs: 0,
+      attempts: 0,
+      failures: 0,
+      published: 0,
+    } as const
+    await runs.create(all.map((run) => ({ ...run, head })))
+    await runs.beat('dead', 7)
+    const forgotten: string[] = []
+    const gate = Promise.withResolvers<void>()
+    let most = 0
+    let now = 0
+    const { untilState } = await processor(
+      store,
+      async ({ step }) => {
+        await step('a', async () => {
+          most = Math.max(most, ++now)
+          await gate.promise
+          now -= 1
+        })
+        return { output }
+      },
+      {
+        deps: impatient,
+        runs: {
+          ...runs,
+          async forget(holder) {
+            forgotten.push(holder)
+            await runs.forget(holder)
+          },
+        },
+      },
+    )
+    await eventually(() => most === 16)
+    gate.resolve()
+    for (const { id } of all) await untilState(id, 'ended')
+    expect(most).toBe(16)
+    await eventually(() => forgotten.includes('dead'))
+  })
+
+  test('a run that was stored as its own, though the store answered with an error, is found again', async () => {
+    const store = newStore()
+    const { runs } = store.open()
+    let rejects = true
+    const { begin, untilState } = await processor(store, threeSteps, {
+      runs: {
+        ...runs,
+        async create(given) {
+          const created = await runs.create(given)
+          if (rejects) throw new Error('The connection broke.')
+          return created
+        },
+      },
+    })
+    await expect(begin(newRun('op-1'))).rejects.toThrow('The connection broke.')
+    rejects = false
+    await untilState('op-1', 'ended')
+  })
+
+  test('inputs of runs that it cannot go on with stay for those who can', async () => {
+    const store = newStore()
+    const { runs, runner } = await processor(store, threeSteps)
+    await runs.create([
+      {
+        ...newRun('op-1', { version: 9 }),
+        head: { state: 'waiting', epoch: 1, dueAtMs: Number.MAX_SAFE_INTEGER, attempts: 0, failures: 0, published: 0 },
+      },
+    ])
+    await runs.addInputs([input('op-1', CANCEL), input('op-2', CANCEL)])
+    runner.wake()
+    // That of an operation without a run is noticed: whoever creates one reads it then.
+    await eventually(async () => (await runs.unnoticed(10)).length === 1)
+    expect((await runs.unnoticed(10)).map(({ run }) => run)).toEqual(['op-1'])
+    expect((await runs.get('op-1'))?.head.state).toBe('waiting')
+  })
+
+  test('a run whose place is taken by another processor is dropped, and does nothing more', async () => {
+    const store = newStore()
+    const gate = Promise.withResolvers<void>()
+    let later = 0
+    const { begin, runs, close } = await processor(store, async ({ step }) => {
+      await step('a', () => gate.promise)
+      await step('b', async () => void later++)
+      return { output }
+    })
+    await begin(newRun('op-1'))
+    const run = await runs.get('op-1')
+    if (!run) throw new Error('There is no run.')
+    const taken = await runs.take(run, 'another')
+    await runs.append([{ run: 'op-1', record: { n: 0, atMs: Date.now(), kind: 'done', step: 'a' } }])
+    gate.resolve()
+    await close()
+    expect(taken?.head).toMatchObject({ holder: 'another', epoch: 2 })
+    expect(later).toBe(0)
+    expect((await runs.get('op-1'))?.head).toMatchObject({ holder: 'another', state: 'running' })
+  })
+
   test('a run that kills whoever works on it is set aside after five of them', async () => {
     const store = newStore()
     const { runs, results } = store.open()

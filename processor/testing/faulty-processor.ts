@@ -30,7 +30,8 @@ export interface Fault {
 type Gate = ReturnType<typeof createGate>
 
 /** Everything that a processor does passes here, until its fault befalls it. */
-function createGate(fault: Fault | undefined) {
+function createGate(given: Fault | undefined) {
+  let fault = given
   const ended = Promise.withResolvers<void>()
   let calls = 0
   let thawed: Promise<void> = Promise.resolve()
@@ -65,8 +66,11 @@ function createGate(fault: Fault | undefined) {
   return {
     /** Resolves when it is killed or cut off. */
     ended: ended.promise,
+    /** From now on nothing befalls it. */
+    spare() {
+      fault = undefined
+    },
     seemsDead: () => isSuspected || over !== undefined,
-    isCutOff: () => over === 'cut off',
     isKilled: () => over === 'kill',
     here,
     async read<Answer>(work: () => Promise<Answer>): Promise<Answer> {
@@ -182,8 +186,11 @@ export async function startFaulty(
     results,
     gate,
     known,
-    // What was killed hangs in calls that never answer.
-    close: async () => (gate.isKilled() ? undefined : runner.close?.(100)),
+    async close() {
+      gate.spare()
+      // What was killed hangs in calls that never answer.
+      if (!gate.isKilled()) await runner.close?.(100)
+    },
   }
   processors.set(name, processor)
   await runner.start?.()

@@ -47,7 +47,7 @@ function bunTests(): TestRunner {
   let current: Bun.Subprocess | undefined
 
   async function run(file: string, environment: Readonly<Record<string, string>>, options: readonly string[] = []) {
-    const child = Bun.spawn([process.execPath, 'test', ...options, '--bail', '--timeout', '10000', file], {
+    const child = Bun.spawn([process.execPath, 'test', ...options, '--bail', file], {
       env: { ...process.env, TEST_ALL: undefined, ...environment },
       stdio: ['ignore', 'ignore', 'pipe'],
       detached: true,

@@ -69,6 +69,52 @@ async function collect(broker: Broker, topic: Topic, group: Group = groups.proce
   return { subscription, texts, offsets, headers }
 }
 
+describe('a member of the embedded broker', () => {
+  const row = ({ db }: EmbeddedFile) => {
+    const select = db.query<{ beat: number; next: number }, [Group, Topic]>(
+      'SELECT beat, next FROM consumer WHERE "group" = ? AND topic = ?',
+    )
+    return select.get(groups.processor, topics.requests) ?? { beat: -1, next: -1 }
+  }
+
+  test('raises its beat, so that it keeps its lease, though there is nothing to deliver', async () => {
+    await using here = scene()
+    await collect(here.open(), topics.requests)
+    const file = here.file()
+    const { beat } = row(file)
+    await eventually(() => row(file).beat > beat, 'the beat rises')
+  })
+
+  test('that loses its lease while it handles a batch is told by its next beat, and commits nothing', async () => {
+    await using here = scene()
+    const [broker, file] = [here.open(), here.file()]
+    let told: AbortSignal | undefined
+    await broker.subscribe(groups.processor, [topics.requests], async ({ signal }) => {
+      told = signal
+      await new Promise((resolve) => signal.addEventListener('abort', resolve))
+    })
+    await broker.publish([message('1')])
+    await eventually(() => told !== undefined, 'the message is delivered')
+    await file.write(() => file.db.run("UPDATE consumer SET owner = 'other', epoch = epoch + 1"))
+    await eventually(() => told?.aborted === true, 'it learns that it lost the lease')
+    expect(row(file).next).toBe(0)
+  })
+
+  test('that fails shows in the state, though the members for other topics are well', async () => {
+    await using here = scene()
+    const broker = here.open()
+    let fails = true
+    const subscription = await broker.subscribe(groups.processor, [topics.requests, topics.results], async () => {
+      if (fails) throw new Error('The store is down (this test makes it so).')
+    })
+    expect(subscription.state()).toBe('running')
+    await broker.publish([message('1')])
+    await eventually(() => subscription.state() === 'recovering', 'the state says so')
+    fails = false
+    await eventually(() => subscription.state() === 'running', 'it is over')
+  })
+})
+
 describe('the file of the embedded broker', () => {
   test('is synced at every commit', async () => {
     await using here = scene()
@@ -94,13 +140,15 @@ describe('the file of the embedded broker', () => {
   test('has one connection in a process, which stays open until the last broker on it is closed', async () => {
     await using here = scene()
     const [one, two] = [here.open(), here.open()]
-    expect(here.file().db).toBe(here.file().db)
+    const { db } = here.file()
+    expect(here.file().db).toBe(db)
     const got = await collect(two, topics.requests)
     await one.publish([message('1')])
     await eventually(() => got.texts.length === 1, 'the other one hears of it')
     await one.close()
     await two.publish([message('2')])
     await eventually(() => got.texts.length === 2, 'the other one goes on')
+    expect(here.file().db).toBe(db)
   })
 
   test.each([
