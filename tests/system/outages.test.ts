@@ -99,7 +99,7 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
     const ids = await submitConversions(gatewayUrl, token, 5)
     await processorStore.kill()
     const during = await submitConversions(gatewayUrl, token, 10)
-    await untilFailing(processorUrl, ['store', 'requests'])
+    await untilFailing(processorUrl, ['store', 'runs', 'requests'])
     for (const id of during)
       expect(await call('GET', `${gatewayUrl}/operations/${id}`, { token })).toMatchObject({
         body: { status: 'pending' },
