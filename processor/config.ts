@@ -14,13 +14,15 @@ import { StoreUrl } from '@posta/common/storage/store-url.ts'
 import Big from 'big.js'
 import * as v from 'valibot'
 
+/** What each operation's performer is given of the environment, by type. */
+export type PerformerSettings = ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+
 export interface ProcessorConfig extends CommonConfig {
   readonly broker: BrokerConfig
   readonly storeUrl: string
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
-  /** What each operation's performer is given of the environment, by type. */
-  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+  readonly settings: PerformerSettings
 }
 
 /** Every sum of amounts within a bound is a whole number below 2^53, also with one more amount added. */

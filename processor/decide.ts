@@ -1,4 +1,5 @@
 // 4. Decides what becomes of each request. It reads and writes nothing; clocks come as arguments. Next: performers/convert.ts
+
 import type { Verdict } from '@posta/common/consumer/handler.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
@@ -6,6 +7,7 @@ import { type Contract, periodOf } from '@posta/common/operations/contract.ts'
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
+import type { PerformerSettings } from './config.ts'
 import type { AnyPerformer, LimitState } from './performers/performer.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Request, toReply } from './request-reply.ts'
@@ -17,8 +19,7 @@ interface Known {
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
-  /** What each operation's performer is given of the environment, by type. */
-  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+  readonly settings: PerformerSettings
   /** The results that these operations have already, by id. */
   readonly stored: ReadonlyMap<string, ResultSummary>
   /** What the operations before these requests use of each allowance, by `allowanceKey`, in the limit's units. */

@@ -1,4 +1,5 @@
 // 3. Takes a batch of requests: reads what is stored, decides, stores, publishes the replies. Next: decide.ts
+
 import { consume } from '@posta/common/consumer/consume.ts'
 import type { ConsumeOptions, Received, Verdict } from '@posta/common/consumer/handler.ts'
 import type { Consumer } from '@posta/common/consumer/subscription.ts'
@@ -6,6 +7,7 @@ import { groups, topics } from '@posta/common/messages/topics.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { Counter, Histogram } from 'prom-client'
+import type { PerformerSettings } from './config.ts'
 import { allowanceOf, deadLettered, decide, type Effect } from './decide.ts'
 import type { Performers } from './performers/performers.ts'
 import { type Asked, type Request, readAsked, toReply } from './request-reply.ts'
@@ -19,8 +21,7 @@ export interface RequestsOptions
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
-  /** What each operation's performer is given of the environment, by type. */
-  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+  readonly settings: PerformerSettings
   readonly runs: Pick<Runs, 'addInputs' | 'inputs'>
   readonly runner: Pick<Runner, 'admit' | 'wake'>
 }

@@ -13,3 +13,16 @@ export async function within<Result>(promise: Promise<Result>, timeoutMs: number
     clearTimeout(timer)
   }
 }
+
+/** The promise's result, or a rejection with the signal's reason once that aborts. A result that comes later is ignored. */
+export async function unlessAborted<Result>(promise: Promise<Result>, signal: AbortSignal): Promise<Result> {
+  const aborted = Promise.withResolvers<never>()
+  const abort = () => aborted.reject(signal.reason)
+  if (signal.aborted) abort()
+  signal.addEventListener('abort', abort, { once: true })
+  try {
+    return await Promise.race([promise, aborted.promise])
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}

@@ -1,5 +1,6 @@
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
+import { unlessAborted } from '@posta/common/service/deadline.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Preparer, Sources } from '../preparers/preparer.ts'
@@ -25,11 +26,9 @@ export async function prepare(
   const contract: Contract = catalog[type]
   const asked = v.parse(contract.input, input)
   const signal = AbortSignal.timeout(maxMs)
-  const late = Promise.withResolvers<never>()
-  signal.addEventListener('abort', () => late.reject(signal.reason), { once: true })
   try {
     // A preparer need not heed the signal.
-    return await Promise.race([preparer({ input: asked, user, signal }, sources), late.promise])
+    return await unlessAborted(preparer({ input: asked, user, signal }, sources), signal)
   } catch (error) {
     if (error instanceof Problem || !signal.aborted) throw error
     const detail = `What ${type} needs to know from outside could not be learned within ${maxMs / 1000} s.`

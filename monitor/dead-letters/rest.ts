@@ -2,10 +2,10 @@ import { groups, type Topic, topics } from '@posta/common/messages/topics.ts'
 import type { Authenticated, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { described, Id, Time } from '@posta/common/service/query.ts'
 import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
-import { described, Id, Time } from '../query.ts'
 import {
   type Choice,
   type DeadLetterFilter,

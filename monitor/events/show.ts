@@ -1,5 +1,5 @@
+import { described } from '@posta/common/service/query.ts'
 import * as v from 'valibot'
-import { described } from '../query.ts'
 import type { StoredEvent } from './events.ts'
 import { dataOf, header, readText } from './record.ts'
 

@@ -1,7 +1,7 @@
 import type { messages } from '@posta/common/messages/events.ts'
 import type { Clock } from '@posta/common/service/clock.ts'
+import { described } from '@posta/common/service/query.ts'
 import * as v from 'valibot'
-import { described } from '../query.ts'
 import type { Events, MinuteCount, Minutes } from './events.ts'
 import { minuteOf } from './record.ts'
 

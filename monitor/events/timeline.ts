@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
+import { described } from '@posta/common/service/query.ts'
 import * as v from 'valibot'
-import { described } from '../query.ts'
 import { inCausalOrder } from './causal-order.ts'
 import type { EventPosition, Events } from './events.ts'
 import { type ShownEvent, show } from './show.ts'

@@ -91,7 +91,6 @@ export async function pass(options: PassOptions): Promise<Stop> {
   const { run, code, history, inputs, now, closing, faultOf } = options
   const { entries } = history
   const stopped = Promise.withResolvers<Stop>()
-  stopped.promise.catch(() => {})
   let over = false
   let failing = history.failing?.failure
   let pastReturn = history.pastReturn

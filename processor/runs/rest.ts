@@ -5,32 +5,20 @@ import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service
 import type { Deps } from '@posta/common/service/deps.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { described, Id, Time } from '@posta/common/service/query.ts'
 import { json, routesOf } from '@posta/common/service/route.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
 import { Hono } from 'hono'
 import * as v from 'valibot'
 import { NEVER_MS, type Run, type RunRecord, type Runs, runStates } from './runs.ts'
 
-const described = <Schema extends v.GenericSchema>(schema: Schema, description: string) =>
-  v.pipe(schema, v.metadata({ description }))
-
 const Type = v.picklist(operationTypes)
 const Query = v.strictObject({
   ...pageQuery,
   state: v.optional(described(v.picklist(runStates), '`stuck` needs an operator; `waiting` may wait for an answer.')),
   type: v.optional(Type),
-  user: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(256))),
-  acceptedBefore: v.optional(
-    described(
-      v.pipe(
-        v.string(),
-        v.isoTimestamp('must be a time such as 2026-11-23T12:00:00Z'),
-        v.check((text) => !Number.isNaN(Date.parse(text)), 'must be a time that exists'),
-        v.transform((text) => new Date(text).toISOString()),
-      ),
-      'Only runs whose operation was accepted before this time.',
-    ),
-  ),
+  user: v.optional(Id),
+  acceptedBefore: v.optional(described(Time, 'Only runs whose operation was accepted before this time.')),
 })
 const Cursor = v.pipe(v.string(), v.maxLength(256))
 
@@ -106,7 +94,12 @@ export function runRoutes(options: {
       async (c) => {
         const { limit, cursor, user, state, type, acceptedBefore } = c.req.valid('query')
         const before = decodeCursor(Cursor, cursor)
-        const filter = { user: userOf(c.var.caller, user), state, type, createdBefore: acceptedBefore }
+        const filter = {
+          user: userOf(c.var.caller, user),
+          state,
+          type,
+          createdBefore: acceptedBefore === undefined ? undefined : new Date(acceptedBefore).toISOString(),
+        }
         const found = await runs.page(filter, { limit: limit + 1, before })
         return c.json(toPage(found, limit, shown, ({ id }) => id))
       },

@@ -61,6 +61,16 @@ function withCode(run: Code, more: Partial<AnyPerformer> = {}): Performers {
   return { ...performers, convert: Object.assign({ ...performers.convert, run }, more) }
 }
 
+const heldByTheDead = {
+  state: 'running',
+  holder: 'dead',
+  epoch: 1,
+  dueAtMs: 0,
+  attempts: 0,
+  failures: 0,
+  published: 0,
+} as const
+
 const input = (run: string, name: string, more: Partial<RunInput> = {}): RunInput => ({
   run,
   user: 'ana',
@@ -419,16 +429,7 @@ describe.each(stores)('on $on', ({ fresh }) => {
     const { runs, results } = store.open()
     const all = Array.from({ length: 20 }, (_, index) => newRun(`op-${index}`))
     await results.append(all.map(running))
-    const head = {
-      state: 'running',
-      holder: 'dead',
-      epoch: 1,
-      dueAtMs: 0,
-      attempts: 0,
-      failures: 0,
-      published: 0,
-    } as const
-    await runs.create(all.map((run) => ({ ...run, head })))
+    await runs.create(all.map((run) => ({ ...run, head: heldByTheDead })))
     await runs.beat('dead', 7)
     const forgotten: string[] = []
     const gate = Promise.withResolvers<void>()
@@ -532,16 +533,7 @@ describe.each(stores)('on $on', ({ fresh }) => {
       })
       return { output }
     }
-    const head = {
-      state: 'running',
-      holder: 'dead',
-      epoch: 1,
-      dueAtMs: 0,
-      attempts: 0,
-      failures: 0,
-      published: 0,
-    } as const
-    await runs.create([{ ...run, head: { ...head, crashes: 4, crashedAt: 0 } }])
+    await runs.create([{ ...run, head: { ...heldByTheDead, crashes: 4, crashedAt: 0 } }])
     const { untilState } = await processor(store, crashing, { deps: impatient })
     await untilState('op-1', 'stuck')
     expect(calls).toBe(0)

@@ -1,15 +1,17 @@
 // Goes on with runs: those that this processor began, those that are due, and those whose holder died.
+
 import type { Broker } from '@posta/common/broker/broker.ts'
-import { type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
+import { operationTypes } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { backoff, pause } from '@posta/common/service/backoff.ts'
 import type { Component } from '@posta/common/service/component.ts'
-import { within } from '@posta/common/service/deadline.ts'
+import { unlessAborted, within } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { createSilence } from '@posta/common/service/silence.ts'
 import { Counter, Gauge, type Registry } from 'prom-client'
+import type { PerformerSettings } from '../config.ts'
 import type { AnyPerformer, Run as RunFunction } from '../performers/performer.ts'
 import type { Performers } from '../performers/performers.ts'
 import { toReply } from '../request-reply.ts'
@@ -71,7 +73,7 @@ export interface RunnerOptions {
   readonly results: Pick<Results, 'get' | 'settle'>
   readonly broker: Pick<Broker, 'publish'>
   readonly performers: Performers
-  readonly settings: ReadonlyMap<OperationType, Readonly<Record<string, unknown>>>
+  readonly settings: PerformerSettings
   readonly log: Logger
   readonly metrics: Registry
   readonly deps: Deps
@@ -86,8 +88,7 @@ function codeOf(performers: Performers): Map<string, { readonly kind: Kind; read
     const add = (version: number, code: RunFunction<Contract>) =>
       all.set(kindKey({ type, version }), { kind: { type, version }, code })
     for (const [number, code] of Object.entries(earlier)) add(Number(number), code)
-    if (performer.run)
-      add(version, (context) => performer.run?.(context) ?? Promise.reject(new Error('It has no run.')))
+    if (performer.run) add(version, performer.run.bind(performer))
   }
   return all
 }
@@ -158,11 +159,14 @@ export function createRunner(options: RunnerOptions): Runner {
   }
   const room = () => MAX_RUNS - held.size - admitting.size
 
-  function busyUsers(): string[] {
+  /** How many runs of each user this processor holds. */
+  function heldPerUser(): Map<string, number> {
     const counts = new Map<string, number>()
     for (const { run } of held.values()) counts.set(run.user, (counts.get(run.user) ?? 0) + 1)
-    return [...counts].filter(([, count]) => count >= MAX_RUNS_PER_USER).map(([user]) => user)
+    return counts
   }
+
+  const busyUsers = () => [...heldPerUser()].filter(([, count]) => count >= MAX_RUNS_PER_USER).map(([user]) => user)
 
   /** Others take a run over from a holder without a beat, so the beat comes first. */
   async function beatFirst(): Promise<void> {
@@ -321,17 +325,7 @@ export function createRunner(options: RunnerOptions): Runner {
   }
 
   /** A publish may never resolve once the processor closes. The head then says what is still to be told. */
-  async function untilClosing(told: Promise<void>): Promise<void> {
-    const closed = Promise.withResolvers<never>()
-    const reject = () => closed.reject(new Error('Closing.'))
-    if (closing.signal.aborted) reject()
-    closing.signal.addEventListener('abort', reject, { once: true })
-    try {
-      await Promise.race([told, closed.promise])
-    } finally {
-      closing.signal.removeEventListener('abort', reject)
-    }
-  }
+  const untilClosing = (told: Promise<void>) => unlessAborted(told, closing.signal)
 
   async function look(): Promise<void> {
     const isDue = deps.monotonicMs() - lookedAtMs >= LOOK_MS / 2
@@ -453,14 +447,13 @@ export function createRunner(options: RunnerOptions): Runner {
     async admit(asked) {
       if (asked.length === 0) return
       const nowMs = deps.now()
-      const perUser = new Map<string, number>()
-      for (const { run } of held.values()) perUser.set(run.user, (perUser.get(run.user) ?? 0) + 1)
+      const perUser = heldPerUser()
       const mine: Run[] = []
       const all = asked.map((run): Run => {
         const own = perUser.get(run.user) ?? 0
         const hasRoom = mine.length < room() && own < MAX_RUNS_PER_USER && codes.has(kindKey(run))
         const begins = running !== undefined && hasRoom && !paused.has(run.type)
-        const created = { ...run, head: begins ? heldBy(me, nowMs) : waitingFrom(nowMs) }
+        const created = { ...run, head: newHead(nowMs, begins ? me : undefined) }
         if (begins) {
           perUser.set(run.user, own + 1)
           mine.push(created)
@@ -497,24 +490,11 @@ export function createRunner(options: RunnerOptions): Runner {
   }
 }
 
-const heldBy = (holder: string, nowMs: number): Head => ({
-  state: 'running',
-  holder,
-  epoch: 1,
-  dueAtMs: nowMs,
-  attempts: 0,
-  failures: 0,
-  published: 0,
-})
-
-const waitingFrom = (nowMs: number): Head => ({
-  state: 'ready',
-  epoch: 0,
-  dueAtMs: nowMs,
-  attempts: 0,
-  failures: 0,
-  published: 0,
-})
+/** The head of a new run: held, or waiting for a processor that has room. */
+function newHead(dueAtMs: number, holder: string | undefined): Head {
+  const idle = { dueAtMs, attempts: 0, failures: 0, published: 0 }
+  return holder === undefined ? { ...idle, state: 'ready', epoch: 0 } : { ...idle, state: 'running', holder, epoch: 1 }
+}
 
 /** The head once a pass has stopped, and all its records were told. */
 function headAfter({ head }: Run, stop: Stop, published: number, nowMs: number): Head {

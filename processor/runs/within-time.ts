@@ -1,4 +1,4 @@
-import { within } from '@posta/common/service/deadline.ts'
+import { unlessAborted, within } from '@posta/common/service/deadline.ts'
 
 /** What `setTimeout` can wait: a longer time would end at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
@@ -11,16 +11,10 @@ export async function withinTime(
 ): Promise<unknown> {
   const timer = new AbortController()
   const signal = AbortSignal.any([timer.signal, closing])
-  const aborted = Promise.withResolvers<never>()
-  signal.addEventListener('abort', () => aborted.reject(signal.reason), { once: true })
   signal.throwIfAborted()
   try {
     // Work need not heed the signal.
-    return await within(
-      Promise.race([work(signal), aborted.promise]),
-      Math.min(timeoutMs, LONGEST_TIMER_MS),
-      'The attempt',
-    )
+    return await within(unlessAborted(work(signal), signal), Math.min(timeoutMs, LONGEST_TIMER_MS), 'The attempt')
   } finally {
     timer.abort()
   }

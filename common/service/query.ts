@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 
-// Pieces of the schemas of monitor's routes.
+// Pieces of the schemas of routes.
 
 export const Id = v.pipe(v.string(), v.minLength(1), v.maxLength(256))
 export const Time = v.pipe(
