@@ -6,6 +6,7 @@ import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
+import { isLong } from '@posta/common/testing/long.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import fc from 'fast-check'
 import * as v from 'valibot'
@@ -622,7 +623,6 @@ function panic(): never {
   throw new Error('There is no such program.')
 }
 
-const isLong = process.env.TEST_ALL === '1'
 /** Most of the time they wait. */
 const AT_ONCE = 10
 

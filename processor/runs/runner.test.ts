@@ -8,6 +8,7 @@ import { createLog } from '@posta/common/service/log.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
 import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
 import { type Fresh, freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
+import { isLong } from '@posta/common/testing/long.ts'
 import { Registry } from 'prom-client'
 import { type AnyPerformer, later } from '../performers/performer.ts'
 import { type Performers, performers } from '../performers/performers.ts'
@@ -333,36 +334,39 @@ describe.each(stores)('on $on', ({ fresh }) => {
     expect(keys).toEqual(['op-1/slow', 'op-1/slow'])
   })
 
-  test('the runs of a processor that died are taken over, and a run that it still holds is fenced off', async () => {
-    const store = newStore()
-    const gate = Promise.withResolvers<void>()
-    let seconds = 0
-    const code = (frozen: boolean): Code => {
-      return async ({ step }) => {
-        await step('a', async () => 'a')
-        await step('b', async () => {
-          if (frozen) await gate.promise
-          return frozen ? 'of the frozen one' : 'of the other'
-        })
-        await step('c', async () => void seconds++)
-        return { output }
+  test.skipIf(!isLong)(
+    'the runs of a processor that died are taken over, and a run that it still holds is fenced off',
+    async () => {
+      const store = newStore()
+      const gate = Promise.withResolvers<void>()
+      let seconds = 0
+      const code = (frozen: boolean): Code => {
+        return async ({ step }) => {
+          await step('a', async () => 'a')
+          await step('b', async () => {
+            if (frozen) await gate.promise
+            return frozen ? 'of the frozen one' : 'of the other'
+          })
+          await step('c', async () => void seconds++)
+          return { output }
+        }
       }
-    }
-    // A processor that is frozen raises no beat: its writes of it are lost here.
-    const first = await processor(store, code(true), {
-      runs: { ...store.open().runs, beat: async () => {} },
-    })
-    await first.begin(newRun('op-1'))
-    await eventually(async () => (await first.runs.history('op-1')).length === 1)
-    const second = await processor(store, code(false), { deps: impatient })
-    await second.untilState('op-1', 'ended')
-    gate.resolve()
-    await eventually(async () => seconds === 1)
-    await first.close()
-    expect(kinds(await second.runs.history('op-1'))).toEqual(['done a', 'done b', 'done c', 'ended'])
-    expect(await second.runs.history('op-1')).toMatchObject([{}, { result: 'of the other' }, {}, {}])
-    expect(seconds).toBe(1)
-  })
+      // A processor that is frozen raises no beat: its writes of it are lost here.
+      const first = await processor(store, code(true), {
+        runs: { ...store.open().runs, beat: async () => {} },
+      })
+      await first.begin(newRun('op-1'))
+      await eventually(async () => (await first.runs.history('op-1')).length === 1)
+      const second = await processor(store, code(false), { deps: impatient })
+      await second.untilState('op-1', 'ended')
+      gate.resolve()
+      await eventually(async () => seconds === 1)
+      await first.close()
+      expect(kinds(await second.runs.history('op-1'))).toEqual(['done a', 'done b', 'done c', 'ended'])
+      expect(await second.runs.history('op-1')).toMatchObject([{}, { result: 'of the other' }, {}, {}])
+      expect(seconds).toBe(1)
+    },
+  )
 
   test('a processor goes on only with versions that it has', async () => {
     const store = newStore()
@@ -424,44 +428,47 @@ describe.each(stores)('on $on', ({ fresh }) => {
     expect(await runs.holders()).toEqual([])
   })
 
-  test('all runs of a dead processor are taken over, at most 16 of one user at once, and its beat is forgotten', async () => {
-    const store = newStore()
-    const { runs, results } = store.open()
-    const all = Array.from({ length: 20 }, (_, index) => newRun(`op-${index}`))
-    await results.append(all.map(running))
-    await runs.create(all.map((run) => ({ ...run, head: heldByTheDead })))
-    await runs.beat('dead', 7)
-    const forgotten: string[] = []
-    const gate = Promise.withResolvers<void>()
-    let most = 0
-    let now = 0
-    const { untilState } = await processor(
-      store,
-      async ({ step }) => {
-        await step('a', async () => {
-          most = Math.max(most, ++now)
-          await gate.promise
-          now -= 1
-        })
-        return { output }
-      },
-      {
-        deps: impatient,
-        runs: {
-          ...runs,
-          async forget(holder) {
-            forgotten.push(holder)
-            await runs.forget(holder)
+  test.skipIf(!isLong)(
+    'all runs of a dead processor are taken over, at most 16 of one user at once, and its beat is forgotten',
+    async () => {
+      const store = newStore()
+      const { runs, results } = store.open()
+      const all = Array.from({ length: 20 }, (_, index) => newRun(`op-${index}`))
+      await results.append(all.map(running))
+      await runs.create(all.map((run) => ({ ...run, head: heldByTheDead })))
+      await runs.beat('dead', 7)
+      const forgotten: string[] = []
+      const gate = Promise.withResolvers<void>()
+      let most = 0
+      let now = 0
+      const { untilState } = await processor(
+        store,
+        async ({ step }) => {
+          await step('a', async () => {
+            most = Math.max(most, ++now)
+            await gate.promise
+            now -= 1
+          })
+          return { output }
+        },
+        {
+          deps: impatient,
+          runs: {
+            ...runs,
+            async forget(holder) {
+              forgotten.push(holder)
+              await runs.forget(holder)
+            },
           },
         },
-      },
-    )
-    await eventually(() => most === 16)
-    gate.resolve()
-    for (const { id } of all) await untilState(id, 'ended')
-    expect(most).toBe(16)
-    await eventually(() => forgotten.includes('dead'))
-  })
+      )
+      await eventually(() => most === 16)
+      gate.resolve()
+      for (const { id } of all) await untilState(id, 'ended')
+      expect(most).toBe(16)
+      await eventually(() => forgotten.includes('dead'))
+    },
+  )
 
   test('a run that was stored as its own, though the store answered with an error, is found again', async () => {
     const store = newStore()
@@ -520,7 +527,7 @@ describe.each(stores)('on $on', ({ fresh }) => {
     expect((await runs.get('op-1'))?.head).toMatchObject({ holder: 'another', state: 'running' })
   })
 
-  test('a run that kills whoever works on it is set aside after five of them', async () => {
+  test.skipIf(!isLong)('a run that kills whoever works on it is set aside after five of them', async () => {
     const store = newStore()
     const { runs, results } = store.open()
     const run = newRun('op-1')

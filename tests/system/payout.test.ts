@@ -1,10 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, expect, test } from 'bun:test'
 import * as v from 'valibot'
 import { askUntil, call, expectBody, graphql } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { type Provider, startProvider } from '../../tools/provider.ts'
 import { Operation, outcomeOf, timelineOf } from '../testing/operations.ts'
-import { describeOnParts, embeddedParts, type Parts } from '../testing/parts.ts'
+import { describeLong, describeOnParts, embeddedParts, type Parts } from '../testing/parts.ts'
 import { newOperator, newUser, type User } from '../testing/users.ts'
 
 const Progress = v.array(v.object({ step: v.string(), status: v.string() }))
@@ -15,7 +15,7 @@ const payout = (amount: string, payee = 'AR-1') => ({
   input: { from: 'USD', to: 'ARS', amount, payee },
 })
 
-describeOnParts(describe, (makeParts) => {
+describeOnParts(describeLong, (makeParts) => {
   let parts: Parts
   let provider: Provider
   let system: System

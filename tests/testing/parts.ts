@@ -3,6 +3,7 @@ import { groups, topics } from '../../common/messages/topics.ts'
 import type { Environment } from '../../common/service/config.ts'
 import { eventually } from '../../common/testing/eventually.ts'
 import { databaseUrl, dropDatabase } from '../../common/testing/fresh-store.ts'
+import { isLong } from '../../common/testing/long.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { kafkaClient } from './foreign-client.ts'
@@ -76,11 +77,8 @@ async function removeTopics(brokerUrl: string): Promise<void> {
   }
 }
 
-/**
- * For tests that start, kill or attack whole systems for seconds each. They run with TEST_ALL=1, which `bun run verify`
- * sets, so that `bun test` alone stays quick.
- */
-export const describeLong = describe.skipIf(process.env.TEST_ALL !== '1')
+/** See `isLong`. */
+export const describeLong = describe.skipIf(!isLong)
 
 export type MakeParts = () => Promise<Parts>
 
