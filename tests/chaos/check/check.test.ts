@@ -498,6 +498,21 @@ test('a refusal is right if it is right while a payout that failed later still c
   )
 })
 
+test('a payout that a redrive began counts until its run ends, whatever clients saw before', () => {
+  const earlier = find(healthy.messages, isOf(topics.requests, 'ann-4')).offset - 0.5
+  const request = messages(topics.requests, 'ann-7', { offset: earlier, redrive: REDRIVE })
+  const shown = seen('ann-7', (entry) => ({ ...entry, atMs: 0 }))
+  const redriven = {
+    ...request,
+    ...shown,
+    ...changed('results', 'ann-7', { redrive: REDRIVE }),
+    limitUsdE8: dollars(170),
+  }
+  const subjectsOf = (broken: Partial<Snapshot>) => check({ ...healthy, ...broken }).map(({ subject }) => subject)
+  expect(subjectsOf(redriven)).not.toContain('ann-4')
+  expect(subjectsOf({ ...redriven, limitUsdE8: dollars(190) })).toContain('ann-4')
+})
+
 test('a message that was deleted with its topic is no violation, but a missing outcome is', () => {
   const recreated = [{ topic: topics.results, atMs: healthy.faultsEndedAtMs }]
   const deleted = { ...messages(topics.results, 'ann-0'), recreated }

@@ -96,8 +96,13 @@ function* checkDay(facts: Facts, results: readonly ResultRow[]): Generator<Viola
       yield violation('wrong outcome', result.id, `${worth} e-8 USD after ${counted} to ${atMost}: ${result.status}`)
     if (!isGranted) continue
     if (result.status === 'succeeded') counted += worth
-    else givenBack.push({ worth, knownMs: facts.terminalMs(result.id) ?? Number.POSITIVE_INFINITY })
+    else givenBack.push({ worth, knownMs: failureKnownMs(facts, result) })
   }
+}
+
+/** When a client first saw that it failed. What a redrive began had failed for them before its run did, so nobody saw that. */
+function failureKnownMs(facts: Facts, { id, redrive }: ResultRow): number {
+  return (redrive ? undefined : facts.terminalMs(id)) ?? Number.POSITIVE_INFINITY
 }
 
 function hasLimit({ type }: ResultRow): boolean {
