@@ -1,4 +1,4 @@
-// 4. Decides what becomes of each request. It reads and writes nothing; clocks come as arguments. Next: performers/convert.ts
+// 4. Decides what becomes of each request. It reads and writes nothing; clocks come as arguments. Next: performers/<type>.ts
 
 import type { Verdict } from '@posta/common/consumer/handler.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'

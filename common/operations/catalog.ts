@@ -7,7 +7,11 @@ import { storeRates } from './store-rates.ts'
  * All operations. Add a new one here, its performer to `processor/performers/performers.ts` and, if it has facts, its
  * preparer to `gateway/preparers/preparers.ts`.
  */
-export const catalog = { convert, payout, 'store-rates': storeRates } as const
+export const catalog = {
+  convert, // example
+  payout, // example
+  'store-rates': storeRates, // example
+} as const
 
 export type Catalog = typeof catalog
 export type OperationType = keyof Catalog

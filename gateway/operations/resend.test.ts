@@ -4,7 +4,7 @@ import { createLog } from '@posta/common/service/log.ts'
 import { asc, eq, sql } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources, progressOf } from '../testing/operations.ts'
+import { everyType, fixedSources, progressOf, submission } from '../testing/operations.ts'
 import { keepProgress } from './keep-progress.ts'
 import type { OperationRow } from './operation.ts'
 import { createResend } from './resend.ts'
@@ -31,7 +31,7 @@ async function open() {
     writer,
     /** An operation whose first request has been sent. */
     async submit() {
-      const { id } = await submit({ user: 'ana', submission: conversion })
+      const { id } = await submit({ user: 'ana', submission })
       await writer.write([database.delete(outbox)])
       return id
     },

@@ -13,7 +13,7 @@ import { MAX_ROWS_WITH_OPERATIONS, outboxRows } from '../database/outbox.ts'
 import { operations } from '../database/schema.ts'
 import type { Sources } from '../preparers/preparer.ts'
 import { describe, type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
-import { prepare } from './prepare.ts'
+import { type Preparers, prepare } from './prepare.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 
 /** Those that wait for an answer do not count. */
@@ -48,6 +48,7 @@ export type Submit = (asked: {
  * @throws Problem `invalid-input` (also for a type that is not offered), `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`,
  * `payload-too-large`, `overloaded`, and those of the preparer. None of them uses the key up.
  * @param options.offered the types that this gateway offers
+ * @param options.contracts, options.preparers those of the catalog by default
  * @param options.onAccepted is called once an operation is stored; not for a key that was used before.
  */
 export function createSubmit(options: {
@@ -57,9 +58,13 @@ export function createSubmit(options: {
   offered: ReadonlySet<OperationType>
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
+  contracts?: Readonly<Record<OperationType, Contract>>
+  preparers?: Preparers
   maxOutboxRows?: number
 }): Submit {
-  const { database, writer, sources, offered, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const { database, writer, sources, offered, onAccepted, deps } = options
+  const { preparers, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const contracts: Readonly<Record<OperationType, Contract>> = options.contracts ?? catalog
   const insert = writer.bulk(insertOperations(maxOutboxRows))
 
   async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
@@ -79,10 +84,10 @@ export function createSubmit(options: {
     const earlier = await findByKey(user, idempotencyKey)
     if (earlier) return replay(earlier, type, input)
 
-    if (!offered.has(type)) throw notOffered(catalog[type])
-    const facts = await prepare(type, input, user, sources)
+    if (!offered.has(type)) throw notOffered(contracts[type])
+    const facts = await prepare(type, input, user, sources, { preparers })
     const createdAt = deps.now()
-    const { signals = {} }: Contract = catalog[type]
+    const { signals = {} } = contracts[type]
     const row = {
       id: deps.newId(),
       userId: user,

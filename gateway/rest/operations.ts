@@ -63,7 +63,13 @@ export function operationRoutes(options: {
           200: json(Operation, 'The operation, which became terminal within the time of `Prefer: wait=N`.'),
           202: json(Operation, 'The operation, accepted. `Location` is its path.'),
         },
-        problems: ['unknown-currency', 'idempotency-key-reused', 'too-many-pending', 'rates-unavailable', 'overloaded'],
+        problems: [
+          'idempotency-key-reused',
+          'too-many-pending',
+          'overloaded',
+          'unknown-currency', // example
+          'rates-unavailable', // example
+        ],
       }),
       async (c) => {
         const { user } = c.var.caller

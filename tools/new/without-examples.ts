@@ -1,0 +1,78 @@
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { NAME } from '../../common/name.ts'
+import { REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { operationFiles } from './operation.ts'
+import { repositoryFiles } from './repository-files.ts'
+
+/** What is of `convert`, `store-rates` and `payout` alone. */
+const EXAMPLE_FILES = [
+  'common/operations/{convert,daily-usd,payout,rates,store-rates}.ts',
+  'common/operations/payout.test.ts',
+  'gateway/preparers/{convert,payout,rates-of,store-rates}.ts',
+  'gateway/rates/*',
+  'gateway/testing/fake-rates-api.ts',
+  'processor/rates.ts',
+  'processor/performers/{convert,minor-unit,order,payout,store-rates}.ts',
+  'processor/performers/{convert,payout,store-rates}.test.ts',
+  'tests/chaos/**',
+  'tests/system/{external-api,payout}.test.ts',
+  'tools/{provider,provider.test}.ts',
+  'tools/provider/*',
+  // This flag itself.
+  'tests/system/without-examples.test.ts',
+  'tools/new/without-examples.ts',
+].map((pattern) => new Bun.Glob(pattern))
+
+/** Packages that nothing else uses, and what only those use. */
+const EXAMPLE_PACKAGES = ['@fawazahmed0/currency-api', 'currency-codes', 'first-match', 'nub']
+
+/** The files in this folder take the places of this repository's. They are compiled in the copy alone. */
+const INSTEAD = 'tools/new/instead/'
+
+const STARTER = 'echo'
+
+const LINE = /^.*(?:(?:\/\/|#) example|<!-- example -->)\n/gm
+const REGION = /^ *(?:\/\/|#|<!--) example \{(?: -->)?\n[\s\S]*?^ *(?:\/\/|#|<!--) \}(?: -->)?\n/gm
+const INSTEAD_REGION = /^<!-- instead \{\n([\s\S]*?)^\} -->\n/gm
+const IMPORT = /^import [^'"]+ from '([^']+)'\n/gm
+const PACKAGE = new RegExp(`^ *"(?:${EXAMPLE_PACKAGES.join('|')})": .*\n\n?`, 'gm')
+
+/**
+ * The files of this repository, path and content, as a project without the examples has them. It has an operation to begin
+ * with instead, as `bun run new operation echo` writes it. It lacks
+ *
+ * - `EXAMPLE_FILES`, each import of one of them, and `EXAMPLE_PACKAGES`
+ * - each line that ends in `// example`, and the lines from `// example {` to `// }`. In Markdown the comment is
+ *   `<!-- example -->` and so on, elsewhere `# example`.
+ *
+ * Only such a project has the lines of a document between `<!-- instead {` and `} -->`.
+ */
+export function withoutExamples(): ReadonlyMap<string, Uint8Array> {
+  const paths = repositoryFiles(REPOSITORY_ROOT)
+  const left = new Set(paths.filter((path) => EXAMPLE_FILES.some((glob) => glob.match(path))))
+  const files = new Map<string, Uint8Array>()
+  for (const path of paths) {
+    if (left.has(path) || path.startsWith(INSTEAD)) continue
+    const bytes = readFileSync(join(REPOSITORY_ROOT, path))
+    files.set(path, bytes.includes(0) ? bytes : Buffer.from(bare(bytes.toString(), path, left)))
+  }
+  for (const path of paths)
+    if (path.startsWith(INSTEAD)) files.set(path.slice(INSTEAD.length), readFileSync(join(REPOSITORY_ROOT, path)))
+  const textOf = (path: string) => Buffer.from(files.get(path) ?? '').toString()
+  for (const [path, text] of operationFiles(STARTER, { facts: false, steps: false }, textOf))
+    files.set(path, Buffer.from(text))
+  return files
+}
+
+function bare(text: string, path: string, left: ReadonlySet<string>): string {
+  const marked = text.replace(REGION, '').replace(LINE, '').replace(INSTEAD_REGION, '$1')
+  if (path.endsWith('.ts'))
+    return marked.replace(IMPORT, (whole, from: string) => (left.has(resolved(from, path)) ? '' : whole))
+  return /(?:package\.json|bun\.lock)$/.test(path) ? marked.replace(PACKAGE, '') : marked.replace(/\n{3,}/g, '\n\n')
+}
+
+/** The path of an imported file, from this repository's root. */
+function resolved(from: string, importer: string): string {
+  return from.startsWith('.') ? join(dirname(importer), from) : from.replace(`@${NAME}/`, '')
+}
