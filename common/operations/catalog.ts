@@ -15,6 +15,7 @@ export const catalog = {
 
 export type Catalog = typeof catalog
 export type OperationType = keyof Catalog
+export type Contracts = Readonly<Record<OperationType, Contract>>
 /** The contracts as such, for what is done with each of them alike. */
 export const contracts: readonly Contract[] = Object.values(catalog)
 export const operationTypes = Object.keys(catalog) as [OperationType, ...OperationType[]]

@@ -22,6 +22,8 @@ export const sample = {
   graphql: { input: 'ConvertInput', output: 'amount' },
   /** For each whole number above 0 another. */
   input: (n = 1) => ({ from: 'USD', to: 'ARS', amount: String(n) }),
+  /** The `n` of such an input. */
+  numberIn: ({ amount }: Readonly<Record<string, unknown>>) => Number(amount),
   /** Means the same as `input(1)`. */
   sameInput: { amount: '1', to: 'ars', from: 'usd' },
   /** Does not fit: this member is wrong. */

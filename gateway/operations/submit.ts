@@ -1,5 +1,5 @@
 // 1. Accepts an operation and stores it with its row in the outbox. Next: relay.ts
-import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import { type Contracts, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
@@ -58,13 +58,13 @@ export function createSubmit(options: {
   offered: ReadonlySet<OperationType>
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
-  contracts?: Readonly<Record<OperationType, Contract>>
+  contracts?: Contracts
   preparers?: Preparers
   maxOutboxRows?: number
 }): Submit {
   const { database, writer, sources, offered, onAccepted, deps } = options
   const { preparers, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
-  const contracts: Readonly<Record<OperationType, Contract>> = options.contracts ?? catalog
+  const contracts: Contracts = options.contracts ?? catalog
   const insert = writer.bulk(insertOperations(maxOutboxRows))
 
   async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {

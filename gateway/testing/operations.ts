@@ -1,6 +1,5 @@
 import type { MessageData } from '@posta/common/messages/events.ts'
-import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
+import { type Contracts, catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
 import { sample } from '@posta/common/testing/sample.ts'
@@ -27,7 +26,7 @@ export function progressOf(
 }
 
 /** For tests: the catalog, in which `submission` takes an answer of an operator and one of its owner. */
-export const answering: Readonly<Record<OperationType, Contract>> = {
+export const answering: Contracts = {
   ...catalog,
   [sample.type]: {
     ...catalog[sample.type],

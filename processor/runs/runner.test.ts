@@ -9,6 +9,7 @@ import { eventually } from '@posta/common/testing/eventually.ts'
 import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
 import { type Fresh, freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import { isLong } from '@posta/common/testing/long.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { Registry } from 'prom-client'
 import { type AnyPerformer, later } from '../performers/performer.ts'
 import { type Performers, performers } from '../performers/performers.ts'
@@ -16,7 +17,7 @@ import type { Result } from '../results/results.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { openMongo } from '../store/mongo.ts'
 import type { Store } from '../store/store.ts'
-import { delivered, NOON, usdRates } from '../testing/requests.ts'
+import { delivered, NOON } from '../testing/requests.ts'
 import { deadLetterOf } from './run-messages.ts'
 import { createRunner, type RunnerOptions } from './runner.ts'
 import { abandonInput, CANCEL, type NewRun, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
@@ -28,11 +29,11 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-const output = { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' }
+const output = sample.output()
 const succeeds = async (_ran: number) => ({ output })
 const refused = { failure: { code: 'limit-exceeded', message: 'No.' } } as const
-const counts = { limit: 'daily-usd', period: '2026-11-23', amount: 100 }
-const allowance = { user: 'ana', limit: 'daily-usd', period: '2026-11-23' }
+const counts = { limit: 'test', period: '2026-11-23', amount: 100 }
+const allowance = { user: 'ana', limit: 'test', period: '2026-11-23' }
 const nowMs = Date.now()
 /** Its clock runs ten times as fast, so that it soon finds that a holder is silent. */
 const impatient = { ...systemDeps, monotonicMs: () => 10 * systemDeps.monotonicMs() }
@@ -42,10 +43,10 @@ function newRun(id: string, more: Partial<NewRun> = {}): NewRun {
   return {
     id,
     user: 'ana',
-    type: 'convert',
+    type: sample.type,
     version: 1,
-    input: { from: 'USD', to: 'ARS', amount: '1' },
-    facts: usdRates,
+    input: sample.input(),
+    facts: sample.facts,
     createdAt: new Date(nowMs).toISOString(),
     decidedAtMs: nowMs,
     decided: null,
@@ -59,7 +60,7 @@ function running({ id, user, type, input, facts, createdAt, version }: NewRun): 
 }
 
 function withCode(run: Code, more: Partial<AnyPerformer> = {}): Performers {
-  return { ...performers, convert: Object.assign({ ...performers.convert, run }, more) }
+  return { ...performers, [sample.type]: Object.assign({ ...performers[sample.type], run }, more) }
 }
 
 const heldByTheDead = {
@@ -164,7 +165,7 @@ describe.each(stores)('on $on', ({ fresh }) => {
       status: 'succeeded',
       output,
       counts,
-      facts: usdRates,
+      facts: sample.facts,
       completedAt: new Date(ended?.atMs ?? 0).toISOString(),
     })
     expect(told(published)).toEqual([
@@ -393,13 +394,13 @@ describe.each(stores)('on $on', ({ fresh }) => {
     })
     await begin(newRun('op-1'))
     await untilState('op-1', 'waiting')
-    await runs.pause('convert', true)
+    await runs.pause(sample.type, true)
     await untilState('op-1', 'ended')
     await begin(newRun('op-2'), newRun('op-3'))
     await tell(input('op-3', CANCEL))
     await untilState('op-3', 'ended')
     expect(await stateOf('op-2')).toBe('ready')
-    await runs.pause('convert', false)
+    await runs.pause(sample.type, false)
     runner.wake()
     await untilState('op-2', 'ended')
   })

@@ -2,6 +2,7 @@ import type { Broker } from '@posta/common/broker/broker.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { Registry } from 'prom-client'
 import type { AnyPerformer } from '../performers/performer.ts'
 import { performers } from '../performers/performers.ts'
@@ -127,7 +128,7 @@ export interface FaultyProcessor {
 /**
  * For tests: a processor's runner that a fault befalls. Another takes its runs over as soon as it seems dead, and not after
  * seconds.
- * @param code makes the code of `convert` for this processor
+ * @param code makes the code of `sample` for this processor
  */
 export async function startFaulty(
   { store, published, processors, racyHeads, publishMs }: Shared,
@@ -167,7 +168,10 @@ export async function startFaulty(
     runs,
     results,
     broker,
-    performers: { ...performers, convert: Object.assign({ ...performers.convert }, { run: code({ gate, known }) }) },
+    performers: {
+      ...performers,
+      [sample.type]: Object.assign({ ...performers[sample.type] }, { run: code({ gate, known }) }),
+    },
     settings: new Map(),
     log: createLog('test', 'silent'),
     metrics: new Registry(),

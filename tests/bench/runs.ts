@@ -8,13 +8,13 @@ import type { payout } from '../../common/operations/payout.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import type { Performer } from '../../processor/performers/performer.ts'
 import { performers } from '../../processor/performers/performers.ts'
 import { receiveRequests } from '../../processor/receive-requests.ts'
 import { createRunner } from '../../processor/runs/runner.ts'
 import { openEmbedded as openStore } from '../../processor/store/embedded.ts'
-import { usdRates } from '../../processor/testing/requests.ts'
 import { compare, type Figure, perSecond, timeMs } from './measure.ts'
 
 const RUNS = 1000
@@ -131,7 +131,7 @@ function requested(user: string): Outgoing {
       operation,
       operationType: 'payout',
       input: { from: 'USD', to: 'ARS', amount: '1', payee: 'AR-1' },
-      facts: usdRates,
+      facts: sample.facts,
       createdAt,
     },
   })

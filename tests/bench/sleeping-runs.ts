@@ -2,10 +2,10 @@ import { join } from 'node:path'
 import * as v from 'valibot'
 import { systemDeps } from '../../common/service/deps.ts'
 import { run } from '../../common/service/run.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { processor } from '../../processor/processor.ts'
 import type { Run, RunRecord } from '../../processor/runs/runs.ts'
 import { openEmbedded } from '../../processor/store/embedded.ts'
-import { usdRates } from '../../processor/testing/requests.ts'
 import { embeddedParts } from '../testing/parts.ts'
 import { spawnService } from '../testing/service-processes.ts'
 import { type Figure, median } from './measure.ts'
@@ -109,7 +109,7 @@ function waiting(index: number): Run {
     type: 'payout',
     version: 1,
     input: { from: 'USD', to: 'ARS', amount: '2000', payee: 'AR-1' },
-    facts: usdRates,
+    facts: sample.facts,
     createdAt: new Date(nowMs).toISOString(),
     decidedAtMs: nowMs,
     decided: { amount: '2945000.00', rate: '1472.5', needsApproval: true },

@@ -11,6 +11,8 @@ export const sample = {
   graphql: { input: 'EchoInput', output: 'text' },
   /** For each whole number above 0 another. */
   input: (n = 1) => ({ text: String(n) }),
+  /** The `n` of such an input. */
+  numberIn: ({ text }: Readonly<Record<string, unknown>>) => Number(text),
   /** Means the same as `input(1)`. */
   sameInput: { text: '1' },
   /** Does not fit: this member is wrong. */
