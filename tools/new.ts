@@ -42,11 +42,11 @@ async function newOperation(args: string[]): Promise<void> {
 }
 
 async function newProject(args: string[]): Promise<void> {
-  const { values, positionals } = read(args, PROJECT_OPTIONS)
-  const [name, folder, ...more] = positionals
+  const given = read(args, PROJECT_OPTIONS)
+  const [name, folder, ...more] = given.positionals
   if (name === undefined || folder === undefined) throw mistake(`${name === undefined ? 'NAME' : 'DIR'} is missing.`)
   if (more.length > 0) throw mistake(`A project has one name and one folder, so ${more.join(' ')} is too much.`)
-  if (values['without-examples'] === true) return tell(writeProject(name, folder, withoutExamples()), folder) // example
+  if (given.values['without-examples'] === true) return tell(writeProject(name, folder, withoutExamples()), folder) // example
   tell(writeProject(name, folder), folder)
 }
 

@@ -43,6 +43,6 @@ export const sample = {
 export const stepped = {
   type: 'payout',
   input: (n = 1) => ({ ...sample.input(n), payee: 'AR-1' }),
+  output: (n = 1): OutputOf<Catalog['payout']> => ({ ...sample.output(n), reference: 'reference' }),
   facts,
-  settings: { APPROVAL_ABOVE_USD: '1000' },
 } as const

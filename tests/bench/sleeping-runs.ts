@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import * as v from 'valibot'
 import { systemDeps } from '../../common/service/deps.ts'
 import { run } from '../../common/service/run.ts'
-import { sample } from '../../common/testing/sample.ts'
+import { stepped } from '../../common/testing/sample.ts'
 import { processor } from '../../processor/processor.ts'
 import type { Run, RunRecord } from '../../processor/runs/runs.ts'
 import { openEmbedded } from '../../processor/store/embedded.ts'
@@ -106,13 +106,13 @@ function waiting(index: number): Run {
   return {
     id: systemDeps.newId(),
     user: `user-${index % USERS}`,
-    type: 'payout',
+    type: stepped.type,
     version: 1,
-    input: { from: 'USD', to: 'ARS', amount: '2000', payee: 'AR-1' },
-    facts: sample.facts,
+    input: stepped.input(2000),
+    facts: stepped.facts,
     createdAt: new Date(nowMs).toISOString(),
     decidedAtMs: nowMs,
-    decided: { amount: '2945000.00', rate: '1472.5', needsApproval: true },
+    decided: null,
     position: { partition: 0, offset: index, timestampMs: nowMs },
     head: {
       state: 'waiting',

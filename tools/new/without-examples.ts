@@ -9,14 +9,14 @@ import { repositoryFiles } from './repository-files.ts'
 const EXAMPLE_FILES = [
   'common/operations/{convert,daily-usd,payout,rates,store-rates}.ts',
   'common/operations/payout.test.ts',
-  'gateway/preparers/{convert,payout,rates-of,store-rates}.ts',
+  'gateway/preparers/{convert,payout,rates-of,rates-of.test,store-rates}.ts',
   'gateway/rates/*',
   'gateway/testing/fake-rates-api.ts',
-  'processor/rates.ts',
+  'processor/{rates,rates.test}.ts',
   'processor/performers/{convert,minor-unit,order,payout,store-rates}.ts',
   'processor/performers/{convert,payout,store-rates}.test.ts',
   'tests/chaos/**',
-  'tests/system/{external-api,payout}.test.ts',
+  'tests/system/{conversions,external-api,payout,runs}.test.ts',
   'tools/{provider,provider.test}.ts',
   'tools/provider/*',
   // This flag itself.
@@ -30,7 +30,8 @@ const EXAMPLE_PACKAGES = ['@fawazahmed0/currency-api', 'currency-codes', 'first-
 /** The files in this folder take the places of this repository's. They are compiled in the copy alone. */
 const INSTEAD = 'tools/new/instead/'
 
-const STARTER = 'echo'
+/** What it has to begin with. `common/testing/sample.ts` names them. */
+const STARTERS = { echo: { facts: false, steps: false }, book: { facts: true, steps: true } } as const
 
 const LINE = /^.*(?:(?:\/\/|#) example|<!-- example -->)\n/gm
 const REGION = /^ *(?:\/\/|#|<!--) example \{(?: -->)?\n[\s\S]*?^ *(?:\/\/|#|<!--) \}(?: -->)?\n/gm
@@ -39,8 +40,8 @@ const IMPORT = /^import [^'"]+ from '([^']+)'\n/gm
 const PACKAGE = new RegExp(`^ *"(?:${EXAMPLE_PACKAGES.join('|')})": .*\n\n?`, 'gm')
 
 /**
- * The files of this repository, path and content, as a project without the examples has them. It has an operation to begin
- * with instead, as `bun run new operation echo` writes it. It lacks
+ * The files of this repository, path and content, as a project without the examples has them. It has two small operations
+ * to begin with instead, as `bun run new operation` writes them. It lacks
  *
  * - `EXAMPLE_FILES`, each import of one of them, and `EXAMPLE_PACKAGES`
  * - each line that ends in `// example`, and the lines from `// example {` to `// }`. In Markdown the comment is
@@ -60,8 +61,8 @@ export function withoutExamples(): ReadonlyMap<string, Uint8Array> {
   for (const path of paths)
     if (path.startsWith(INSTEAD)) files.set(path.slice(INSTEAD.length), readFileSync(join(REPOSITORY_ROOT, path)))
   const textOf = (path: string) => Buffer.from(files.get(path) ?? '').toString()
-  for (const [path, text] of operationFiles(STARTER, { facts: false, steps: false }, textOf))
-    files.set(path, Buffer.from(text))
+  for (const [type, kind] of Object.entries(STARTERS))
+    for (const [path, text] of operationFiles(type, kind, textOf)) files.set(path, Buffer.from(text))
   return files
 }
 

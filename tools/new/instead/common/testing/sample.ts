@@ -26,6 +26,6 @@ export const sample = {
 export const stepped = {
   type: 'book',
   input: (n = 1) => ({ text: String(n) }),
+  output: (n = 1): OutputOf<Catalog['book']> => ({ text: String(n), reference: 'reference' }),
   facts: { now: '2026-11-23T12:00:00.000Z' },
-  settings: {},
 } as const
