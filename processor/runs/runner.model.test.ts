@@ -644,7 +644,7 @@ async function checkPlans(times: number, weaken?: (runs: Runs) => Runs): Promise
 
 test(
   'whatever befalls the processors, every run ends as its code says, is recorded once, and tells of it',
-  () => checkPlans(isLong ? 1000 : 50),
+  () => checkPlans(isLong ? 1000 : 30),
   600_000,
 )
 
