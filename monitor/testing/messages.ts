@@ -34,6 +34,7 @@ export function succeeded(operation: string, user = 'ana', ms = 40, redrive?: st
     type: 'posta.operation.succeeded',
     time: at(ms),
     subject: operation,
+    redrive,
     data: {
       user,
       operation,
