@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { sample, stepped } from '@posta/common/testing/sample.ts'
 import { deadLettered, decide } from './decide.ts'
-import type { Request } from './request-reply.ts'
+import type { Request } from './read-asked.ts'
 import type { ResultSummary } from './results/results.ts'
 import { bounds, contracts, countingPerformers, NOON, NOON_MS } from './testing/requests.ts'
 

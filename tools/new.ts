@@ -16,7 +16,7 @@ bun run new project NAME DIR [OPTIONS]
 
 Copies this repository to DIR, which must be empty or not exist, under another name. NAME has lower case letters, digits and
 hyphens: my-shop. It is the name of the packages, topics, groups and metrics, and in the documents.`,
-  '  --without-examples  leaves convert, store-rates and payout out; there is a small operation to begin with', // example
+  '  --without-examples  leaves the example operations out; there are two small ones to begin with', // example
 ].join('\n')
 
 const PROJECT_OPTIONS: readonly string[] = [

@@ -66,16 +66,18 @@ export function operationRoutes(options: {
         problems: [
           'idempotency-key-reused',
           'too-many-pending',
+          'quota-exceeded',
           'overloaded',
           'unknown-currency', // example
           'rates-unavailable', // example
         ],
       }),
       async (c) => {
-        const { user } = c.var.caller
+        const { user, role } = c.var.caller
         const waitS = preferredWaitS(c.req.header('prefer'))
         let operation = await submit({
           user,
+          role,
           submission: c.req.valid('json'),
           idempotencyKey: c.req.header('idempotency-key'),
         })

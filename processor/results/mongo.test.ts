@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test'
 import { connect, createServer, type Server } from 'node:net'
 import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
+import { isLong } from '@posta/common/testing/long.ts'
 import { openMongo } from '../store/mongo.ts'
 import { describeResults, succeeded } from './results.suite.ts'
 
@@ -33,7 +34,7 @@ if (serverUrl) {
   })
 }
 
-test('while its server is down a store opens, rejects within seconds, and closes', async () => {
+test.skipIf(!isLong)('while its server is down a store opens, rejects within seconds, and closes', async () => {
   // Nothing listens on port 1.
   const { results, ping, close } = openMongo('mongodb://127.0.0.1:1/results')
   const startedMs = performance.now()

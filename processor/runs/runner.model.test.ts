@@ -12,7 +12,7 @@ import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import fc from 'fast-check'
 import * as v from 'valibot'
 import { type AnyPerformer, type Attempt, type Json, type Later, later } from '../performers/performer.ts'
-import { toReply } from '../request-reply.ts'
+import { toReply } from '../reply.ts'
 import type { Result } from '../results/results.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { type Fault, type FaultyProcessor, type Shared, startFaulty } from '../testing/faulty-processor.ts'
@@ -646,7 +646,7 @@ async function checkPlans(times: number, weaken?: (runs: Runs) => Runs): Promise
 
 test(
   'whatever befalls the processors, every run ends as its code says, is recorded once, and tells of it',
-  () => checkPlans(isLong ? 1000 : 50),
+  () => checkPlans(isLong ? 1000 : 30),
   600_000,
 )
 

@@ -10,6 +10,7 @@ import type { Results } from '../results/results.ts'
 import { createRunner, type Runner } from '../runs/runner.ts'
 import type { Head, Run, Runs } from '../runs/runs.ts'
 import type { Store } from '../store/store.ts'
+import { contracts } from './requests.ts'
 
 /** What befalls a processor at one of its calls that write, publish or have an effect outside. */
 export interface Fault {
@@ -165,6 +166,7 @@ export async function startFaulty(
     },
   }
   const runner = createRunner({
+    contracts,
     runs,
     results,
     broker,

@@ -80,7 +80,7 @@ describeLong('an embedded file', () => {
   })
 })
 
-/** Runs one conversion on a new system, from the submission until monitor has it. Resolves to all calls. */
+/** Runs one operation on a new system, from the submission until monitor has it. Resolves to all calls. */
 async function traceConversion(): Promise<{ calls: readonly Call[]; id: string }> {
   const parts = await embeddedParts()
   using traces = temporaryFolder()

@@ -20,7 +20,7 @@ import {
   timelineOf,
   untilFailing,
 } from '../testing/operations.ts'
-import { describeOnParts, embeddedParts, type MakeParts, type Parts } from '../testing/parts.ts'
+import { describeLong, describeOnParts, embeddedParts, type MakeParts, type Parts } from '../testing/parts.ts'
 import { newOperator, newUser } from '../testing/users.ts'
 
 describeOnParts(describe, describeFaults)
@@ -231,7 +231,7 @@ function poisonFor(user: string): Foreign[] {
   ]
 }
 
-describe('while another process keeps files locked for a second', () => {
+describeLong('while another process keeps files locked for a second', () => {
   let parts: Parts
   let system: System
 

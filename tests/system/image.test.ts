@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, realpathSync, statSync, s
 import { basename, dirname, join, relative } from 'node:path'
 import { serviceNames } from '../../common/name.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
+import { isLong } from '../../common/testing/long.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { workspaces } from '../../package.json'
 import { embeddedParts } from '../testing/parts.ts'
@@ -82,15 +83,19 @@ test('the image has everything that its code imports', () => {
   expect(files.length).toBeGreaterThan(100)
 })
 
-test('every service of the image starts, becomes ready and stops', async () => {
-  const parts = await embeddedParts()
-  const services = await serviceProcesses({ ...parts.environment, NODE_ENV: 'production' }, { cwd: image.path })
-  const stop = () => Promise.all(serviceNames.map((name) => services[name].stop('SIGTERM')))
-  try {
-    await Promise.all(serviceNames.map((name) => services[name].start()))
-    expect(await stop()).toEqual([0, 0, 0])
-  } finally {
-    await stop()
-    await parts.dispose()
-  }
-}, 30_000)
+test.skipIf(!isLong)(
+  'every service of the image starts, becomes ready and stops',
+  async () => {
+    const parts = await embeddedParts()
+    const services = await serviceProcesses({ ...parts.environment, NODE_ENV: 'production' }, { cwd: image.path })
+    const stop = () => Promise.all(serviceNames.map((name) => services[name].stop('SIGTERM')))
+    try {
+      await Promise.all(serviceNames.map((name) => services[name].start()))
+      expect(await stop()).toEqual([0, 0, 0])
+    } finally {
+      await stop()
+      await parts.dispose()
+    }
+  },
+  30_000,
+)

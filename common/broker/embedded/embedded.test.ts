@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Header } from '../../messages/message.ts'
 import { type Group, groups, type Topic, topicSettings, topics } from '../../messages/topics.ts'
 import { systemDeps } from '../../service/deps.ts'
+import { isLong } from '../../testing/long.ts'
 import { temporaryFolder } from '../../testing/temporary-folder.ts'
 import { describeBroker, eventually, spawnChild } from '../broker.suite.ts'
 import type { Broker } from '../broker.ts'
@@ -321,7 +322,7 @@ describe('a file that is full', () => {
   })
 })
 
-describe('another process', () => {
+describe.skipIf(!isLong)('another process', () => {
   test.concurrent('that held the lease, froze and was replaced cannot commit an offset when it goes on', async () => {
     await using here = scene()
     const { child, open, file, cleanups } = here

@@ -42,7 +42,7 @@ describe('a subscription that cannot join', () => {
     const down = () => Promise.reject(new Error('The broker does not answer.'))
     const { subscribed, tries } = refused({ ping: down, giveUpMs: 100 })
     const subscription = await subscribed
-    await eventually(() => tries() >= 4, 'it tries again')
+    await eventually(() => tries() >= 3, 'it tries again')
     expect(subscription.state()).toBe('recovering')
     await subscription.close()
     await subscription.ended
