@@ -70,7 +70,7 @@ describe('a run', () => {
       async run({ step }) {
         await step('pay', async ({ idempotencyKey, attempt }) => {
           attempts.push(`${idempotencyKey} ${attempt}`)
-          if (attempt < 4) throw new Error('The provider is away.')
+          if (attempt < 4) throw new Error('The other side is away.')
         })
         return done
       },
@@ -80,7 +80,7 @@ describe('a run', () => {
     expect(records[0]?.atMs).toBe(NOON_MS + 1000 + 2000 + 4000)
   })
 
-  test('outlasts a provider that is away for an hour', async () => {
+  test('outlasts another side that is away for an hour', async () => {
     const { outcome, records } = await runToEnd({
       async run({ step }) {
         await step('pay', async ({ attempt }) => {

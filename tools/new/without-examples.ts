@@ -15,16 +15,19 @@ const EXAMPLE_FILES = [
   'processor/{rates,rates.test}.ts',
   'processor/performers/{convert,minor-unit,order,payout,store-rates}.ts',
   'processor/performers/{convert,payout,store-rates}.test.ts',
+  'common/messages/versions/1.json',
   'tests/chaos/**',
   'tests/system/{conversions,external-api,payout,runs}.test.ts',
   'tools/{provider,provider.test}.ts',
   'tools/provider/*',
+  'tools/infra/toxiproxy.ts',
+  'tools/infra/toxiproxy/*',
   // This flag itself.
   'tests/system/without-examples.test.ts',
   'tools/new/without-examples.ts',
 ].map((pattern) => new Bun.Glob(pattern))
 
-/** Packages that nothing else uses, and what only those use. */
+/** Packages that nothing else uses, and what only those use: their lines in `package.json` and `bun.lock`. */
 const EXAMPLE_PACKAGES = ['@fawazahmed0/currency-api', 'currency-codes', 'first-match', 'nub']
 
 /** The files in this folder take the places of this repository's. They are compiled in the copy alone. */
@@ -37,7 +40,7 @@ const LINE = /^.*(?:(?:\/\/|#) example|<!-- example -->)\n/gm
 const REGION = /^ *(?:\/\/|#|<!--) example \{(?: -->)?\n[\s\S]*?^ *(?:\/\/|#|<!--) \}(?: -->)?\n/gm
 const INSTEAD_REGION = /^<!-- instead \{\n([\s\S]*?)^\} -->\n/gm
 const IMPORT = /^import [^'"]+ from '([^']+)'\n/gm
-const PACKAGE = new RegExp(`^ *"(?:${EXAMPLE_PACKAGES.join('|')})": .*\n\n?`, 'gm')
+const ENTRY = new RegExp(`^ *"(?:chaos|${EXAMPLE_PACKAGES.join('|')})": .*\n\n?`, 'gm')
 
 /**
  * The files of this repository, path and content, as a project without the examples has them. It has two small operations
@@ -70,7 +73,7 @@ function bare(text: string, path: string, left: ReadonlySet<string>): string {
   const marked = text.replace(REGION, '').replace(LINE, '').replace(INSTEAD_REGION, '$1')
   if (path.endsWith('.ts'))
     return marked.replace(IMPORT, (whole, from: string) => (left.has(resolved(from, path)) ? '' : whole))
-  return /(?:package\.json|bun\.lock)$/.test(path) ? marked.replace(PACKAGE, '') : marked.replace(/\n{3,}/g, '\n\n')
+  return /(?:package\.json|bun\.lock)$/.test(path) ? marked.replace(ENTRY, '') : marked.replace(/\n{3,}/g, '\n\n')
 }
 
 /** The path of an imported file, from this repository's root. */
