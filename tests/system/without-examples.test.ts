@@ -33,7 +33,7 @@ describeLong('a new project without the examples', () => {
     said = run(REPOSITORY_ROOT, 'tools/new.ts', 'project', 'my-shop', project, '--without-examples')
     install(project)
   }, 60_000)
-  afterAll(remove)
+  afterAll(remove, 60_000)
 
   test('lacks their files and has two operations to begin with', () => {
     expect(said).toMatchObject({ code: 0, error: '' })
