@@ -236,7 +236,7 @@ export function createRunner(options: RunnerOptions): Runner {
         if (failure) log.info('runs can be read again')
         failure = undefined
         pauses.reset()
-        const nextMs = room() > 0 ? await runs.nextDueMs(deps.now()) : undefined
+        const nextMs = room() > 0 ? await runs.nextDueMs(deps.now(), codes.kinds) : undefined
         const untilDueMs = nextMs === undefined ? LOOK_MS : Math.max(1, nextMs - deps.now())
         await pause(Math.min(LOOK_MS, untilDueMs), AbortSignal.any([stopping.signal, woken.signal]))
       } catch (error) {
