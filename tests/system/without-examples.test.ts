@@ -11,7 +11,7 @@ import { describeLong } from '../testing/parts.ts'
 const WORD =
   /\bconver(?:t|ts|sions?)\b(?!-source-map)|pay-?outs?|\brates?\b|currenc(?:y|ies)\b(?<!concurrency)|\b(?:EUR|USD|ARS)\b|\bprovider|store-?rates|chaos|daily.?limit/i
 /** What marks the examples in files that stay. */
-const MARK = /(?:\/\/|#|<!--) (?:example|instead)\b|without-examples/
+const MARK = /(?:\/\/|#|<!--) (?:example|instead)\b|without-examples|new\/instead/
 
 describeLong('a new project without the examples', () => {
   const { path: folder, remove } = temporaryFolder()

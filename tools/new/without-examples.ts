@@ -40,7 +40,8 @@ const LINE = /^.*(?:(?:\/\/|#) example|<!-- example -->)\n/gm
 const REGION = /^ *(?:\/\/|#|<!--) example \{(?: -->)?\n[\s\S]*?^ *(?:\/\/|#|<!--) \}(?: -->)?\n/gm
 const INSTEAD_REGION = /^<!-- instead \{\n([\s\S]*?)^\} -->\n/gm
 const IMPORT = /^import [^'"]+ from '([^']+)'\n/gm
-const ENTRY = new RegExp(`^ *"(?:chaos|${EXAMPLE_PACKAGES.join('|')})": .*\n\n?`, 'gm')
+/** In JSON: of a package, of the command of the fault runs, or about the folder above. */
+const ENTRY = new RegExp(`^ *"(?:(?:chaos|${EXAMPLE_PACKAGES.join('|')})": .*|.*${INSTEAD}?.*)\n\n?`, 'gm')
 
 /**
  * The files of this repository, path and content, as a project without the examples has them. It has two small operations
@@ -73,7 +74,7 @@ function bare(text: string, path: string, left: ReadonlySet<string>): string {
   const marked = text.replace(REGION, '').replace(LINE, '').replace(INSTEAD_REGION, '$1')
   if (path.endsWith('.ts'))
     return marked.replace(IMPORT, (whole, from: string) => (left.has(resolved(from, path)) ? '' : whole))
-  return /(?:package\.json|bun\.lock)$/.test(path) ? marked.replace(ENTRY, '') : marked.replace(/\n{3,}/g, '\n\n')
+  return /(?:\.json|bun\.lock)$/.test(path) ? marked.replace(ENTRY, '') : marked.replace(/\n{3,}/g, '\n\n')
 }
 
 /** The path of an imported file, from this repository's root. */
