@@ -59,7 +59,7 @@ export const bounds: ReadonlyMap<string, number> = new Map([['test', 10_000]])
 export const allowance = (user: string, period = '2026-11-23') => ({ user, limit: 'test', period })
 
 /** As much is counted as the number in the input says. */
-export const counting = (succeed: (n: number) => ReturnType<AnyPerformer['decide']>): AnyPerformer['decide'] => {
+const counting = (succeed: (n: number) => ReturnType<AnyPerformer['decide']>): AnyPerformer['decide'] => {
   return ({ input, limit: { used, bound } }) => {
     const n = sample.numberIn(input)
     if (used + n > bound) return { failure: { code: 'limit-exceeded', message: 'It is too much.' } }
