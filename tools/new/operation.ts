@@ -16,6 +16,8 @@ interface NewOperation extends Kind {
   readonly name: string
 }
 
+type TextOf = (path: string) => string | undefined
+
 const MAX_NAME_CHARACTERS = 40
 
 /**
@@ -24,11 +26,10 @@ const MAX_NAME_CHARACTERS = 40
  * @throws CommandError for a name that is none, or that is in use
  */
 export async function writeOperation(type: string, kind: Kind): Promise<string[]> {
-  const all = operationFiles(type, kind, (path) => readFileSync(join(REPOSITORY_ROOT, path), 'utf8'))
-  const lists = listsOf(kind).map(({ path }) => path)
-  for (const [path] of all)
-    if (!lists.includes(path) && existsSync(join(REPOSITORY_ROOT, path)))
-      throw new CommandError(`${path} exists already.`)
+  const all = operationFiles(type, kind, (path) => {
+    const at = join(REPOSITORY_ROOT, path)
+    return existsSync(at) ? readFileSync(at, 'utf8') : undefined
+  })
   for (const [path, text] of all) await Bun.write(join(REPOSITORY_ROOT, path), text)
   const paths = all.map(([path]) => path)
   format(REPOSITORY_ROOT, paths)
@@ -37,14 +38,15 @@ export async function writeOperation(type: string, kind: Kind): Promise<string[]
 
 /**
  * The files of an operation and the lists with it in them, path and text, not formatted.
- * @param textOf reads a list as it is
- * @throws CommandError for a name that is none, or that a list has
+ * @param textOf the text of a file as it is, undefined where there is none
+ * @throws CommandError for a name that is none, or that is in use
  */
-export function operationFiles(type: string, kind: Kind, textOf: (path: string) => string): [string, string][] {
+export function operationFiles(type: string, kind: Kind, textOf: TextOf): [string, string][] {
   const operation = { type, name: nameOf(type), ...kind }
   const files = filesOf(operation)
   if (!files.every(([, text]) => compiles(text)))
     throw new CommandError(`${type} is no name of an operation: the files need ${operation.name} for something else.`)
+  for (const [path] of files) if (textOf(path) !== undefined) throw new CommandError(`${path} exists already.`)
   const lists = listsOf(operation).map((list): [string, string] => [list.path, added(operation, list, textOf)])
   return [...files, ...lists]
 }
@@ -91,8 +93,8 @@ function listsOf({ facts }: Kind): List[] {
 }
 
 /** The list's file with the operation in it: an import, and an entry at the beginning of the list. */
-function added({ type, name }: NewOperation, { path, declaration }: List, textOf: (path: string) => string): string {
-  const text = textOf(path)
+function added({ type, name }: NewOperation, { path, declaration }: List, textOf: TextOf): string {
+  const text = textOf(path) ?? ''
   const entry = type === name ? name : `'${type}': ${name}`
   const list = new RegExp(`${declaration}[^=]*= \\{`)
   const imports = /(?:^import .*\n)+/m

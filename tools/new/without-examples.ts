@@ -64,7 +64,10 @@ export function withoutExamples(): ReadonlyMap<string, Uint8Array> {
   }
   for (const path of paths)
     if (path.startsWith(INSTEAD)) files.set(path.slice(INSTEAD.length), readFileSync(join(REPOSITORY_ROOT, path)))
-  const textOf = (path: string) => Buffer.from(files.get(path) ?? '').toString()
+  const textOf = (path: string) => {
+    const bytes = files.get(path)
+    return bytes && Buffer.from(bytes).toString()
+  }
   for (const [type, kind] of Object.entries(STARTERS))
     for (const [path, text] of operationFiles(type, kind, textOf)) files.set(path, Buffer.from(text))
   return files
