@@ -129,3 +129,34 @@ test('the files are for their owner alone; writes go through a write-ahead log t
 test('a database that cannot be opened rejects', async () => {
   await expect(openDatabase({ url: `file:${tmpdir()}` })).rejects.toThrow()
 })
+
+test('a database that another process keeps locked is opened once the lock is gone', async () => {
+  using folder = temporaryFolder()
+  const url = `file:${join(folder.path, 'gateway.db')}`
+  const other = createClient({ url })
+  // The mode of a new file cannot be changed, nor a table be made, while it is locked.
+  const lock = await other.transaction('write')
+  const opening = openDatabase({ url })
+  // Turns of the event loop in which it tries in vain.
+  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+  await lock.rollback()
+  const { ping, close } = await opening
+  await ping()
+  other.close()
+  await close()
+})
+
+test('a remote database is asked with the token that is given for it, and without one if there is none', async () => {
+  const asked: (string | null)[] = []
+  using server = Bun.serve({
+    port: 0,
+    fetch({ headers }) {
+      asked.push(headers.get('Authorization'))
+      return new Response('Not allowed here.', { status: 403 })
+    },
+  })
+  const url = server.url.origin
+  await expect(openDatabase({ url, authToken: 'secret' })).rejects.toThrow('403')
+  await expect(openDatabase({ url })).rejects.toThrow('403')
+  expect(new Set(asked)).toEqual(new Set(['Bearer secret', null]))
+})
