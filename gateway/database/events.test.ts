@@ -16,7 +16,7 @@ test('an event enters the outbox with the time, a new id and the trace of the wo
   await writer.write([withTrace(trace, () => registered())])
   const event = {
     id: 'event-1',
-    type: 'posta.user.registered',
+    type: 'posta.user.registered' as const,
     time: '2026-11-23T12:00:00.000Z',
     traceparent: traceparent(trace),
     data: { user: 'ana' },
