@@ -30,7 +30,12 @@ const Describing = v.union([
   called(v.object({ property: v.object({ name: v.picklist(['metadata', 'description']) }) })),
   v.object({ type: v.literal('ObjectProperty'), key: v.object({ name: v.picklist(['summary', 'description']) }) }),
 ])
-const ForPeople = v.object({ node: v.union([Logging, Describing]) })
+/** The text that these functions take for the documents. */
+const DescribingText = v.object({
+  node: v.object({ type: v.picklist(['StringLiteral', 'TemplateLiteral']) }),
+  parent: called(v.object({ name: v.picklist(['described', 'json', 'eventStream']) })),
+})
+const ForPeople = v.union([v.object({ node: v.union([Logging, Describing]) }), DescribingText])
 
 export const strykerPlugins = [
   declareFactoryPlugin(PluginKind.TestRunner, 'bun', bunTests),
