@@ -28,12 +28,15 @@ const Logging = v.union([LogCall, v.object({ type: v.literal('ExpressionStatemen
 /** What the OpenAPI documents say. */
 const Describing = v.union([
   called(v.object({ property: v.object({ name: v.picklist(['metadata', 'description']) }) })),
-  v.object({ type: v.literal('ObjectProperty'), key: v.object({ name: v.picklist(['summary', 'description']) }) }),
+  v.object({
+    type: v.literal('ObjectProperty'),
+    key: v.object({ name: v.picklist(['summary', 'description', 'answers', 'problems']) }),
+  }),
 ])
-/** The text that these functions take for the documents. */
+/** The text of `described(schema, text)`. */
 const DescribingText = v.object({
   node: v.object({ type: v.picklist(['StringLiteral', 'TemplateLiteral']) }),
-  parent: called(v.object({ name: v.picklist(['described', 'json', 'eventStream']) })),
+  parent: called(v.object({ name: v.literal('described') })),
 })
 const ForPeople = v.union([v.object({ node: v.union([Logging, Describing]) }), DescribingText])
 
