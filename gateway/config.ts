@@ -12,6 +12,7 @@ import {
 import { fileUrl } from '@posta/common/service/file-url.ts'
 import * as v from 'valibot'
 import { PrivateKeySet } from './accounts/key-set.ts'
+import { type Quotas, quotaEntries, readQuotas } from './quotas.ts'
 
 export interface GatewayConfig extends CommonConfig {
   readonly broker: BrokerConfig
@@ -24,6 +25,7 @@ export interface GatewayConfig extends CommonConfig {
   readonly auditUrl: string
   /** The types of the catalog whose required variable is set. */
   readonly offered: ReadonlySet<OperationType>
+  readonly quotas: Quotas
 }
 
 /** The variables that an operation requires to be offered. What they hold is for its performer. */
@@ -51,6 +53,7 @@ const entries = {
   ),
   TOKEN_KEYS: v.optional(v.pipe(v.string(), v.parseJson(undefined, 'must be JSON: a private JWK set'), PrivateKeySet)),
   AUDIT_URL: v.optional(HttpUrl),
+  ...quotaEntries,
 }
 
 /** @throws ConfigError with every fault. */
@@ -68,6 +71,7 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
     tokenKeys: values.TOKEN_KEYS,
     auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,
     offered: new Set(operationTypes.filter((type) => isOffered(catalog[type], values))),
+    quotas: readQuotas(values),
   }
 }
 

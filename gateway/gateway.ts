@@ -40,7 +40,16 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   const addEvent = eventAdder(deps)
   const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
   const verify = createTokenVerifier({ issuer, findKey: keys.find, deps })
-  const { logIn, ...others } = createAccounts({ database, writer, passwords, issuer, keys, addEvent, deps })
+  const { logIn, ...others } = createAccounts({
+    database,
+    writer,
+    passwords,
+    issuer,
+    keys,
+    quotas: config.quotas,
+    addEvent,
+    deps,
+  })
   const accounts = { ...others, logIn: metrics.logins(logIn) }
 
   const rates = createRates({ url: config.ratesUrl, deps, log })
@@ -51,6 +60,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
       sources: { http: createHttp(deps), rates },
       offered: config.offered,
       onAccepted: metrics.accepted,
+      quotas: config.quotas,
       deps,
     }),
   )

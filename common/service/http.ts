@@ -59,7 +59,7 @@ export function createApp(options: {
         'traceparent',
         'X-Request-Id',
       ],
-      exposeHeaders: ['Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id'],
+      exposeHeaders: ['Location', 'Preference-Applied', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
       maxAge: 600,
     }),
   )
@@ -132,9 +132,14 @@ export function logFault(log: Logger, problem: Problem, at: object): void {
 
 /** The answer for a problem: RFC 9457, and the challenge of RFC 6750, section 3. */
 function problemResponse(c: Context, problem: Problem): Response {
-  const { code, message: detail, errors, retryAfterS } = problem
+  const { code, message: detail, errors, retryAfterS, rateLimit } = problem
   const { status, title } = problems[code]
   if (retryAfterS !== undefined) c.header('Retry-After', String(Math.max(1, Math.ceil(retryAfterS))))
+  if (rateLimit) {
+    const { name, unit, quota, windowS, remaining, resetS } = rateLimit
+    c.header('RateLimit-Policy', `"${name}";q=${quota};qu="${unit}";w=${windowS}`)
+    c.header('RateLimit', `"${name}";r=${remaining};t=${resetS}`)
+  }
   const refused = code === 'invalid-token' && c.req.header('authorization')
   if (status === 401) c.header('WWW-Authenticate', refused ? 'Bearer error="invalid_token"' : 'Bearer')
   c.header('Content-Type', 'application/problem+json')

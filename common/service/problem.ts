@@ -116,6 +116,11 @@ export const problems = {
     title: 'Too many operations are pending',
     help: 'A user has at most 100 operations pending, and at most 1,000 that wait for an answer. Wait until some are done.',
   },
+  'quota-exceeded': {
+    status: 429,
+    title: 'A quota is used up',
+    help: 'What one user may use in a minute, an hour or a day is bounded. `RateLimit` says how much is left, and `Retry-After` when all of it is free again.',
+  },
   internal: {
     status: 500,
     title: 'Something went wrong here',
@@ -157,6 +162,16 @@ interface InputFault {
   readonly detail: string
 }
 
+/** A quota as the header fields `RateLimit-Policy` and `RateLimit` tell it (draft-ietf-httpapi-ratelimit-headers-10). */
+interface RateLimit {
+  readonly name: string
+  readonly unit: 'requests' | 'content-bytes'
+  readonly quota: number
+  readonly windowS: number
+  readonly remaining: number
+  readonly resetS: number
+}
+
 /**
  * A failure that the caller is told of: a code, and a sentence for people that holds no secret.
  * @example
@@ -167,15 +182,17 @@ export class Problem extends Error {
   readonly code: ProblemCode
   readonly errors: readonly InputFault[] | undefined
   readonly retryAfterS: number | undefined
+  readonly rateLimit: RateLimit | undefined
   constructor(
     code: ProblemCode,
     detail?: string,
-    more: { errors?: readonly InputFault[]; retryAfterS?: number; cause?: unknown } = {},
+    more: { errors?: readonly InputFault[]; retryAfterS?: number; rateLimit?: RateLimit; cause?: unknown } = {},
   ) {
     super(detail ?? problems[code].title, { cause: more.cause })
     this.code = code
     this.errors = more.errors
     this.retryAfterS = more.retryAfterS
+    this.rateLimit = more.rateLimit
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Deps } from '@posta/common/service/deps.ts'
+import type { Quotas } from '../quotas.ts'
 import { createGrant } from './access-tokens.ts'
 import { createChangePassword } from './change-password.ts'
 import type { Keys } from './keys.ts'
@@ -17,7 +18,12 @@ export type Accounts = ReturnType<typeof createAccounts>
  * @param options.issuer of the access tokens
  */
 export function createAccounts(
-  options: AccountOptions & { issuer: string; keys: Pick<Keys, 'current'>; deps: Pick<Deps, 'monotonicMs'> },
+  options: AccountOptions & {
+    issuer: string
+    keys: Pick<Keys, 'current'>
+    quotas?: Quotas
+    deps: Pick<Deps, 'monotonicMs'>
+  },
 ) {
   const all = { ...options, grant: createGrant(options), throttle: createThrottle(options.deps) }
   return {

@@ -3,7 +3,10 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull } from 'drizzle-orm'
 import * as fc from 'fast-check'
 import { refreshTokens, users } from '../database/schema.ts'
-import { ADDRESS, openAccounts, PASSWORD } from '../testing/accounts.ts'
+import { defaultQuotas } from '../quotas.ts'
+import { ADDRESS, ISSUER, openAccounts, PASSWORD } from '../testing/accounts.ts'
+import { createGrant } from './access-tokens.ts'
+import { createRefresh } from './refresh.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)
@@ -196,4 +199,19 @@ test('any order of logins, refreshes, logouts and passing time agrees with the r
     }),
     { numRuns: 60 },
   )
+})
+
+test("a user's refreshes in an hour are bounded, over all sessions; the token stays good for the next hour", async () => {
+  const { user, refreshToken } = await enter('refreshes@example.com')
+  const other = await logIn({ email: user.email, password: PASSWORD }, ADDRESS)
+  const quotas = { ...defaultQuotas, 'refreshes-per-hour': { user: 3, operator: 3 } }
+  const bounded = createRefresh({ ...accounts, grant: createGrant({ ...accounts, issuer: ISSUER }), quotas })
+  const pass = (tokens: { refreshToken: string }) => bounded({ refreshToken: tokens.refreshToken })
+  const second = await pass({ refreshToken })
+  const third = await pass(await pass(second))
+  await expect(pass(third)).rejects.toMatchObject({ code: 'quota-exceeded', rateLimit: { quota: 3, windowS: 3600 } })
+  await expect(pass(other)).rejects.toMatchObject({ code: 'quota-exceeded' })
+  accounts.pass(3600_000)
+  expect((await pass(third)).refreshToken).toMatch(/^[\w-]{43}$/)
+  expect((await pass(other)).refreshToken).toMatch(/^[\w-]{43}$/)
 })

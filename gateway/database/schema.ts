@@ -3,7 +3,7 @@ import type { OperationType } from '@posta/common/operations/catalog.ts'
 import type { ProblemCode } from '@posta/common/service/problem.ts'
 import type { PublicKey } from '@posta/common/service/tokens.ts'
 import { sql } from 'drizzle-orm'
-import { check, index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
+import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
 
 // Times are in ms since the epoch. A column without a name has that of its member. After a change here run `bun run --cwd gateway migration`.
 
@@ -119,6 +119,19 @@ export const outbox = sqliteTable(
     event: text({ mode: 'json' }).$type<AnyEnvelope>(),
   },
   () => [check('outbox_request_or_event', sql`("operation_id" IS NULL) <> ("event" IS NULL)`)],
+)
+
+/** How much of a quota a user has used in the latest period: see quotas.ts. One row for each, which stays. */
+export const usage = sqliteTable(
+  'usage',
+  {
+    userId: text('user_id').notNull(),
+    quota: text('quota').notNull(),
+    /** Periods since the epoch. */
+    period: integer('period').notNull(),
+    used: integer('used').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.userId, table.quota] })],
 )
 
 /** See lease.ts. */

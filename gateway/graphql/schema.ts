@@ -84,9 +84,9 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
       .description(describe(contract))
       .input({ input, idempotencyKey: v.nullish(v.string()) })
       .resolve(async (args, payload) => {
-        const { user } = await callerOf(payload)
+        const { user, role } = await callerOf(payload)
         const submission = { type, input: args.input }
-        return toObject(await submit({ user, submission, idempotencyKey: args.idempotencyKey ?? undefined }))
+        return toObject(await submit({ user, role, submission, idempotencyKey: args.idempotencyKey ?? undefined }))
       })
     return [fieldName(type), field] as const
   })

@@ -1,10 +1,11 @@
 // 1. Accepts an operation and stores it with its row in the outbox. Next: relay.ts
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
+import type { Caller } from '@posta/common/service/auth.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { traceparent } from '@posta/common/service/trace.ts'
-import { and, eq, sql } from 'drizzle-orm'
+import { and, eq, type SQL, sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import type { Bulk } from '../database/bulk.ts'
 import type { Writer } from '../database/commit.ts'
@@ -12,6 +13,7 @@ import type { Database } from '../database/open.ts'
 import { MAX_ROWS_WITH_OPERATIONS, outboxRows } from '../database/outbox.ts'
 import { operations } from '../database/schema.ts'
 import type { Sources } from '../preparers/preparer.ts'
+import { countUse, defaultQuotas, exceeded, type Quota, type Quotas, roomOf } from '../quotas.ts'
 import { describe, type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
 import { prepare } from './prepare.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
@@ -36,6 +38,8 @@ export const Submission: v.GenericSchema<unknown, { type: OperationType; input: 
 
 export type Submit = (asked: {
   user: string
+  /** Whose quotas count: those of a user where it is not given. */
+  role?: Caller['role']
   submission: unknown
   idempotencyKey?: string | undefined
 }) => Promise<Operation>
@@ -45,7 +49,7 @@ export type Submit = (asked: {
  * from which the relay makes the request. An idempotency key that was used before is answered with the operation of then;
  * nothing is prepared for it.
  *
- * @throws Problem `invalid-input` (also for a type that is not offered), `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`,
+ * @throws Problem `invalid-input` (also for a type that is not offered), `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`, `quota-exceeded`,
  * `payload-too-large`, `overloaded`, and those of the preparer. None of them uses the key up.
  * @param options.offered the types that this gateway offers
  * @param options.onAccepted is called once an operation is stored; not for a key that was used before.
@@ -57,10 +61,12 @@ export function createSubmit(options: {
   offered: ReadonlySet<OperationType>
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
+  quotas?: Quotas
   maxOutboxRows?: number
 }): Submit {
-  const { database, writer, sources, offered, onAccepted, deps, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
-  const insert = writer.bulk(insertOperations(maxOutboxRows))
+  const { database, writer, sources, offered, onAccepted, deps } = options
+  const { quotas = defaultQuotas, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const insert = writer.bulk(insertOperations(maxOutboxRows, quotas))
 
   async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
     if (key === undefined) return undefined
@@ -72,7 +78,7 @@ export function createSubmit(options: {
     return row
   }
 
-  return async ({ user, submission, idempotencyKey }) => {
+  return async ({ user, role = 'user', submission, idempotencyKey }) => {
     if (idempotencyKey !== undefined && !v.is(IdempotencyKey, idempotencyKey))
       throw new Problem('malformed-request', 'The idempotency key must have 1 to 255 visible ASCII characters.')
     const { type, input } = checkInput(Submission, submission)
@@ -95,8 +101,9 @@ export function createSubmit(options: {
       resendAt: createdAt + RESEND_AFTER_MS,
     }
     // A message that is too large is refused here, before it enters the outbox.
-    toRequest(row)
-    const outcome = await insert({ ...row, mayWait: Object.keys(signals).length > 0 })
+    const { value } = toRequest(row)
+    const bytes = value?.byteLength ?? 0
+    const outcome = await insert({ ...row, role, bytes, mayWait: Object.keys(signals).length > 0 })
     if (outcome === 'stored') {
       onAccepted(type)
       return { id: row.id, type, status: 'pending', input, createdAt: new Date(createdAt).toISOString() }
@@ -105,6 +112,13 @@ export function createSubmit(options: {
     if (winner) return replay(winner, type, input)
     if (outcome === 'outbox full')
       throw new Problem('overloaded', 'Too many operations wait to be sent.', { retryAfterS: 10 })
+    const use = { user, role, atMs: createdAt }
+    const isExceeded = await exceeded(database, quotas, use, {
+      'submissions-per-minute': 1,
+      'submissions-per-day': 1,
+      'submitted-bytes-per-day': bytes,
+    })
+    if (isExceeded) throw isExceeded
     throw new Problem(
       'too-many-pending',
       `You have too many operations pending: at most ${MAX_PENDING_PER_USER}, and ${MAX_WAITING_PER_USER} that wait for an answer. Wait until some are done.`,
@@ -128,8 +142,12 @@ function notOffered({ type, requires }: Contract): Problem {
   return new Problem('invalid-input', undefined, { errors: [{ pointer: '#/type', detail }] })
 }
 
-/** `mayWait`: it is of a type that has signals. */
-type NewRow = typeof operations.$inferInsert & { readonly mayWait: boolean }
+/** `bytes`: of its request. `mayWait`: it is of a type that has signals. */
+type NewRow = typeof operations.$inferInsert & {
+  readonly role: Caller['role']
+  readonly bytes: number
+  readonly mayWait: boolean
+}
 type Outcome = 'stored' | 'outbox full' | 'refused'
 
 // Two counts, since each has an index that holds nothing else.
@@ -139,13 +157,25 @@ const waiting = sql`(
   SELECT count(*) FROM operations AS other
   WHERE other.user_id = new.value->>'userId' AND other.status = 'pending' AND other.waiting = 1)`
 
+const isStored = sql`EXISTS (SELECT 1 FROM operations WHERE operations.id = new.value->>'id')`
+
 /**
- * Inserts operations and their outbox rows. All gateways together exceed no bound, since each insert is one transaction.
- * `refused`: the idempotency key is taken, or the user has too many operations pending.
+ * Inserts operations and their outbox rows, and counts them. All gateways together exceed no bound, since each insert is one transaction.
+ * `refused`: the idempotency key is taken, the user has too many operations pending, or has used up a quota.
  */
-const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
+const insertOperations = (maxOutboxRows: number, quotas: Quotas): Bulk<NewRow, Outcome> => ({
   statements(rows) {
     const json = JSON.stringify(rows)
+    const uses = JSON.stringify(rows.map(({ id, userId, createdAt, bytes }) => ({ id, userId, createdAt, bytes })))
+    const used = (amount: SQL) => sql`
+      SELECT value->>'userId' AS user, max(value->>'createdAt') AS at_ms, ${amount} AS used
+      FROM json_each(${uses}) AS new WHERE ${isStored} GROUP BY value->>'userId'`
+    const room = (quota: Quota) =>
+      roomOf(quotas, quota, {
+        user: sql`new.value->>'userId'`,
+        role: sql`new.value->>'role'`,
+        atMs: sql`new.value->>'createdAt'`,
+      })
     const mayWait = rows.some((row) => row.mayWait)
     return [
       sql`SELECT ${outboxRows} AS waiting`,
@@ -153,17 +183,22 @@ const insertOperations = (maxOutboxRows: number): Bulk<NewRow, Outcome> => ({
         INSERT INTO operations (id, user_id, type, input, facts, traceparent, idempotency_key, created_at, resend_at)
         SELECT value->>'id', value->>'userId', value->>'type', value->'input', nullif(value->'facts', 'null'), value->>'traceparent',
           value->>'idempotencyKey', value->>'createdAt', value->>'resendAt'
-        FROM (SELECT key, value, row_number() OVER (PARTITION BY value->>'userId' ORDER BY key) AS nth FROM json_each(${json})) AS new
+        FROM (
+          SELECT key, value, row_number() OVER of_user AS nth, sum(value->>'bytes') OVER of_user AS bytes
+          FROM json_each(${json}) WINDOW of_user AS (PARTITION BY value->>'userId' ORDER BY key)) AS new
         WHERE key + ${outboxRows} < ${maxOutboxRows}
           AND nth + ${pending} - ${waiting} <= ${MAX_PENDING_PER_USER}
+          AND nth <= ${room('submissions-per-minute')} AND nth <= ${room('submissions-per-day')}
+          AND bytes <= ${room('submitted-bytes-per-day')}
           ${mayWait ? sql`AND (NOT value->>'mayWait' OR nth + ${pending} <= ${MAX_WAITING_PER_USER})` : undefined}
         ORDER BY key
         ON CONFLICT DO NOTHING RETURNING id`,
       sql`
         INSERT INTO outbox (operation_id)
-        SELECT new.value FROM json_each(${JSON.stringify(rows.map(({ id }) => id))}) AS new
-        WHERE EXISTS (SELECT 1 FROM operations WHERE operations.id = new.value)
-        ORDER BY new.key`,
+        SELECT value->>'id' FROM json_each(${uses}) AS new WHERE ${isStored} ORDER BY key`,
+      countUse('submissions-per-minute', used(sql`count(*)`)),
+      countUse('submissions-per-day', used(sql`count(*)`)),
+      countUse('submitted-bytes-per-day', used(sql`sum(value->>'bytes')`)),
     ]
   },
   outcomes([before, inserted], rows) {

@@ -63,13 +63,21 @@ export function operationRoutes(options: {
           200: json(Operation, 'The operation, which became terminal within the time of `Prefer: wait=N`.'),
           202: json(Operation, 'The operation, accepted. `Location` is its path.'),
         },
-        problems: ['unknown-currency', 'idempotency-key-reused', 'too-many-pending', 'rates-unavailable', 'overloaded'],
+        problems: [
+          'unknown-currency',
+          'idempotency-key-reused',
+          'too-many-pending',
+          'quota-exceeded',
+          'rates-unavailable',
+          'overloaded',
+        ],
       }),
       async (c) => {
-        const { user } = c.var.caller
+        const { user, role } = c.var.caller
         const waitS = preferredWaitS(c.req.header('prefer'))
         let operation = await submit({
           user,
+          role,
           submission: c.req.valid('json'),
           idempotencyKey: c.req.header('idempotency-key'),
         })
