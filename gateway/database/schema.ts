@@ -126,10 +126,10 @@ export const usage = sqliteTable(
   'usage',
   {
     userId: text('user_id').notNull(),
-    quota: text('quota').notNull(),
+    quota: text().notNull(),
     /** Periods since the epoch. */
-    period: integer('period').notNull(),
-    used: integer('used').notNull(),
+    period: integer().notNull(),
+    used: integer().notNull(),
   },
   (table) => [primaryKey({ columns: [table.userId, table.quota] })],
 )
