@@ -180,6 +180,44 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(text).toContain('posta_operations_performed_total{type="convert",status="succeeded"} 1')
       expect(text).toContain('posta_operations_performed_total{type="convert",status="failed"} 1')
       expect(text).toContain('posta_request_batch_size_count 2')
+      expect(text).toContain('posta_request_batch_size_sum 3')
+    })
+
+    test('has each decision that took more than 50 ms warned of, with its type', async () => {
+      let nowMs = 0
+      const tookMs = [50, 50.6]
+      const decide: RequestsOptions['performers']['convert']['decide'] = (asked) => {
+        nowMs += tookMs.shift() ?? 0
+        return performers.convert.decide(asked)
+      }
+      const warnings: unknown[] = []
+      const log = createLog('test', 'silent')
+      log.warn = (...said: unknown[]) => void warnings.push(said)
+      const { deliver } = await member(newStore(), {
+        performers: { ...performers, convert: { decide } },
+        log,
+        deps: { ...systemDeps, now: () => NOON_MS, monotonicMs: () => nowMs },
+      })
+      await deliver([requested('a'), requested('b'), requested('c')])
+      expect(warnings).toEqual([[{ type: 'convert', tookMs: 51 }, 'a decision took long: it holds up all others']])
+    })
+
+    test('is decided five times at once while another member stores its results, and again after a pause', async () => {
+      const store = newStore()
+      const mine = store.open().results
+      let appends = 0
+      const results: Results = {
+        ...mine,
+        append: (appended) => (++appends <= 7 ? Promise.resolve(0) : mine.append(appended)),
+      }
+      const reasons: unknown[] = []
+      const log = createLog('test', 'silent')
+      log.warn = ({ err }: { err?: unknown }) => void reasons.push(String(err))
+      const { deliver, replies } = await member(store, { results, log })
+      await deliver([requested('a')])
+      expect(outcomes(replies())).toEqual(['a succeeded'])
+      expect(appends).toBe(8)
+      expect(reasons).toEqual(['Error: Another member of the group keeps storing results of the same requests.'])
     })
   })
 
@@ -305,13 +343,18 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   describe('an operation in steps', () => {
     const payout = (id: string, amount = '1', more = {}) =>
       requested(id, { type: 'payout', input: { from: 'USD', to: 'ARS', amount, payee: 'p' }, ...more })
-    const told = (type: 'cancel-requested' | 'abandoned', operation: string, of: OperationType = 'payout') =>
+    const told = (
+      type: 'cancel-requested' | 'abandoned',
+      operation: string,
+      of: OperationType = 'payout',
+      user = 'ana',
+    ) =>
       encode({
         id: `${operation}.${type}`,
         type: `posta.operation.${type}` as const,
         time: NOON,
         subject: operation,
-        data: { user: 'ana', operation, operationType: of, by: 'olga', deadLetter: 'd1' },
+        data: { user, operation, operationType: of, by: 'olga', deadLetter: 'd1' },
       })
     const approve = (operation: string, more: object = {}) =>
       encode({
@@ -405,6 +448,38 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(replies())).toEqual(['a cancelled', 'b cancelled'])
       expect(admitted).toEqual([])
       expect(await results.used([allowance('ana')])).toEqual([0])
+    })
+
+    test("is not cancelled in another user's name", async () => {
+      const { deliver, replies, admitted } = await steppedMember()
+      await deliver([
+        payout('a'),
+        requested('b'),
+        told('cancel-requested', 'a', 'payout', 'bob'),
+        told('cancel-requested', 'b', 'convert', 'bob'),
+      ])
+      expect(admitted).toMatchObject([{ id: 'a' }])
+      expect(outcomes(replies())).toEqual(['b succeeded'])
+    })
+
+    test('wakes the runner with what it is told, and with nothing else; an operation without steps has nothing to be told', async () => {
+      let wakes = 0
+      const { deliver, runs } = await steppedMember(newStore(), { runner: { async admit() {}, wake: () => wakes++ } })
+      await deliver([requested('b'), told('cancel-requested', 'b', 'convert'), payout('a')])
+      expect(await runs.inputs(['b'])).toEqual([])
+      expect(wakes).toBe(0)
+      await deliver([approve('a')])
+      expect(await runs.inputs(['a'])).toMatchObject([
+        {
+          run: 'a',
+          user: 'ana',
+          name: 'signal:approve',
+          by: 'olga',
+          payload: { approved: true },
+          atMs: NOON_MS + 1000,
+        },
+      ])
+      expect(wakes).toBe(1)
     })
 
     test('is not changed by a cancel that comes after its end', async () => {
