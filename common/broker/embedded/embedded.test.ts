@@ -116,6 +116,38 @@ describe('a member of the embedded broker', () => {
   })
 })
 
+describe('the embedded broker', () => {
+  test('refuses everything once it is closed, and says so', async () => {
+    await using here = scene()
+    const broker = here.open()
+    await broker.close()
+    const closed = 'The broker has been closed.'
+    await expect(broker.publish([message('1')])).rejects.toThrow(closed)
+    await expect(broker.publish([])).rejects.toThrow(closed)
+    await expect(broker.subscribe(groups.processor, [topics.requests], async () => {})).rejects.toThrow(closed)
+    await expect(broker.ping()).rejects.toThrow(closed)
+  })
+
+  test('has a lag for each topic where its member works, and none where it stands by', async () => {
+    await using here = scene()
+    const [one, two] = [here.open(), here.open()]
+    const both = [topics.requests, topics.results]
+    const working = await one.subscribe(groups.processor, both, async () => ({ heldFrom: 0 }))
+    const standby = await two.subscribe(groups.processor, both, async () => {})
+    await two.publish([message('1'), message('2'), message('3', topics.results)])
+    const lags = [
+      { topic: topics.requests, partition: 0, lag: 2 },
+      { topic: topics.results, partition: 0, lag: 1 },
+    ]
+    await eventually(() => Bun.deepEquals(working.lag(), lags), 'the lag is that of each topic')
+    expect(standby.lag()).toEqual([])
+    expect(standby.state()).toBe('running')
+    await working.close()
+    await eventually(() => standby.lag().length === 2, 'the other takes over')
+    expect(working.lag()).toEqual([])
+  })
+})
+
 describe('the file of the embedded broker', () => {
   test('is synced at every commit', async () => {
     await using here = scene()
@@ -153,15 +185,27 @@ describe('the file of the embedded broker', () => {
   })
 
   test.each([
-    ['no database', (path: string) => writeFileSync(path, 'This is a text, and longer than a header.'.repeat(100))],
-    ['of something else', (path: string) => new Database(path).run('CREATE TABLE users (id)')],
-    ['of another version', (path: string) => new Database(path).run('PRAGMA user_version = 99')],
-  ])('is refused, with its path, where it is %s', async (_, write) => {
+    [
+      'no database',
+      'file is not a database',
+      (path: string) => writeFileSync(path, 'This is a text, and longer than a header.'.repeat(100)),
+    ],
+    [
+      'of something else',
+      'it holds something else',
+      (path: string) => new Database(path).run('CREATE TABLE users (id)'),
+    ],
+    [
+      'of another version',
+      'another version of this program wrote it',
+      (path: string) => new Database(path).run('PRAGMA user_version = 99'),
+    ],
+  ])('is refused, with its path and the reason, where it is %s', async (_, reason, write) => {
     await using here = scene()
     const { path } = here
     mkdirSync(join(path, '..'))
     write(path)
-    expect(() => openEmbedded({ path })).toThrow(path)
+    expect(() => openEmbedded({ path })).toThrow(`The broker's file ${path} cannot be opened: ${reason}`)
   })
 
   test('can be opened while another process keeps it locked', async () => {
