@@ -37,13 +37,14 @@ export const schema = `
 
   CREATE TABLE IF NOT EXISTS run_inputs (
     run TEXT NOT NULL,
+    user TEXT NOT NULL,
     name TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
     noticed INTEGER NOT NULL,
     body TEXT NOT NULL,
-    PRIMARY KEY (run, name)
+    PRIMARY KEY (run, user, name)
   ) STRICT;
-  CREATE INDEX IF NOT EXISTS run_inputs_by_time ON run_inputs (noticed, at_ms, run, name);
+  CREATE INDEX IF NOT EXISTS run_inputs_by_time ON run_inputs (noticed, at_ms, run, user, name);
 
   CREATE TRIGGER IF NOT EXISTS runs_deleted AFTER DELETE ON runs BEGIN
     DELETE FROM run_records WHERE run = OLD.id;
@@ -100,14 +101,17 @@ export const statements = {
   beat: 'INSERT INTO run_beats (holder, beat) VALUES (?, ?) ON CONFLICT (holder) DO UPDATE SET beat = excluded.beat',
   forget: 'DELETE FROM run_beats WHERE holder = ?',
   addInputs: `
-    INSERT INTO run_inputs (run, name, at_ms, noticed, body)
-    SELECT value ->> 'run', value ->> 'name', value ->> 'atMs', 0, value ->> 'body' FROM json_each(?)
+    INSERT INTO run_inputs (run, user, name, at_ms, noticed, body)
+    SELECT value ->> 'run', value ->> 'user', value ->> 'name', value ->> 'atMs', 0, value ->> 'body' FROM json_each(?)
     WHERE true ON CONFLICT DO NOTHING`,
   inputs: 'SELECT body FROM run_inputs WHERE run IN (SELECT value FROM json_each(?))',
-  unnoticed: 'SELECT body FROM run_inputs WHERE noticed = 0 ORDER BY at_ms, run, name LIMIT ?',
+  unnoticed: `
+    SELECT body FROM run_inputs
+    WHERE noticed = 0 AND (at_ms, run, user, name) > ($atMs, $run, $user, $name)
+    ORDER BY at_ms, run, user, name LIMIT $limit`,
   notice: `
     UPDATE run_inputs SET noticed = 1
-    WHERE (run, name) IN (SELECT value ->> 'run', value ->> 'name' FROM json_each(?))`,
+    WHERE (run, user, name) IN (SELECT value ->> 'run', value ->> 'user', value ->> 'name' FROM json_each(?))`,
   pause: 'INSERT INTO run_paused_types (type) VALUES (?) ON CONFLICT DO NOTHING',
   resume: 'DELETE FROM run_paused_types WHERE type = ?',
   paused: 'SELECT type FROM run_paused_types',
@@ -195,12 +199,12 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
       return toInputs(await all<{ body: string }>(statements.inputs, JSON.stringify(runs)))
     },
 
-    async unnoticed(limit) {
-      return toInputs(await all<{ body: string }>(statements.unnoticed, limit))
+    async unnoticed(limit, { atMs, run, user, name } = FIRST) {
+      return toInputs(await all<{ body: string }>(statements.unnoticed, { limit, atMs, run, user, name }))
     },
 
     async notice(inputs) {
-      await writeUnsynced(statements.notice, JSON.stringify(inputs.map(({ run, name }) => ({ run, name }))))
+      await writeUnsynced(statements.notice, JSON.stringify(inputs.map(({ run, user, name }) => ({ run, user, name }))))
     },
 
     async pause(type, paused) {
@@ -222,6 +226,9 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
     },
   }
 }
+
+/** Before every input. */
+const FIRST = { atMs: -1, run: '', user: '', name: '' }
 
 const Ids = v.array(v.string())
 

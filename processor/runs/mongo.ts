@@ -1,7 +1,7 @@
 import { insertNew } from '@posta/common/storage/mongo-database.ts'
 import type { Collection, IndexDescription } from 'mongodb'
 import * as v from 'valibot'
-import { Head, NewRun, type Run, RunInput, RunRecord, type RunState, type Runs } from './runs.ts'
+import { Head, NewRun, type Run, RunInput, type RunInputKey, RunRecord, type RunState, type Runs } from './runs.ts'
 
 /**
  * `body` is JSON text, here and in records and inputs: it holds what performers and clients say, and JSON knows no bound on
@@ -22,7 +22,7 @@ export interface RecordDocument {
   readonly body: string
 }
 
-/** `_id` is `<run>/<name>`. */
+/** `_id` is `<run>/<user>/<name>`. */
 export interface InputDocument {
   readonly _id: string
   readonly run: string
@@ -174,7 +174,12 @@ export function mongoRuns(collections: () => Promise<RunCollections>): Runs {
 
     inputs: (runs) => toInputs((inputs) => inputs.find({ run: { $in: [...runs] } })),
 
-    unnoticed: (limit) => toInputs((inputs) => inputs.find({ noticed: false }, { sort: { atMs: 1, _id: 1 }, limit })),
+    unnoticed(limit, after) {
+      const follows = after && [{ atMs: { $gt: after.atMs } }, { atMs: after.atMs, _id: { $gt: inputId(after) } }]
+      return toInputs((inputs) =>
+        inputs.find({ noticed: false, ...(follows && { $or: follows }) }, { sort: { atMs: 1, _id: 1 }, limit }),
+      )
+    },
 
     async notice(inputs) {
       const { runInputs } = await collections()
@@ -237,7 +242,7 @@ const asTaken = ({ id, head }: Run) => ({
   'head.holder': head.holder ?? { $exists: false },
 })
 
-const inputId = ({ run, name }: Pick<RunInput, 'run' | 'name'>) => `${run}/${name}`
+const inputId = ({ run, user, name }: RunInputKey) => `${run}/${user}/${name}`
 
 function toDocument({ head, ...run }: Run): RunDocument {
   const { id, user, type, version, createdAt } = run

@@ -9,14 +9,14 @@ import { unlessAborted, within } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { createSilence } from '@posta/common/service/silence.ts'
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { PerformerSettings } from '../config.ts'
 import type { AnyPerformer, Run as RunFunction } from '../performers/performer.ts'
 import type { Performers } from '../performers/performers.ts'
-import { toReply } from '../request-reply.ts'
+import { toReply } from '../reply.ts'
 import type { Outcome, Result, Results } from '../results/results.ts'
 import { readHistory } from './history.ts'
+import { createHolders } from './holders.ts'
 import { factsOf, faultOf, outcomeOf } from './outcome.ts'
 import { pass, type Stop, type Unplaced } from './pass.ts'
 import { createPublisher } from './publisher.ts'
@@ -37,14 +37,11 @@ const MAX_RUNS = 128
 /** So that one user cannot take all places. */
 const MAX_RUNS_PER_USER = 16
 const LOOK_MS = 500
-const BEAT_MS = 1000
 const MAX_TOGETHER = 500
 const MAX_UNNOTICED = 1000
 /** How often a holder may die without a new record before the run counts as what kills them. */
 const MAX_CRASHES = 5
 const MAX_PAGES = 8
-/** A beat that nobody needs is removed after so many. */
-const IDLE_BEATS = 10
 
 /** Another processor recorded something at this place: the run went on there. */
 class PlaceTaken extends Error {}
@@ -110,9 +107,8 @@ export function createRunner(options: RunnerOptions): Runner {
   const held = new Map<string, Hold>()
   /** Runs that this processor is about to hold: they are in the store already, or will be. */
   const admitting = new Set<string>()
-  const silences = new Map<string, ReturnType<typeof createSilence>>()
-  /** Holders that died, and whose beats are still stored. */
-  const dead = new Set<string>()
+  const isHolding = () => held.size + admitting.size > 0
+  const holders = createHolders({ runs, me, isHolding, lookMs: LOOK_MS, log, deps })
   const publisher = createPublisher(options.broker, log)
   const appendTogether = together(runs.append, MAX_TOGETHER)
   const settleTogether = together(async (outcomes: readonly (Result & Outcome)[]) => {
@@ -121,15 +117,13 @@ export function createRunner(options: RunnerOptions): Runner {
   }, MAX_TOGETHER)
   const stopping = new AbortController()
   const closing = new AbortController()
-  const beating = new AbortController()
   let woken = new AbortController()
   let paused: ReadonlySet<string> = new Set()
-  let beat = 0
-  let idleBeats = IDLE_BEATS
   let lookedAtMs = Number.NEGATIVE_INFINITY
   let inputsCame = true
+  /** The last one that was looked at; undefined: the next look begins with the oldest. */
+  let lastUnnoticed: RunInput | undefined
   let failure: unknown
-  let beats: Promise<void> | undefined
   let running: Promise<unknown> | undefined
 
   const settled = new Counter({
@@ -168,24 +162,6 @@ export function createRunner(options: RunnerOptions): Runner {
 
   const busyUsers = () => [...heldPerUser()].filter(([, count]) => count >= MAX_RUNS_PER_USER).map(([user]) => user)
 
-  /** Others take a run over from a holder without a beat, so the beat comes first. */
-  async function beatFirst(): Promise<void> {
-    if (idleBeats < IDLE_BEATS) return
-    await runs.beat(me, ++beat)
-    idleBeats = 0
-  }
-
-  /** Beats while this processor holds runs, whatever else takes its time. */
-  async function keepBeating(): Promise<void> {
-    for (; !beating.signal.aborted; await pause(BEAT_MS, beating.signal)) {
-      if (idleBeats >= IDLE_BEATS) continue
-      idleBeats = held.size + admitting.size > 0 ? 0 : idleBeats + 1
-      // A beat that fails is missed: the next one comes in a second.
-      const written = idleBeats < IDLE_BEATS ? runs.beat(me, ++beat) : runs.forget(me)
-      await written.catch((error: unknown) => log.warn({ err: error }, 'the beat of the held runs was not stored'))
-    }
-  }
-
   function hold(run: Run, fresh: boolean): void {
     const released = Promise.withResolvers<void>()
     held.set(run.id, { run, inputs: new Map(), released: released.promise })
@@ -201,7 +177,7 @@ export function createRunner(options: RunnerOptions): Runner {
     if (held.has(run.id) || admitting.has(run.id)) return false
     admitting.add(run.id)
     try {
-      await beatFirst()
+      await holders.beatFirst()
       const taken = await runs.take(run, me)
       if (!taken) return false
       const { crashes = 0 } = taken.head
@@ -350,31 +326,12 @@ export function createRunner(options: RunnerOptions): Runner {
     }
   }
 
-  /** Takes the runs of holders whose beat stands still, and of this process if it does not know that it holds them. */
+  /** Takes the runs of holders that died, and its own if it does not know that it holds them: a write that rejected may have
+   * been done. */
   async function takeFromTheDead(): Promise<void> {
-    const holders = await runs.holders()
-    const names = new Set(holders.map(({ holder }) => holder))
-    for (const name of silences.keys()) if (!names.has(name)) silences.delete(name)
-    // Others have its runs now, so nobody needs its beat.
-    for (const name of dead) if (!names.has(name) && dead.delete(name)) await runs.forget(name)
-    for (const { holder, beat: theirs, runs: ids } of holders) {
-      if (holder === me) await takeLost(ids)
-      else {
-        const isSilent = silences.get(holder) ?? createSilence({ monotonicMs: deps.monotonicMs, lookMs: LOOK_MS })
-        silences.set(holder, isSilent)
-        if (!isSilent(String(theirs))) continue
-        dead.add(holder)
-        await takeAll(holder, ids)
-      }
-    }
+    for (const { holder, runs: ids } of await holders.look())
+      await takeAll(holder, holder === me ? ids.filter((id) => !held.has(id) && !admitting.has(id)) : ids)
   }
-
-  /** A write that rejected may have been done: then the store says that this process holds a run, and it does not. */
-  const takeLost = (ids: readonly string[]) =>
-    takeAll(
-      me,
-      ids.filter((id) => !held.has(id) && !admitting.has(id)),
-    )
 
   async function takeAll(holder: string, ids: readonly string[]): Promise<void> {
     let left = ids.length
@@ -388,8 +345,10 @@ export function createRunner(options: RunnerOptions): Runner {
     log.info({ holder, runs: ids.length - left }, 'runs were taken over')
   }
 
+  /** Looks at the next ones, so that those which have to wait do not hold the others back. */
   async function noticeInputs(): Promise<void> {
-    const unnoticed = await runs.unnoticed(MAX_UNNOTICED)
+    const unnoticed = await runs.unnoticed(MAX_UNNOTICED, lastUnnoticed)
+    lastUnnoticed = unnoticed.length < MAX_UNNOTICED ? undefined : unnoticed.at(-1)
     const known: RunInput[] = []
     for (const [id, inputs] of Map.groupBy(unnoticed, ({ run }) => run)) {
       const mine = held.get(id)
@@ -437,7 +396,7 @@ export function createRunner(options: RunnerOptions): Runner {
     async start() {
       if (kinds.length === 0) return
       running = loop()
-      beats = keepBeating()
+      holders.start()
     },
     check() {
       const reason = failure ?? publisher.failure()
@@ -463,7 +422,7 @@ export function createRunner(options: RunnerOptions): Runner {
       const fresh = mine.filter(({ id }) => !held.has(id))
       for (const { id } of fresh) admitting.add(id)
       try {
-        if (fresh.length > 0) await beatFirst()
+        if (fresh.length > 0) await holders.beatFirst()
         const created = await runs.create(all)
         for (const run of fresh) if (created.has(run.id)) hold(run, true)
         await settleAgain(asked.filter(({ id }) => !created.has(id) && !held.has(id)))
@@ -482,10 +441,7 @@ export function createRunner(options: RunnerOptions): Runner {
       closing.abort(new Error('The processor closes.'))
       publisher.close()
       await within(releases(), graceMs / 2, 'Leaving the runs').catch(() => {})
-      beating.abort()
-      await beats
-      // Whoever is left without a beat is taken over.
-      if (idleBeats < IDLE_BEATS) await runs.forget(me).catch(() => {})
+      await holders.close()
     },
   }
 }

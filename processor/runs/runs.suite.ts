@@ -379,7 +379,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       const all = await runs.unnoticed(10)
       expect(all.map(({ run, atMs }) => `${run} ${atMs}`)).toEqual(['b 10', 'a 20', 'a 30'])
       expect(await runs.unnoticed(2)).toEqual(all.slice(0, 2))
-      await runs.notice([input('a', CANCEL), { run: 'b', name: signalInput('approve') }])
+      await runs.notice([input('a', CANCEL), input('b', signalInput('approve'))])
       await runs.notice([])
       expect(await here.open().runs.unnoticed(10)).toEqual(all.slice(0, 2))
       await runs.addInputs(all)
@@ -387,6 +387,29 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       await runs.notice(all)
       expect(await runs.unnoticed(10)).toEqual([])
       expect(await runs.inputs(['a', 'b'])).toHaveLength(3)
+    })
+
+    test('what follows an unnoticed input is found, however many were stored at the same time', async () => {
+      const all = names(25).map((id, index) => input(id, CANCEL, { atMs: Math.floor(index / 10) }))
+      await runs.addInputs(all)
+      const found: RunInput[] = []
+      for (
+        let page = [...(await runs.unnoticed(4))];
+        page.length > 0;
+        page = [...(await runs.unnoticed(4, page.at(-1)))]
+      )
+        found.push(...page)
+      expect(found).toEqual([...(await runs.unnoticed(100))])
+      expect(found).toHaveLength(25)
+    })
+
+    test('an input of another user does not take the place of the one of the owner', async () => {
+      const [theirs, own] = [input('a', CANCEL, { user: 'mallory' }), input('a', CANCEL)]
+      await runs.addInputs([theirs])
+      await runs.addInputs([own])
+      expect(await runs.inputs(['a'])).toHaveLength(2)
+      await runs.notice([theirs])
+      expect(await runs.unnoticed(10)).toEqual([own])
     })
 
     test('pages go from new to old without gap or repetition, by each filter and all of them', async () => {
@@ -463,7 +486,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
         ...names(5).map((run) => input(run, CANCEL, early)),
         input('recent', CANCEL, { atMs: Date.parse(at(1)) }),
       ])
-      await runs.notice([{ run: 'op-000', name: CANCEL }])
+      await runs.notice([input('op-000', CANCEL)])
       // The run, and two inputs.
       expect(await runs.deleteBefore(at(1), 3)).toBe(3)
       expect(await runs.get('ended')).toBeUndefined()

@@ -120,7 +120,7 @@ export const RunInput = v.object({
   run: v.string(),
   /** The operation's owner. What names another is not for the run. */
   user: v.string(),
-  /** `cancel`; or `signal:`, `redrive:` or `abandon:` and what it is about. A run has one of each. */
+  /** `cancel`; or `signal:`, `redrive:` or `abandon:` and what it is about. A run has one of each from its user. */
   name: v.string(),
   by: v.string(),
   /** Of a signal. */
@@ -128,6 +128,7 @@ export const RunInput = v.object({
   atMs: v.number(),
 })
 export type RunInput = v.InferOutput<typeof RunInput>
+export type RunInputKey = Pick<RunInput, 'run' | 'user' | 'name'>
 
 export const signalInput = (name: string) => `signal:${name}`
 /** @param redrive the redrive's id, which follows from that of the dead letter */
@@ -191,13 +192,13 @@ export interface Runs {
   beat(holder: string, beat: number): Promise<void>
   /** Removes the holder's beat. */
   forget(holder: string): Promise<void>
-  /** Stores inputs whose run and name are new. The others change nothing. */
+  /** Stores inputs whose run, user and name are new. The others change nothing. */
   addInputs(inputs: readonly RunInput[]): Promise<void>
   /** Of these runs. */
   inputs(runs: readonly string[]): Promise<readonly RunInput[]>
-  /** At most `limit` inputs that were not marked as noticed, the oldest first. */
-  unnoticed(limit: number): Promise<readonly RunInput[]>
-  notice(inputs: readonly Pick<RunInput, 'run' | 'name'>[]): Promise<void>
+  /** At most `limit` inputs that were not marked as noticed, the oldest first; those that follow `after`, if it is given. */
+  unnoticed(limit: number, after?: RunInputKey & Pick<RunInput, 'atMs'>): Promise<readonly RunInput[]>
+  notice(inputs: readonly RunInputKey[]): Promise<void>
   /** Whether runs of a type that no processor has taken yet wait. */
   pause(type: string, paused: boolean): Promise<void>
   paused(): Promise<readonly string[]>
