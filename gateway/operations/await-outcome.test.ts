@@ -211,6 +211,10 @@ test('a user has at most 200 waits at once; one that ends makes room', async () 
       (error: Problem) => error.code,
     )
   expect(await refused()).toBe('too-many-requests')
+  await expect(waiters.awaitOutcome('ana', id, never)).rejects.toMatchObject({
+    message: 'You wait for too many operations at once.',
+    retryAfterS: 1,
+  })
   ended.abort()
   await Promise.all(results)
   expect(await refused()).toBe('let in')
@@ -241,7 +245,7 @@ test('at most 10,000 wait in a process, whoever they are; those that leave make 
   const refused = await one().catch((error: unknown) => error)
   closing.abort()
   await Promise.all(waiting)
-  expect(refused).toMatchObject({ code: 'overloaded' })
+  expect(refused).toMatchObject({ code: 'overloaded', retryAfterS: 1 })
   expect((await one()).status).toBe('pending')
 })
 
