@@ -184,6 +184,15 @@ describe('the file of the embedded broker', () => {
     expect(here.file().db).toBe(db)
   })
 
+  test('is closed with its last release', async () => {
+    await using here = scene()
+    const [one, two] = [openFile(here.path), openFile(here.path)]
+    one.release()
+    expect(two.usedBytes()).toBeGreaterThan(0)
+    two.release()
+    expect(() => two.db.run('SELECT 1')).toThrow('closed')
+  })
+
   test.each([
     [
       'no database',

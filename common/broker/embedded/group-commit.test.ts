@@ -1,5 +1,8 @@
 import { Database } from 'bun:sqlite'
 import { expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { temporaryFolder } from '../../testing/temporary-folder.ts'
 import { createGroupCommit } from './group-commit.ts'
 
 const MIB = 1024 * 1024
@@ -79,4 +82,18 @@ test('all that waits is rejected where no transaction can begin, and later write
   db.run('COMMIT')
   expect(await write(() => 3)).toBe(3)
   db.close()
+})
+
+test('a write waits while another process keeps the file locked, and then succeeds', async () => {
+  using folder = temporaryFolder()
+  const path = join(folder.path, 'locked.sqlite')
+  using db = new Database(path)
+  using other = new Database(path)
+  const write = createGroupCommit(db, () => {})
+  other.run('BEGIN IMMEDIATE')
+  const waiting = write(() => 'written')
+  // Turns of the event loop in which it tries in vain.
+  for (let turn = 0; turn < 5; turn++) await setImmediate()
+  other.run('ROLLBACK')
+  expect(await waiting).toBe('written')
 })
