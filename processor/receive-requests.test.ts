@@ -202,22 +202,48 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(warnings).toEqual([[{ type: 'convert', tookMs: 51 }, 'a decision took long: it holds up all others']])
     })
 
-    test('is decided five times at once while another member stores its results, and again after a pause', async () => {
+    test.each([
+      [0, 'once', 1, []],
+      [4, 'at once until that is over', 5, []],
+      [5, 'five times at once, and again after a pause', 6, ['Another member of the group keeps storing']],
+    ] as const)('that another member overtakes %i times is decided %s', async (times, _, decisions, said) => {
       const store = newStore()
       const mine = store.open().results
-      let appends = 0
+      let [finds, appends] = [0, 0]
       const results: Results = {
         ...mine,
-        append: (appended) => (++appends <= 7 ? Promise.resolve(0) : mine.append(appended)),
+        find(ids) {
+          finds += 1
+          return mine.find(ids)
+        },
+        append: (appended) => (++appends <= times ? Promise.resolve(0) : mine.append(appended)),
       }
-      const reasons: unknown[] = []
+      const reasons: string[] = []
       const log = createLog('test', 'silent')
       log.warn = ({ err }: { err?: unknown }) => void reasons.push(String(err))
       const { deliver, replies } = await member(store, { results, log })
       await deliver([requested('a')])
       expect(outcomes(replies())).toEqual(['a succeeded'])
-      expect(appends).toBe(8)
-      expect(reasons).toEqual(['Error: Another member of the group keeps storing results of the same requests.'])
+      expect(finds).toBe(decisions)
+      expect(reasons).toEqual(said.map((reason) => expect.stringContaining(reason)))
+    })
+
+    test('is not stored by a member that loses its partition while it reads', async () => {
+      const mine = newStore().open().results
+      const lost: (() => void)[] = []
+      const results: Results = {
+        ...mine,
+        async find(ids) {
+          const found = await mine.find(ids)
+          for (const lose of lost.splice(0)) lose()
+          return found
+        },
+      }
+      const { deliver, losePartition, published } = await member(newStore(), { results })
+      lost.push(losePartition)
+      await expect(deliver([requested('a')])).rejects.toThrow()
+      expect((await mine.find(['a'])).size).toBe(0)
+      expect(published).toEqual([])
     })
   })
 
@@ -448,6 +474,23 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(replies())).toEqual(['a cancelled', 'b cancelled'])
       expect(admitted).toEqual([])
       expect(await results.used([allowance('ana')])).toEqual([0])
+    })
+
+    test('whose cancel comes before its request fails as cancelled, and has no run', async () => {
+      const { deliver, replies, admitted } = await steppedMember()
+      await deliver([told('cancel-requested', 'a')])
+      await deliver([payout('a'), payout('b')])
+      expect(outcomes(replies())).toEqual(['a cancelled'])
+      expect(admitted).toMatchObject([{ id: 'b' }])
+    })
+
+    test("goes on, and is not answered, where a request in another user's name is a dead letter", async () => {
+      const { deliver, replies, published, results } = await steppedMember()
+      await deliver([payout('a')])
+      await deliver([payout('a', '1', { user: 'bob' })])
+      expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
+      expect(replies()).toEqual([])
+      expect(await results.get('a')).toMatchObject({ user: 'ana', status: 'running' })
     })
 
     test("is not cancelled in another user's name", async () => {

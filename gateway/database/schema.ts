@@ -52,8 +52,8 @@ export const revocations = sqliteTable(
   'revocations',
   {
     /** The id of a session or of a user. */
-    subject: text('subject').primaryKey(),
-    at: integer('at').notNull(),
+    subject: text().primaryKey(),
+    at: integer().notNull(),
   },
   (table) => [index('revocations_by_time').on(table.at)],
 )
