@@ -101,6 +101,17 @@ describe('a member of the embedded broker', () => {
     expect(row(file).next).toBe(0)
   })
 
+  test('that has lost its lease while it had nothing to do delivers nothing more', async () => {
+    await using here = scene()
+    const [broker, file] = [here.open(), here.file()]
+    const got = await collect(broker, topics.requests)
+    await eventually(() => got.subscription.lag().length === 1, 'it holds the lease')
+    await file.write(() => file.db.run("UPDATE consumer SET owner = 'other', epoch = epoch + 1"))
+    await broker.publish([message('1')])
+    await eventually(() => got.subscription.lag().length === 0, 'it learns that it lost the lease')
+    expect(got.texts).toEqual([])
+  })
+
   test('that fails shows in the state, though the members for other topics are well', async () => {
     await using here = scene()
     const broker = here.open()
@@ -186,8 +197,9 @@ describe('the file of the embedded broker', () => {
 
   test('is closed with its last release', async () => {
     await using here = scene()
-    const [one, two] = [openFile(here.path), openFile(here.path)]
+    const [one, two, broker] = [openFile(here.path), openFile(here.path), here.open()]
     one.release()
+    await broker.close()
     expect(two.usedBytes()).toBeGreaterThan(0)
     two.release()
     expect(() => two.db.run('SELECT 1')).toThrow('closed')
