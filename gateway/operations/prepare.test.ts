@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { Problem } from '@posta/common/service/problem.ts'
 import { sample } from '@posta/common/testing/sample.ts'
 import { fixedSources } from '../testing/operations.ts'
 import { type Preparers, prepare } from './prepare.ts'
@@ -24,4 +25,21 @@ test('a fault of a preparer is not taken for an outage', async () => {
 
 test('an operation without a preparer has no facts', async () => {
   expect(await ask(undefined)).toBeUndefined()
+})
+
+test('a preparer learns the facts from the input as the contract reads it', async () => {
+  const asked: unknown[] = []
+  const facts = { learned: 'something' }
+  const learn: Preparers[typeof type] = async ({ input, user }) => {
+    asked.push(input, user)
+    return facts
+  }
+  const given = { preparers: { [type]: learn } }
+  expect(await prepare(type, sample.sameInput, 'ana', fixedSources, given)).toEqual(facts)
+  expect(asked).toEqual([sample.input(), 'ana'])
+})
+
+test('the refusal of a preparer is the answer to the submission', async () => {
+  const refusal = new Problem('unavailable', 'No host answers.', { retryAfterS: 60 })
+  await expect(ask(() => Promise.reject(refusal))).rejects.toBe(refusal)
 })

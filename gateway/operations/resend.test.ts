@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from 'bun:test'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { asc, eq, sql } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
@@ -102,4 +103,26 @@ test('once the lease is lost nothing is sent again, and it is still due for the 
   const id = await submit()
   expect(await resentAfter(2, sql`FALSE`)).toEqual([])
   expect(await resentAfter(1)).toEqual([id])
+})
+
+test('it looks for what is due every 5 seconds at most', async () => {
+  const { submit, resentAfter, database, writer } = await open()
+  const id = await submit()
+  const becomeDue = () => writer.write([database.update(operations).set({ resendAt: 0 })])
+  expect(await resentAfter(2)).toEqual([id])
+  await becomeDue()
+  expect(await resentAfter(4.999 / 60)).toEqual([])
+  expect(await resentAfter(0.001 / 60)).toEqual([id])
+})
+
+test('it sends at most 100 at once, those first that are due for the longest', async () => {
+  const { resentAfter, database, writer } = await open()
+  const rows = Array.from({ length: 103 }, (_, n) => ({
+    ...{ id: `op-${String(n).padStart(3, '0')}`, userId: 'ana', type: sample.type, input: {}, createdAt: 0 },
+    // The first three are due last.
+    resendAt: n < 3 ? 2 : 1,
+  }))
+  await writer.write([database.insert(operations).values(rows)])
+  expect(await resentAfter(1)).toEqual(rows.slice(3).map(({ id }) => id))
+  expect(await resentAfter(1)).toEqual(rows.slice(0, 3).map(({ id }) => id))
 })
