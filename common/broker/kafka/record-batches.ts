@@ -183,6 +183,7 @@ function createReader(body: Buffer) {
 
   /** Zigzag, seven bits a byte. Exact up to 2^53: only a time can be more, and has a bound of its own. */
   function varint(): number {
+    const isNegative = ((body[at] ?? 0) & 1) === 1
     let value = 0
     let factor = 1
     for (let count = 0; count < MAX_VARINT_BYTES; count++) {
@@ -190,7 +191,7 @@ function createReader(body: Buffer) {
       if (byte === undefined) break
       value += (byte & 0x7f) * factor
       factor *= 128
-      if (byte < 0x80) return value % 2 === 0 ? value / 2 : -(value + 1) / 2
+      if (byte < 0x80) return isNegative ? -Math.floor(value / 2) - 1 : Math.floor(value / 2)
     }
     throw new Error('It is a batch with a number that has no end.')
   }
