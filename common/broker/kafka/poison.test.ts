@@ -5,7 +5,7 @@ import { encodeDeadLetter } from '../../messages/dead-letter.ts'
 import type { Delivered } from '../../messages/message.ts'
 import { groups, topicSettings, topics } from '../../messages/topics.ts'
 import { eventually } from '../../testing/eventually.ts'
-import { encodeBatch, encodeRecords, produceRaw, type RawRecord } from '../../testing/raw-records.ts'
+import { encodeBatch, encodeRecords, lz4, produceRaw, type RawRecord, snappy } from '../../testing/raw-records.ts'
 import type { Broker } from '../broker.ts'
 import { openQuietly } from './kafka.test.child.ts'
 import { FRAMING_BYTES } from './topics.ts'
@@ -25,19 +25,6 @@ function batchOf(records: readonly RawRecord[], pack: (records: Buffer) => Uint8
 
 const good = (text: string) => batchOf([{ key: Buffer.from('ana'), value: Buffer.from(text) }])
 const small: RawRecord = { value: Buffer.from('small') }
-
-/** Snappy as Java writes it: one block, which is one literal. */
-function snappy(bytes: Buffer): Buffer {
-  const block = Buffer.from([bytes.length, (bytes.length - 1) << 2, ...bytes])
-  const head = Buffer.from([0x82, ...Buffer.from('SNAPPY'), 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, block.length])
-  return Buffer.concat([head, block])
-}
-
-/** LZ4's frame around one block that is not packed. */
-function lz4(bytes: Buffer): Buffer {
-  const head = Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82, bytes.length, 0, 0, 0x80])
-  return Buffer.concat([head, bytes, Buffer.alloc(4)])
-}
 
 const headers = (count: number) => Array.from({ length: count }, () => [Buffer.from('h'), Buffer.from('v')] as const)
 
