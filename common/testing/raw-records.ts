@@ -1,4 +1,5 @@
 import { connect } from 'node:net'
+import { eventually } from './eventually.ts'
 
 /** A record as any program may write it. By default it has the offset of its place in the batch, and nothing in it. */
 export interface RawRecord {
@@ -63,11 +64,23 @@ export function encodeBatch(
   return Buffer.concat([head, checked])
 }
 
+/** Kafka's errors while a new topic has no leader yet. */
+const NOT_READY = [3, 5, 6]
+
 /**
  * For tests: sends a batch to a Kafka of one node as it is. Resolves with the broker's error code; 0: the broker holds it.
  * @throws Error where the broker closes the connection instead of answering
  */
 export async function produceRaw(url: string, topic: string, partition: number, batch: Uint8Array): Promise<number> {
+  let code = 0
+  await eventually(async () => {
+    code = await send(url, topic, partition, batch)
+    return !NOT_READY.includes(code)
+  })
+  return code
+}
+
+async function send(url: string, topic: string, partition: number, batch: Uint8Array): Promise<number> {
   const name = Buffer.from(topic)
   const request = Buffer.concat([
     // Produce, version 7; no transaction; acks of all replicas; one topic with one partition.

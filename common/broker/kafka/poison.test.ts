@@ -14,8 +14,7 @@ const url = process.env.TEST_BROKER_URL ?? ''
 const TIMEOUT_MS = 60_000
 const HANDLED_WITHIN_MS = 20_000
 
-/** Kafka's errors while a new topic has no leader yet. */
-const NOT_READY = [3, 5, 6]
+const MESSAGE_TOO_LARGE = 10
 
 const MIB = 1024 * 1024
 
@@ -62,7 +61,8 @@ describe.skipIf(url === '')('on a Kafka topic that keeps batches as they come', 
   async function scene() {
     const namespace = `test-${Bun.randomUUIDv7()}`
     const name = (topic: string) => `${namespace}.${topic}`
-    const admin = new Kafka({ brokers: [new URL(url).host], logLevel: logLevel.NOTHING }).admin()
+    const kafka = new Kafka({ brokers: [new URL(url).host], logLevel: logLevel.NOTHING })
+    const admin = kafka.admin()
     await admin.connect()
     closing.push(() => removeTopics(admin, namespace))
     await admin.createTopics({
@@ -77,18 +77,15 @@ describe.skipIf(url === '')('on a Kafka topic that keeps batches as they come', 
       })),
     })
     return {
+      name,
+      kafka,
       open(): Broker {
         const broker = openQuietly({ url, namespace })
         closing.push(() => broker.close())
         return broker
       },
       async produce(batch: Buffer) {
-        let code: number | undefined
-        await eventually(async () => {
-          code = await produceRaw(url, name(topics.requests), 0, batch)
-          return !NOT_READY.includes(code)
-        })
-        expect(code).toBe(0)
+        expect(await produceRaw(url, name(topics.requests), 0, batch)).toBe(0)
       },
     }
   }
@@ -115,6 +112,61 @@ describe.skipIf(url === '')('on a Kafka topic that keeps batches as they come', 
       const [position] = await open().publish([encodeDeadLetter(poison, groups.processor, String(reason))])
       expect(position?.offset).toBe(0)
       await eventually(() => subscription.lag().every(({ lag }) => lag === 0))
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    'a transaction that its program leaves open, for up to 15 minutes, holds up no message behind it',
+    async () => {
+      const { open, produce, name, kafka } = await scene()
+      await produce(good('before'))
+      const producer = kafka.producer({
+        transactionalId: name('open'),
+        transactionTimeout: 60_000,
+        maxInFlightRequests: 1,
+      })
+      await producer.connect()
+      closing.push(() => producer.disconnect())
+      const transaction = await producer.transaction()
+      await transaction.send({ topic: name(topics.requests), messages: [{ partition: 0, value: 'open' }] })
+      closing.push(() => transaction.abort())
+      await produce(good('behind'))
+      const handled: string[] = []
+      await open().subscribe(groups.processor, [topics.requests], async ({ messages }) => {
+        handled.push(...messages.map(({ value }) => String(value)))
+      })
+      await eventually(() => handled.includes('behind'), HANDLED_WITHIN_MS)
+      expect(handled).toEqual(['before', 'open', 'behind'])
+    },
+    TIMEOUT_MS,
+  )
+})
+
+describe.skipIf(url === '')('on a topic that the driver made', () => {
+  test(
+    'Kafka unpacks what comes packed, and refuses what is then larger than the topic takes',
+    async () => {
+      const namespace = `test-${Bun.randomUUIDv7()}`
+      const topic = `${namespace}.${topics.requests}`
+      const broker = openQuietly({ url, namespace })
+      try {
+        const handled: Delivered[] = []
+        await broker.subscribe(groups.processor, [topics.requests], async ({ messages }) => {
+          handled.push(...messages)
+        })
+        const large = batchOf([{ value: Buffer.alloc(3 * MIB) }], gzipSync, 1)
+        expect(await produceRaw(url, topic, 0, large)).toBe(MESSAGE_TOO_LARGE)
+        for (const [codec, pack] of [gzipSync, snappy, lz4, zstdCompressSync].entries())
+          expect(await produceRaw(url, topic, 0, batchOf([small], pack, codec + 1))).toBe(0)
+        await eventually(() => handled.length === 4)
+        expect(handled.map(({ value }) => String(value))).toEqual(Array(4).fill('small'))
+      } finally {
+        await broker.close()
+        const admin = new Kafka({ brokers: [new URL(url).host], logLevel: logLevel.NOTHING }).admin()
+        await admin.connect()
+        await removeTopics(admin, namespace)
+      }
     },
     TIMEOUT_MS,
   )
