@@ -1,5 +1,6 @@
 import { expect, test } from 'bun:test'
 import { deadLetterId, decodeDeadLetter, encodeDeadLetter, occurrenceOf } from './dead-letter.ts'
+import { decode, encode } from './envelope.ts'
 import { type Delivered, type Header, sizeBytes } from './message.ts'
 import { groups, topicSettings, topics } from './topics.ts'
 
@@ -41,4 +42,11 @@ test('a dead letter says whether the broker could not read the message', () => {
   expect(deliver(readable)?.original).toEqual(readable)
   const unreadable = { ...readable, unreadable: 'It is a batch packed with zstd.' }
   expect(deliver(unreadable)).toMatchObject({ reason: unreadable.unreadable, original: unreadable })
+})
+
+test('what the broker could not read is unreadable, whatever else is known of it', () => {
+  const event = encode({ id: 'e-1', type: 'posta.key.rotated', time: '2026-11-23T12:00:00Z', data: { kid: 'k-1' } })
+  const readable = { ...event, partition: 0, offset: 0, timestampMs: 0, key: Buffer.from(event.key) }
+  expect(decode(readable)).toHaveProperty('envelope')
+  expect(decode({ ...readable, unreadable: 'It is packed.' })).toEqual({ unreadable: 'It is packed.' })
 })
