@@ -8,6 +8,8 @@ import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from './accounts/accounts.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
 import { createPasswords } from './accounts/passwords.ts'
+import type { CheckRegistration } from './accounts/register.ts'
+import { openMac } from './accounts/secret.ts'
 import { signCheckpoints } from './audit/checkpoints.ts'
 import { type GatewayConfig, readGatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
@@ -26,9 +28,14 @@ import { createRates } from './rates/rates.ts'
 import { accountRoutes } from './rest/accounts.ts'
 import { operationRoutes } from './rest/operations.ts'
 
+/** What gateway takes from outside: besides what every service takes, what it asks of whoever registers. */
+export interface GatewayDeps extends ServiceDeps {
+  readonly checkRegistration?: CheckRegistration
+}
+
 /** Gateway and its components. Read this to see how it hangs together. */
-export async function createGateway(config: GatewayConfig, deps: ServiceDeps, listener: Listener): Promise<Service> {
-  const { tokenIssuer: issuer, trustedProxies } = config
+export async function createGateway(config: GatewayConfig, deps: GatewayDeps, listener: Listener): Promise<Service> {
+  const { tokenIssuer: issuer } = config
   const { app, log, metrics: registry, closing, complete } = beginService('gateway', config, deps)
 
   const { database, writer, ping, close } = await openDatabase(config.database)
@@ -46,7 +53,10 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
     passwords,
     issuer,
     keys,
+    mac: await openMac({ database, writer }),
     quotas: config.quotas,
+    registrationsPerHour: config.registrationsPerHour,
+    checkRegistration: deps.checkRegistration,
     addEvent,
     deps,
   })
@@ -73,7 +83,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   }
 
   const functions = { accounts, submit, tell, read, waiters, verify, closing }
-  app.route('/auth', accountRoutes({ ...functions, trustedProxies }))
+  app.route('/auth', accountRoutes({ ...functions, config }))
   app.route('/operations', operationRoutes(functions))
   app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
   app.get('/.well-known/jwks.json', async (c) =>

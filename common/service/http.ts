@@ -55,6 +55,7 @@ export function createApp(options: {
         'Content-Type',
         'Idempotency-Key',
         'Prefer',
+        'Registration-Proof',
         'Last-Event-ID',
         'traceparent',
         'X-Request-Id',

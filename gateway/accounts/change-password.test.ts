@@ -38,13 +38,22 @@ test("a change without a refresh token, or with another user's, ends every sessi
   }
 })
 
-test('a wrong current password changes nothing, and is throttled as at login', async () => {
+test('a wrong current password changes nothing, and is throttled with a count of its own', async () => {
   const { caller, refreshToken } = await enter('wrong@example.com')
   const wrong = { ...change, currentPassword: 'wrong' }
   for (let n = 0; n < 10; n++)
     await expect(changePassword(wrong, caller, ADDRESS)).rejects.toMatchObject({ code: 'invalid-credentials' })
   await expect(changePassword(change, caller, ADDRESS)).rejects.toMatchObject({ code: 'too-many-requests' })
   expect(await refresh({ refreshToken })).toMatchObject({ tokenType: 'Bearer' })
+  await changePassword(change, caller, '203.0.113.1')
+})
+
+test('10 wrong logins from each of 20 addresses, one of them its own, keep nobody who is logged in from changing the password', async () => {
+  const { user, caller } = await enter('attacked@example.com')
+  const wrong = { email: user.email, password: 'wrong' }
+  for (let n = 0; n < 20; n++)
+    await Promise.all(Array.from({ length: 11 }, () => logIn(wrong, n ? `203.0.113.${n}` : ADDRESS).catch(() => {})))
+  await changePassword(change, caller, ADDRESS)
 })
 
 test('the new password must be one that a user could register with', async () => {

@@ -1,4 +1,5 @@
 import type { Caller } from '@posta/common/service/auth.ts'
+import { networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import * as v from 'valibot'
@@ -6,8 +7,9 @@ import { users } from '../database/schema.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { GivenPassword, NewPassword, RefreshToken } from './credentials.ts'
 import type { AccountOptions } from './options.ts'
+import type { Asking } from './passwords.ts'
 import { endSessionsOf } from './sessions.ts'
-import { networkOf, type Throttle } from './throttle.ts'
+import { passwordCounts, type Throttle } from './throttle.ts'
 
 export const PasswordChange = v.strictObject({
   currentPassword: GivenPassword,
@@ -36,12 +38,14 @@ export function createChangePassword(
     const [user] = await database.select().from(users).where(isActive)
     if (!user) throw new Problem('invalid-credentials')
     refuseCommon(newPassword, user.email, '#/newPassword')
-    const isRight = await throttle({ email: user.email, address }, () =>
-      passwords.verify(currentPassword, user.passwordHash, networkOf(address)),
-    )
-    if (!isRight) throw new Problem('invalid-credentials', 'The current password is wrong.')
+    const by: Asking = { lane: 'known', source: networkOf(address) }
+    using attempt = await throttle(passwordCounts({ user: user.id, address }))
+    if (!(await passwords.verify(currentPassword, user.passwordHash, by))) {
+      await writer.write([attempt.count])
+      throw new Problem('invalid-credentials', 'The current password is wrong.')
+    }
 
-    const passwordHash = await passwords.hash(newPassword, networkOf(address))
+    const passwordHash = await passwords.hash(newPassword, by)
     const changed = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${and(isActive, eq(users.passwordHash, passwordHash))})`
     const [updated] = await writer.write([
       database
@@ -50,6 +54,7 @@ export function createChangePassword(
         .where(and(isActive, eq(users.passwordHash, user.passwordHash))),
       endSessionsOf(user.id, refreshToken, changed),
       addEvent('posta.user.password-changed', { user: user.id }, changed),
+      ...attempt.forget,
     ])
     if (updated?.rowsAffected !== 1) throw new Problem('conflict', 'The password was changed at the same time.')
   }

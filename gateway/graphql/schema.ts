@@ -96,7 +96,10 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
     resolver({
       register: mutation(User)
         .input({ input: Registration })
-        .resolve(({ input }, payload) => accounts.register(input, { address: contextOf(payload).address })),
+        .resolve(({ input }, payload) => {
+          const { address, proof } = contextOf(payload)
+          return accounts.register(input, { address, proof })
+        }),
       login: mutation(Tokens)
         .input({ input: Login })
         .resolve(({ input }, payload) => accounts.logIn(input, contextOf(payload).address)),
@@ -177,7 +180,12 @@ function limitOf(first: number | null | undefined): number {
 
 type Payload = ResolverPayload | undefined
 
-const Context = v.object({ authorization: v.nullable(v.string()), address: v.string(), request: v.instance(Request) })
+const Context = v.object({
+  authorization: v.nullable(v.string()),
+  address: v.string(),
+  proof: v.optional(v.string()),
+  request: v.instance(Request),
+})
 /** What a resolver knows of the request, besides the request itself, which yoga adds. */
 export type RequestContext = Omit<v.InferOutput<typeof Context>, 'request'>
 
