@@ -60,7 +60,15 @@ export function createApp(options: {
         'traceparent',
         'X-Request-Id',
       ],
-      exposeHeaders: ['Location', 'Preference-Applied', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+      exposeHeaders: [
+        'Location',
+        'Preference-Applied',
+        'RateLimit',
+        'RateLimit-Policy',
+        'Refresh-Token',
+        'Retry-After',
+        'X-Request-Id',
+      ],
       maxAge: 600,
     }),
   )

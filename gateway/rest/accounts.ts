@@ -83,13 +83,13 @@ export function accountRoutes(options: {
       ...route({
         summary: 'Get new tokens',
         description:
-          'Replaces the refresh token. Sent again within 30 seconds, the old token gets the same successor, as long as the successor is unused. Any other reuse ends the session.',
+          'Replaces the refresh token. Sent again within 30 seconds with the same device token, the old token gets the same successor, as long as the successor is unused. Any other reuse ends the session.',
         caller: 'anyone',
         body: Refresh,
         answers: { 200: json(Tokens, 'The next tokens of the session.') },
-        problems: ['invalid-credentials', 'overloaded'],
+        problems: ['invalid-credentials', 'quota-exceeded', 'overloaded'],
       }),
-      async (c) => c.json(await accounts.refresh(c.req.valid('json'))),
+      async (c) => c.json(await accounts.refresh(withDevice(c, c.req.valid('json')))),
     )
     .post(
       '/logout',
@@ -109,14 +109,17 @@ export function accountRoutes(options: {
       '/password',
       ...route({
         summary: 'Change your password',
-        description: 'Ends your other sessions: all except that of `refreshToken`, if you send it.',
+        description:
+          'Ends your other sessions: all except that of `refreshToken`, if you send it. The header `Refresh-Token` of the answer is then the next token of that session, and the one that you sent is used.',
         caller: 'user',
         body: PasswordChange,
         answers: { 204: { description: 'The password is changed.' } },
         problems: ['invalid-credentials', 'conflict', 'too-many-requests', 'overloaded'],
       }),
       async (c) => {
-        await accounts.changePassword(c.req.valid('json'), c.var.caller, clientAddress(c, trustedProxies))
+        const change = withDevice(c, c.req.valid('json'))
+        const next = await accounts.changePassword(change, c.var.caller, clientAddress(c, trustedProxies))
+        if (next !== undefined) c.header('Refresh-Token', next)
         return c.body(null, 204)
       },
     )
