@@ -4,13 +4,16 @@ import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
+import { createTally } from '@posta/common/service/tally.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from './accounts/accounts.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
 import { createPasswords } from './accounts/passwords.ts'
 import type { CheckRegistration } from './accounts/register.ts'
 import { openMac } from './accounts/secret.ts'
+import type { Throttled } from './accounts/throttle.ts'
 import { signCheckpoints } from './audit/checkpoints.ts'
+import { tellRefusals } from './audit/refusals.ts'
 import { type GatewayConfig, readGatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
 import { holdLease } from './database/lease.ts'
@@ -36,7 +39,7 @@ export interface GatewayDeps extends ServiceDeps {
 /** Gateway and its components. Read this to see how it hangs together. */
 export async function createGateway(config: GatewayConfig, deps: GatewayDeps, listener: Listener): Promise<Service> {
   const { tokenIssuer: issuer } = config
-  const { app, log, metrics: registry, closing, complete } = beginService('gateway', config, deps)
+  const { app, log, forbidden, metrics: registry, closing, complete } = beginService('gateway', config, deps)
 
   const { database, writer, ping, close } = await openDatabase(config.database)
   const passwords = createPasswords()
@@ -47,6 +50,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
   const addEvent = eventAdder(deps)
   const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
   const verify = createTokenVerifier({ issuer, findKey: keys.find, deps })
+  const throttled = createTally(({ what }: Throttled): Throttled => ({ what }), deps.now)
   const { logIn, ...others } = createAccounts({
     database,
     writer,
@@ -57,6 +61,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
     quotas: config.quotas,
     registrationsPerHour: config.registrationsPerHour,
     checkRegistration: deps.checkRegistration,
+    onThrottled: throttled.add,
     addEvent,
     deps,
   })
@@ -82,7 +87,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
     metrics.completed(operations)
   }
 
-  const functions = { accounts, submit, tell, read, waiters, verify, closing }
+  const functions = { accounts, onForbidden: forbidden.add, submit, tell, read, waiters, verify, closing }
   app.route('/auth', accountRoutes({ ...functions, config }))
   app.route('/operations', operationRoutes(functions))
   app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
@@ -107,6 +112,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
       signCheckpoints({ url: config.auditUrl, issuer, database, writer, lease, keys, deps, log }),
       startRelay({ database, writer, lease, broker, log, deps }),
       receiveResults({ broker, writer, onCompleted, onProgressed: waiters.wakeWatchers, log, metrics: registry, deps }),
+      ...tellRefusals({ database, writer, addEvent, throttled, forbidden, deps, log }),
     ],
   })
 }

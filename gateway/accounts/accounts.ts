@@ -9,7 +9,7 @@ import type { AccountOptions } from './options.ts'
 import { createRefresh } from './refresh.ts'
 import { type CheckRegistration, createRegister } from './register.ts'
 import type { Mac } from './secret.ts'
-import { createThrottle } from './throttle.ts'
+import { createThrottle, type Throttled } from './throttle.ts'
 import { createMe } from './user.ts'
 
 export type Accounts = ReturnType<typeof createAccounts>
@@ -28,6 +28,7 @@ export function createAccounts(
     mac: Mac
     registrationsPerHour: number
     checkRegistration?: CheckRegistration | undefined
+    onThrottled: (by: Throttled) => void
   },
 ) {
   const devices = createDevices(options.mac)

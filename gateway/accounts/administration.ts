@@ -1,5 +1,5 @@
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { asc, eq, gt } from 'drizzle-orm'
+import { and, asc, eq, gt, isNotNull, isNull, ne, type SQL, sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
@@ -26,9 +26,8 @@ export function createAdministration(options: AccountOptions) {
     return user.id
   }
 
-  async function change(id: string, changes: Partial<UserRow>, ...more: readonly Statement[]): Promise<void> {
-    await writer.write([database.update(users).set(changes).where(eq(users.id, id)), ...more])
-  }
+  const update = (id: string, changes: Partial<UserRow>): Statement =>
+    database.update(users).set(changes).where(eq(users.id, id))
 
   return {
     /** In the order in which they registered. */
@@ -43,15 +42,24 @@ export function createAdministration(options: AccountOptions) {
     },
     /** Takes effect with the user's next access token, within 15 minutes. */
     async setRole(email: string, role: UserRow['role']): Promise<void> {
-      await change(await idOf(email), { role })
+      const id = await idOf(email)
+      const isChange = existsUser(and(eq(users.id, id), ne(users.role, role)))
+      await writer.write([addEvent('posta.user.role-changed', { user: id, role }, isChange), update(id, { role })])
     },
     /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
     async disable(email: string): Promise<void> {
       const id = await idOf(email)
-      await change(id, { disabledAt: deps.now() }, endSessionsOf(id))
+      const isChange = existsUser(and(eq(users.id, id), isNull(users.disabledAt)))
+      await writer.write([
+        addEvent('posta.user.disabled', { user: id }, isChange),
+        update(id, { disabledAt: deps.now() }),
+        endSessionsOf(id),
+      ])
     },
     async enable(email: string): Promise<void> {
-      await change(await idOf(email), { disabledAt: null })
+      const id = await idOf(email)
+      const isChange = existsUser(and(eq(users.id, id), isNotNull(users.disabledAt)))
+      await writer.write([addEvent('posta.user.enabled', { user: id }, isChange), update(id, { disabledAt: null })])
     },
     /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
     async setPassword(email: string, password: string): Promise<void> {
@@ -59,7 +67,13 @@ export function createAdministration(options: AccountOptions) {
       const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
       refuseCommon(checked.password, checked.email, '#/password')
       const passwordHash = await passwords.hash(checked.password)
-      await change(id, { passwordHash }, endSessionsOf(id), addEvent('posta.user.password-changed', { user: id }))
+      await writer.write([
+        update(id, { passwordHash }),
+        endSessionsOf(id),
+        addEvent('posta.user.password-changed', { user: id }),
+      ])
     },
   }
 }
+
+const existsUser = (condition: SQL | undefined) => sql`EXISTS (SELECT 1 FROM ${users} WHERE ${condition})`

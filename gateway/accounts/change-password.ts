@@ -1,5 +1,5 @@
 import type { Caller } from '@posta/common/service/auth.ts'
-import { networkOf } from '@posta/common/service/network.ts'
+import { eventNetwork, networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import * as v from 'valibot'
@@ -52,6 +52,7 @@ export function createChangePassword(
     if (!user) throw new Problem('invalid-credentials')
     refuseCommon(newPassword, user.email, '#/newPassword')
     const by: Asking = { lane: 'known', source: networkOf(address) }
+    const network = eventNetwork(address)
     using attempt = await throttle(passwordCounts({ user: user.id, address }))
     if (!(await passwords.verify(currentPassword, user.passwordHash, by))) {
       await writer.write([attempt.count])
@@ -74,11 +75,11 @@ export function createChangePassword(
       ...(rotation && kept
         ? [
             ...rotation.statements,
-            addEvent('posta.session.refreshed', { user: user.id, session: kept.sessionId }, rotation.isDone),
+            addEvent('posta.session.refreshed', { user: user.id, session: kept.sessionId, network }, rotation.isDone),
           ]
         : []),
       endSessionsOf(user.id, rotation?.successor, changed),
-      addEvent('posta.user.password-changed', { user: user.id }, changed),
+      addEvent('posta.user.password-changed', { user: user.id, network }, changed),
       ...attempt.forget,
     ])
     if (updated?.rowsAffected !== 1) throw new Problem('conflict', 'The password was changed at the same time.')

@@ -8,6 +8,9 @@ const accounts = await openAccounts()
 afterAll(accounts.close)
 const { database, writer, register, logIn, me, verify, hasher, events } = accounts
 
+/** The network of `refusal`, as events name it. */
+const network = '198.51.100.0/24'
+
 /** What a login is refused with, the work that it made, and the events of it. */
 async function refusal(email: string, password: string) {
   const verifications = hasher.verifications
@@ -37,10 +40,10 @@ test('an unknown user, a wrong password and a disabled user get the same answer 
   }
   const type = 'posta.user.login-failed'
   expect(all.map((each) => each.events)).toEqual([
-    [{ type, data: { user: ana.id, reason: 'wrong-password' } }],
-    [{ type, data: { reason: 'unknown-user' } }],
-    [{ type, data: { reason: 'unknown-user' } }],
-    [{ type, data: { user: former.id, reason: 'disabled' } }],
+    [{ type, data: { user: ana.id, reason: 'wrong-password', network } }],
+    [{ type, data: { reason: 'unknown-user', network } }],
+    [{ type, data: { reason: 'unknown-user', network } }],
+    [{ type, data: { user: former.id, reason: 'disabled', network } }],
   ])
 })
 
@@ -145,7 +148,7 @@ test('no session starts if the password changes while it is being checked', asyn
   const { error, events } = await refusal(user.email, PASSWORD)
   hasher.meanwhile = async () => {}
   expect(error).toMatchObject({ code: 'invalid-credentials' })
-  expect(events).toEqual([{ type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password' } }])
+  expect(events).toEqual([{ type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password', network } }])
   expect(await database.$count(refreshTokens, eq(refreshTokens.userId, user.id))).toBe(0)
 })
 

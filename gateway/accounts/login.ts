@@ -1,4 +1,4 @@
-import { networkOf } from '@posta/common/service/network.ts'
+import { eventNetwork, networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, sql } from 'drizzle-orm'
 import * as v from 'valibot'
@@ -39,7 +39,7 @@ export function createLogIn(
     user: UserRow,
     password: string,
     by: Asking,
-    more: readonly Statement[],
+    { network, more }: { network: string | undefined; more: readonly Statement[] },
   ): Promise<string | undefined> {
     const token = randomSecret()
     const sessionId = deps.newId()
@@ -51,7 +51,7 @@ export function createLogIn(
         sql`EXISTS (SELECT 1 FROM ${users} WHERE ${isSame})`,
       ),
       endOldestSessionsOf(user.id),
-      addEvent('posta.user.logged-in', { user: user.id, session: sessionId }, sessionExists(sessionId)),
+      addEvent('posta.user.logged-in', { user: user.id, session: sessionId, network }, sessionExists(sessionId)),
       ...(passwordHash ? [database.update(users).set({ passwordHash }).where(isSame)] : []),
       ...more,
     ])
@@ -62,15 +62,17 @@ export function createLogIn(
     const { email, password, deviceToken } = checkInput(Login, login)
     const device = devices.identify(email, deviceToken)
     const by: Asking = { lane: device === undefined ? 'login' : 'known', source: networkOf(address) }
+    const network = eventNetwork(address)
     using attempt = await throttle(loginCounts({ email, address, device }))
     const [user] = await database.select().from(users).where(eq(users.email, email))
     const matches = await passwords.verify(password, user?.passwordHash, by)
     const isDisabled = user !== undefined && user.disabledAt !== null
-    const token = user && matches && !isDisabled ? await begin(user, password, by, attempt.forget) : undefined
+    const token =
+      user && matches && !isDisabled ? await begin(user, password, by, { network, more: attempt.forget }) : undefined
     if (!user || token === undefined) {
       const reason = !user ? 'unknown-user' : matches && isDisabled ? 'disabled' : 'wrong-password'
       await writer.write([
-        addEvent('posta.user.login-failed', { ...(user && { user: user.id }), reason }),
+        addEvent('posta.user.login-failed', { ...(user && { user: user.id }), reason, network }),
         attempt.count,
       ])
       throw new Problem('invalid-credentials')

@@ -1,3 +1,4 @@
+import { eventNetwork } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull, type SQL, sql } from 'drizzle-orm'
 import * as v from 'valibot'
@@ -20,15 +21,22 @@ import {
 
 export const Refresh = v.strictObject({ refreshToken: RefreshToken, deviceToken: v.optional(DeviceToken) })
 
+/** How a token is used: `usedBy` is the device, or an empty text. */
+interface Use {
+  readonly token: string
+  readonly usedBy: string
+  readonly network: string | undefined
+}
+
 /**
  * Makes the function that replaces a refresh token. Presented again within 30 s, while its successor is unused and from the
  * device that used it, a token gets the same successor: a lost answer logs nobody out, and an event tells of it. Any other
- * reuse ends the session, since one of the two who hold the token is a thief.
+ * reuse ends the session, since one of the two who hold the token is a thief. `address` is the client's IP address.
  * @throws Problem `invalid-input`, `invalid-credentials`, `quota-exceeded`, `overloaded`
  */
 export function createRefresh(
   options: AccountOptions & { grant: Grant; devices: Devices; quotas?: Quotas },
-): (refresh: unknown) => Promise<Tokens> {
+): (refresh: unknown, address?: string) => Promise<Tokens> {
   const { database, writer, grant, devices, addEvent, quotas = defaultQuotas, deps } = options
 
   /** The token's row and user, its successor and the successor's row. Undefined where its user is disabled. */
@@ -48,13 +56,13 @@ export function createRefresh(
   }
 
   /** Does nothing, and resolves to false, if the token was used since `row` was read, or if the user's quota is used up. */
-  async function rotate(row: RefreshTokenRow, token: string, usedBy: string, role: Role): Promise<boolean> {
+  async function rotate(row: RefreshTokenRow, { network, ...use }: Use, role: Role): Promise<boolean> {
     const nowMs = deps.now()
     const room = roomOf(quotas, 'refreshes-per-hour', { user: row.userId, role, atMs: nowMs })
-    const { statements, isDone } = rotateToken(row, { token, usedBy, nowMs }, sql`${room} > 0`)
+    const { statements, isDone } = rotateToken(row, { ...use, nowMs }, sql`${room} > 0`)
     const [rotated] = await writer.write([
       ...statements,
-      addEvent('posta.session.refreshed', { user: row.userId, session: row.sessionId }, isDone),
+      addEvent('posta.session.refreshed', { user: row.userId, session: row.sessionId, network }, isDone),
       countOne(row.userId, nowMs, isDone),
     ])
     return rotated?.rowsAffected === 1
@@ -70,19 +78,20 @@ export function createRefresh(
     if (problem) throw problem
   }
 
-  return async (refresh) => {
+  return async (refresh, address = '') => {
+    const network = eventNetwork(address)
     const { refreshToken, deviceToken } = checkInput(Refresh, refresh)
     let found = await find(refreshToken)
     const usedBy = (found && devices.identify(found.user.email, deviceToken)) ?? ''
     let isRepeat = true
     if (found && decideRefresh(found.row, undefined, usedBy, deps.now()) === 'rotate') {
-      isRepeat = !(await rotate(found.row, refreshToken, usedBy, found.user.role))
+      isRepeat = !(await rotate(found.row, { token: refreshToken, usedBy, network }, found.user.role))
       // Of two requests at the same time one has rotated. The other one is a repeat.
       found = await find(refreshToken)
       if (found?.row.usedAt === null) await refuse(found.user)
     }
     const decision = found && decideRefresh(found.row, found.next, usedBy, deps.now())
-    const event = found && { user: found.row.userId, session: found.row.sessionId }
+    const event = found && { user: found.row.userId, session: found.row.sessionId, network }
     if (found?.successor !== undefined && event && decision === 'repeat') {
       if (isRepeat) {
         // Each leaves an event: so it has the quota of the others.

@@ -1,4 +1,4 @@
-import { networkOf } from '@posta/common/service/network.ts'
+import { eventNetwork, networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
 import { eq, sql } from 'drizzle-orm'
 import * as v from 'valibot'
@@ -80,7 +80,8 @@ export function createAddUser(options: AccountOptions): AddUser {
     const exists = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${users.id} = ${row.id})`
     const [inserted] = await writer.write([
       database.insert(users).values(row).onConflictDoNothing(),
-      addEvent('posta.user.registered', { user: row.id }, exists),
+      addEvent('posta.user.registered', { user: row.id, network: eventNetwork(address) }, exists),
+      ...(role === 'operator' ? [addEvent('posta.user.role-changed', { user: row.id, role }, exists)] : []),
       ...more,
     ])
     if (inserted?.rowsAffected !== 1) throw new Problem('email-taken')

@@ -3,7 +3,14 @@ import { Problem } from '@posta/common/service/problem.ts'
 import { attempts } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
 import { createMac } from './secret.ts'
-import { type Counts, createThrottle, loginCounts, passwordCounts, registrationCounts } from './throttle.ts'
+import {
+  type Counts,
+  createThrottle,
+  loginCounts,
+  passwordCounts,
+  registrationCounts,
+  type Throttled,
+} from './throttle.ts'
 
 const MINUTE_MS = 60_000
 const DAY_MS = 24 * 60 * MINUTE_MS
@@ -17,8 +24,14 @@ function start() {
   let nowMs = Date.now()
   const mac = createMac(crypto.randomUUID())
   let checks = 0
+  const throttled: Throttled[] = []
   const gateway = () => {
-    const throttle = createThrottle({ database, mac, deps: { now: () => nowMs } })
+    const throttle = createThrottle({
+      database,
+      mac,
+      onThrottled: (by) => throttled.push(by),
+      deps: { now: () => nowMs },
+    })
     /** `right`, `wrong`, or for how many seconds it is refused. */
     return async (counts: Counts, isRight = false): Promise<string | number> => {
       try {
@@ -37,6 +50,7 @@ function start() {
     gateway,
     ask,
     checks: () => checks,
+    throttled,
     pass(ms: number) {
       nowMs += ms
     },
@@ -158,19 +172,20 @@ describe('wrong passwords', () => {
 test('right passwords are never throttled, and an attempt that nobody counted does not count', async () => {
   const { logIn } = start()
   for (let n = 0; n < 200; n++) expect(await logIn('ana', '192.0.2.1', true)).toBe('right')
-  const throttle = createThrottle({ database, mac: createMac('another'), deps: { now: Date.now } })
+  const throttle = createThrottle({ database, mac: createMac('another'), onThrottled() {}, deps: { now: Date.now } })
   const counts = loginCounts({ email: 'ana', address: '192.0.2.1', device: undefined })
   for (let n = 0; n < 200; n++) (await throttle(counts))[Symbol.dispose]()
   await times(10, () => throttle(counts))
   await expect(throttle(counts)).rejects.toMatchObject({ code: 'too-many-requests' })
 })
 
-test('a refused attempt writes nothing', async () => {
-  const { logIn } = start()
+test('a refused attempt writes nothing, and is told of', async () => {
+  const { logIn, throttled } = start()
   await times(10, () => logIn('ana', '192.0.2.1'))
   const before = await database.select().from(attempts)
   await times(20, () => logIn('ana', '192.0.2.1'))
   expect(await database.select().from(attempts)).toEqual(before)
+  expect(throttled).toEqual(Array(20).fill({ what: 'login', email: 'ana', network: '192.0.2.0/24' }))
 })
 
 test('registrations from one address are bounded, however they end, and each hour has as many again', async () => {

@@ -1,5 +1,5 @@
 import type { Deps } from '@posta/common/service/deps.ts'
-import { networkOf, networksOf } from '@posta/common/service/network.ts'
+import { eventNetwork, networkOf, networksOf } from '@posta/common/service/network.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { inArray, sql } from 'drizzle-orm'
 import type { Database } from '../database/open.ts'
@@ -39,8 +39,17 @@ interface Count {
   readonly limit: Limit
 }
 
-/** What an attempt counts against. A right password takes back `own`, and not `shared`. */
+/** Who was refused, as far as it is known: with `email` or `user`, and the network that events name. */
+export interface Throttled {
+  readonly what: 'login' | 'registration' | 'password-change'
+  readonly email?: string | undefined
+  readonly user?: string | undefined
+  readonly network?: string | undefined
+}
+
+/** What an attempt counts against. A right password takes back `own`, and not `shared`. `by` is for the event of a refusal. */
 export interface Counts {
+  readonly by: Throttled
   readonly own: readonly Count[]
   readonly shared: readonly Count[]
 }
@@ -62,21 +71,25 @@ const LOGINS_PER_NETWORK: Limit = { burst: 100, refillMs: 6000 }
  */
 export function loginCounts(login: { email: string; address: string; device: string | undefined }): Counts {
   const { email, address, device } = login
-  if (device !== undefined) return { own: guesses('device', device), shared: [] }
+  const by: Throttled = { what: 'login', email, network: eventNetwork(address) }
+  if (device !== undefined) return { by, own: guesses('device', device), shared: [] }
   return {
+    by,
     own: guesses('login', email, networkOf(address)),
     shared: perNetwork('logins', address, LOGINS_PER_NETWORK),
   }
 }
 
 /** Wrong passwords of somebody who is logged in, from the same network. */
-export function passwordCounts(change: { user: string; address: string }): Counts {
-  return { own: guesses('password', change.user, networkOf(change.address)), shared: [] }
+export function passwordCounts({ user, address }: { user: string; address: string }): Counts {
+  const by: Throttled = { what: 'password-change', user, network: eventNetwork(address) }
+  return { by, own: guesses('password', user, networkOf(address)), shared: [] }
 }
 
 /** Registrations from a network, also such as were refused because the email is taken. */
 export function registrationCounts(address: string, perHour: number): Counts {
   return {
+    by: { what: 'registration', network: eventNetwork(address) },
     own: [],
     shared: perNetwork('registrations', address, { burst: perHour, refillMs: Math.ceil(HOUR_MS / perHour) }),
   }
@@ -92,8 +105,14 @@ function perNetwork(what: string, address: string, { burst, refillMs }: Limit): 
   })
 }
 
-export function createThrottle(options: { database: Database; mac: Mac; deps: Pick<Deps, 'now'> }): Throttle {
-  const { database, mac, deps } = options
+/** @param options.onThrottled is called for each attempt that is refused */
+export function createThrottle(options: {
+  database: Database
+  mac: Mac
+  onThrottled: (by: Throttled) => void
+  deps: Pick<Deps, 'now'>
+}): Throttle {
+  const { database, mac, onThrottled, deps } = options
   /** How many attempts are under way, by key. As many as wait for a hash or for the database: a bounded number. */
   const underWay = new Map<string, number>()
   const add = (key: string, change: 1 | -1) => {
@@ -108,7 +127,7 @@ export function createThrottle(options: { database: Database; mac: Mac; deps: Pi
     key: mac('attempts', ...name, String(limit.burst)).slice(0, 22),
   })
 
-  return async ({ own, shared }) => {
+  return async ({ by, own, shared }) => {
     const owns = own.map(keyed)
     const all = [...owns, ...shared.map(keyed)]
     const keys = all.map(({ key }) => key)
@@ -119,8 +138,10 @@ export function createThrottle(options: { database: Database; mac: Mac; deps: Pi
     const waitMs = ({ key, burst, refillMs }: (typeof all)[number]) =>
       Math.max(0, (stored.get(key) ?? 0) - nowMs) + (underWay.get(key) ?? 0) * refillMs + refillMs - burst * refillMs
     const longestMs = Math.max(...all.map(waitMs))
-    if (longestMs > 0)
+    if (longestMs > 0) {
+      onThrottled(by)
       throw new Problem('too-many-requests', 'Too many attempts.', { retryAfterS: Math.ceil(longestMs / 1000) })
+    }
     for (const key of keys) add(key, 1)
 
     const isStored = owns.some(({ key }) => stored.has(key))

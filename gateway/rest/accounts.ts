@@ -89,7 +89,7 @@ export function accountRoutes(options: {
         answers: { 200: json(Tokens, 'The next tokens of the session.') },
         problems: ['invalid-credentials', 'quota-exceeded', 'overloaded'],
       }),
-      async (c) => c.json(await accounts.refresh(withDevice(c, c.req.valid('json')))),
+      async (c) => c.json(await accounts.refresh(withDevice(c, c.req.valid('json')), clientAddress(c, trustedProxies))),
     )
     .post(
       '/logout',
@@ -101,7 +101,7 @@ export function accountRoutes(options: {
         problems: ['overloaded'],
       }),
       async (c) => {
-        await accounts.logOut(c.req.valid('json'))
+        await accounts.logOut(c.req.valid('json'), clientAddress(c, trustedProxies))
         return c.body(null, 204)
       },
     )

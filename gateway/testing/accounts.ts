@@ -1,12 +1,14 @@
 import type { AnyEnvelope } from '@posta/common/messages/envelope.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
+import { createTally } from '@posta/common/service/tally.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from '../accounts/accounts.ts'
 import { openKeys } from '../accounts/keys.ts'
 import { createPasswords, type Hasher } from '../accounts/passwords.ts'
 import type { CheckRegistration } from '../accounts/register.ts'
 import { openMac } from '../accounts/secret.ts'
+import type { Throttled } from '../accounts/throttle.ts'
 import { eventAdder } from '../database/events.ts'
 import { outbox } from '../database/schema.ts'
 import { openTemporary } from './database.ts'
@@ -23,10 +25,17 @@ export async function openAccounts() {
   const deps = { newId: systemDeps.newId, now: () => startedMs + passedMs, monotonicMs: () => passedMs }
   const addEvent = eventAdder(deps)
   const keys = await openKeys({ ...opened, addEvent, deps })
+  const throttled = createTally(({ what }: Throttled): Throttled => ({ what }), deps.now)
   const hasher = fakeHasher()
   const options = { ...opened, deps, addEvent, keys, passwords: createPasswords(hasher, 8), mac: await openMac(opened) }
   const open = (more?: { checkRegistration?: CheckRegistration; registrationsPerHour?: number }) =>
-    createAccounts({ ...options, issuer: ISSUER, registrationsPerHour: 1_000_000, ...more })
+    createAccounts({
+      ...options,
+      issuer: ISSUER,
+      registrationsPerHour: 1_000_000,
+      onThrottled: throttled.add,
+      ...more,
+    })
   const accounts = open()
   return {
     ...options,
@@ -35,6 +44,7 @@ export async function openAccounts() {
     /** The accounts of another gateway on the same database. */
     open,
     hasher,
+    throttled,
     verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, deps }),
     pass(ms: number) {
       passedMs += ms
