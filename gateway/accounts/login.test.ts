@@ -148,7 +148,9 @@ test('no session starts if the password changes while it is being checked', asyn
   const { error, events } = await refusal(user.email, PASSWORD)
   hasher.meanwhile = async () => {}
   expect(error).toMatchObject({ code: 'invalid-credentials' })
-  expect(events).toEqual([{ type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password', network } }])
+  expect(events).toEqual([
+    { type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password', network } },
+  ])
   expect(await database.$count(refreshTokens, eq(refreshTokens.userId, user.id))).toBe(0)
 })
 
