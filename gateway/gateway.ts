@@ -10,6 +10,7 @@ import { createAccounts } from './accounts/accounts.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
 import { createPasswords } from './accounts/passwords.ts'
 import type { CheckRegistration } from './accounts/register.ts'
+import { listRevocations, revokedIn } from './accounts/revocations.ts'
 import { openMac } from './accounts/secret.ts'
 import type { Throttled } from './accounts/throttle.ts'
 import { signCheckpoints } from './audit/checkpoints.ts'
@@ -49,7 +50,7 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
 
   const addEvent = eventAdder(deps)
   const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
-  const verify = createTokenVerifier({ issuer, findKey: keys.find, deps })
+  const verify = createTokenVerifier({ issuer, findKey: keys.find, isRevoked: revokedIn(database), deps })
   const throttled = createTally(({ what }: Throttled): Throttled => ({ what }), deps.now)
   const { logIn, ...others } = createAccounts({
     database,
@@ -93,6 +94,9 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
   app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
   app.get('/.well-known/jwks.json', async (c) =>
     c.json({ keys: await keys.publicKeys() }, 200, { 'Cache-Control': 'public, max-age=60' }),
+  )
+  app.get('/.well-known/revocations', async (c) =>
+    c.json(await listRevocations(database, deps.now()), 200, { 'Cache-Control': 'no-store' }),
   )
   app.get('/asyncapi.json', (c) => c.json(asyncApi()))
 

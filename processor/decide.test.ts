@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { deadLettered, decide } from './decide.ts'
 import { performers } from './performers/performers.ts'
-import type { Request } from './request-reply.ts'
+import type { Request } from './read-asked.ts'
 import type { ResultSummary } from './results/results.ts'
 import { NOON, NOON_MS, usd, usdRates } from './testing/requests.ts'
 

@@ -5,6 +5,7 @@ import { NAME } from '../name.ts'
 import type { TokenVerifier } from './auth.ts'
 import type { Deps } from './deps.ts'
 import { Problem } from './problem.ts'
+import type { IsRevoked } from './revocations.ts'
 
 /** A public Ed25519 key for signatures (RFC 8037). Other keys of a key set are ignored. */
 export const PublicKey = v.object({
@@ -23,6 +24,7 @@ export type FindKey = (kid: string) => Promise<PublicKey | undefined>
 const Claims = v.object({
   sub: v.pipe(v.string(), v.minLength(1)),
   role: v.picklist(['user', 'operator']),
+  sid: v.optional(v.string()),
   jti: v.string(),
   iat: v.number(),
   exp: v.number(),
@@ -33,7 +35,7 @@ const REMEMBERED_TOKENS = 10_000
 
 /**
  * Checks access tokens (RFC 8725): signed with EdDSA by a key that `findKey` knows, of this issuer, for this audience, not
- * expired. A `jwk` or `jku` in the token is ignored. A token that has passed is remembered until it expires.
+ * expired, not revoked. A `jwk` or `jku` in the token is ignored. A token that has passed is remembered until it expires.
  * @example
  * const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey: remoteKeys({ url: config.jwksUrl, deps }), deps })
  * const { user, role } = await verify(token)
@@ -41,9 +43,11 @@ const REMEMBERED_TOKENS = 10_000
 export function createTokenVerifier(options: {
   issuer: string
   findKey: FindKey
+  /** Nothing is, where it is not given. */
+  isRevoked?: IsRevoked
   deps: Pick<Deps, 'now'>
 }): TokenVerifier {
-  const { issuer, findKey, deps } = options
+  const { issuer, findKey, isRevoked, deps } = options
   const passed = new LRUCache<string, v.InferOutput<typeof Claims>>({ max: REMEMBERED_TOKENS })
   const refused = new Problem('invalid-token', 'The access token is invalid or has expired.')
 
@@ -69,7 +73,10 @@ export function createTokenVerifier(options: {
       passed.set(token, claims)
     }
     if (claims.exp * 1000 <= deps.now()) throw refused
-    return { user: claims.sub, role: claims.role }
+    const { sub: user, role, sid } = claims
+    const caller = { user, role, ...(sid !== undefined && { session: sid }) }
+    if (await isRevoked?.(caller)) throw refused
+    return caller
   }
 }
 

@@ -6,6 +6,7 @@ import type { Keys } from './keys.ts'
 import { createLogIn } from './login.ts'
 import { createLogOut } from './logout.ts'
 import type { AccountOptions } from './options.ts'
+import { createOwnSessions } from './own-sessions.ts'
 import { createRefresh } from './refresh.ts'
 import { type CheckRegistration, createRegister } from './register.ts'
 import type { Mac } from './secret.ts'
@@ -41,5 +42,6 @@ export function createAccounts(
     changePassword: createChangePassword(all),
     me: createMe(all),
     devices,
+    ...createOwnSessions(all),
   }
 }

@@ -6,6 +6,7 @@ import type { Statement } from '../database/transaction.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
 import type { AccountOptions } from './options.ts'
+import { revoke } from './revocations.ts'
 import { endSessionsOf } from './sessions.ts'
 import type { UserRow } from './user.ts'
 
@@ -40,26 +41,35 @@ export function createAdministration(options: AccountOptions) {
         after = last.id
       }
     },
-    /** Takes effect with the user's next access token, within 15 minutes. */
+    /** Takes effect at gateway at once, and at the other services within 60 s. */
     async setRole(email: string, role: UserRow['role']): Promise<void> {
       const id = await idOf(email)
       const isChange = existsUser(and(eq(users.id, id), ne(users.role, role)))
-      await writer.write([addEvent('posta.user.role-changed', { user: id, role }, isChange), update(id, { role })])
+      await writer.write([
+        addEvent('posta.user.role-changed', { user: id, role }, isChange),
+        update(id, { role }),
+        revoke(id, deps.now()),
+      ])
     },
-    /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
+    /** Ends the user's sessions. Gateway refuses access tokens of theirs at once, the other services within 60 s. */
     async disable(email: string): Promise<void> {
       const id = await idOf(email)
       const isChange = existsUser(and(eq(users.id, id), isNull(users.disabledAt)))
       await writer.write([
         addEvent('posta.user.disabled', { user: id }, isChange),
         update(id, { disabledAt: deps.now() }),
-        endSessionsOf(id),
+        ...endSessionsOf(id, deps.now()),
+        revoke(id, deps.now()),
       ])
     },
     async enable(email: string): Promise<void> {
       const id = await idOf(email)
       const isChange = existsUser(and(eq(users.id, id), isNotNull(users.disabledAt)))
-      await writer.write([addEvent('posta.user.enabled', { user: id }, isChange), update(id, { disabledAt: null })])
+      await writer.write([
+        addEvent('posta.user.enabled', { user: id }, isChange),
+        update(id, { disabledAt: null }),
+        revoke(id, deps.now()),
+      ])
     },
     /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
     async setPassword(email: string, password: string): Promise<void> {
@@ -69,7 +79,7 @@ export function createAdministration(options: AccountOptions) {
       const passwordHash = await passwords.hash(checked.password)
       await writer.write([
         update(id, { passwordHash }),
-        endSessionsOf(id),
+        ...endSessionsOf(id, deps.now()),
         addEvent('posta.user.password-changed', { user: id }),
       ])
     },

@@ -78,7 +78,7 @@ export function createChangePassword(
             addEvent('posta.session.refreshed', { user: user.id, session: kept.sessionId, network }, rotation.isDone),
           ]
         : []),
-      endSessionsOf(user.id, rotation?.successor, changed),
+      ...endSessionsOf(user.id, deps.now(), { keptToken: rotation?.successor, condition: changed }),
       addEvent('posta.user.password-changed', { user: user.id, network }, changed),
       ...attempt.forget,
     ])

@@ -59,7 +59,7 @@ test('a rotation signs with a key that was published before, and tokens signed b
   const [first] = keys
   if (!first) throw new Error('There are no keys.')
   const grant = createGrant({ issuer: 'http://gateway.test', keys: first, deps })
-  const { accessToken } = await grant({ id: 'ana', role: 'user' }, 'not used here')
+  const { accessToken } = await grant({ id: 'ana', role: 'user' }, 's1', 'not used here')
   const before = await first.publicKeys()
   const kid = await first.rotate()
   expect(kids(before)).toContain(kid)
@@ -68,7 +68,7 @@ test('a rotation signs with a key that was published before, and tokens signed b
   expect(await first.publicKeys()).toHaveLength(3)
   expect(await rotations()).toEqual([{ kid }])
   const verify = createTokenVerifier({ issuer: 'http://gateway.test', findKey: first.find, deps })
-  expect(await verify(accessToken)).toEqual({ user: 'ana', role: 'user' })
+  expect(await verify(accessToken)).toEqual({ user: 'ana', role: 'user', session: 's1' })
   await close()
 })
 

@@ -32,15 +32,14 @@ export function createLogIn(
   const { database, writer, passwords, throttle, devices, grant, addEvent, deps } = options
 
   /**
-   * Starts a session, and runs `more` with it. Undefined where the user has changed since the password was checked, else its
-   * first refresh token.
+   * Starts a session, and runs `more` with it. Undefined where the user has changed since the password was checked.
    */
   async function begin(
     user: UserRow,
     password: string,
     by: Asking,
     { network, more }: { network: string | undefined; more: readonly Statement[] },
-  ): Promise<string | undefined> {
+  ) {
     const token = randomSecret()
     const sessionId = deps.newId()
     const isSame = and(eq(users.id, user.id), eq(users.passwordHash, user.passwordHash), isNull(users.disabledAt))
@@ -50,12 +49,12 @@ export function createLogIn(
         { token, sessionId, userId: user.id, nowMs: deps.now() },
         sql`EXISTS (SELECT 1 FROM ${users} WHERE ${isSame})`,
       ),
-      endOldestSessionsOf(user.id),
+      ...endOldestSessionsOf(user.id, deps.now()),
       addEvent('posta.user.logged-in', { user: user.id, session: sessionId, network }, sessionExists(sessionId)),
       ...(passwordHash ? [database.update(users).set({ passwordHash }).where(isSame)] : []),
       ...more,
     ])
-    return started?.rowsAffected === 1 ? token : undefined
+    return started?.rowsAffected === 1 ? { token, sessionId } : undefined
   }
 
   return async (login, address) => {
@@ -67,9 +66,9 @@ export function createLogIn(
     const [user] = await database.select().from(users).where(eq(users.email, email))
     const matches = await passwords.verify(password, user?.passwordHash, by)
     const isDisabled = user !== undefined && user.disabledAt !== null
-    const token =
+    const session =
       user && matches && !isDisabled ? await begin(user, password, by, { network, more: attempt.forget }) : undefined
-    if (!user || token === undefined) {
+    if (!user || !session) {
       const reason = !user ? 'unknown-user' : matches && isDisabled ? 'disabled' : 'wrong-password'
       await writer.write([
         addEvent('posta.user.login-failed', { ...(user && { user: user.id }), reason, network }),
@@ -77,6 +76,6 @@ export function createLogIn(
       ])
       throw new Problem('invalid-credentials')
     }
-    return { ...(await grant(user, token)), deviceToken: devices.issue(email, deviceToken) }
+    return { ...(await grant(user, session.sessionId, session.token)), deviceToken: devices.issue(email, deviceToken) }
   }
 }

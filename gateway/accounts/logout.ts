@@ -28,7 +28,7 @@ export function createLogOut(options: AccountOptions): (logout: unknown, address
         { user: userId, session: sessionId, network: eventNetwork(address) },
         sessionExists(sessionId),
       ),
-      endSession(sessionId),
+      ...endSession(sessionId, deps.now()),
     ])
   }
 }

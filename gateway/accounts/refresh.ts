@@ -102,13 +102,13 @@ export function createRefresh(
           countOne(event.user, deps.now(), isThere),
         ])
       }
-      return grant(found.user, found.successor)
+      return grant(found.user, event.session, found.successor)
     }
     if (found && event && decision === 'reuse') {
       const reason = isOtherDevice(found.row, usedBy) ? 'other-device' : 'used-before'
       await writer.write([
         addEvent('posta.session.reuse-detected', { ...event, reason }, sessionExists(event.session)),
-        endSession(event.session),
+        ...endSession(event.session, deps.now()),
       ])
     }
     throw new Problem('invalid-credentials', 'The refresh token is not valid, or its session has ended.')

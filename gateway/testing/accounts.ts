@@ -7,6 +7,7 @@ import { createAccounts } from '../accounts/accounts.ts'
 import { openKeys } from '../accounts/keys.ts'
 import { createPasswords, type Hasher } from '../accounts/passwords.ts'
 import type { CheckRegistration } from '../accounts/register.ts'
+import { revokedIn } from '../accounts/revocations.ts'
 import { openMac } from '../accounts/secret.ts'
 import type { Throttled } from '../accounts/throttle.ts'
 import { eventAdder } from '../database/events.ts'
@@ -45,7 +46,7 @@ export async function openAccounts() {
     open,
     hasher,
     throttled,
-    verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, deps }),
+    verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, isRevoked: revokedIn(opened.database), deps }),
     pass(ms: number) {
       passedMs += ms
     },

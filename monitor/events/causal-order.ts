@@ -103,7 +103,7 @@ function roundsOf(events: readonly Placeable[]): (event: Placeable) => number {
   let reached = 0
   for (const each of run.toSorted(byN)) {
     const round = each.type === DEAD_LETTERED ? deadLetterRound(each) : byClock(each)
-    reached = each.type === PROGRESSED && byName(each) > 0 ? byName(each) : Math.max(reached, round)
+    reached = Math.max(reached, round)
     roundsOfRun.set(each.id, reached)
   }
 

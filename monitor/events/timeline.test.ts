@@ -298,18 +298,6 @@ describe('the items of an operation in steps', () => {
     )
   })
 
-  test('have it so whatever the clocks say, where the progress names the redrive', () => {
-    expectOrder(
-      requested('op-1', 'ana', 0),
-      progressed('op-1', 1, 20),
-      deadLettered(d1, 40),
-      redriven(d1, 900_000),
-      progressed('op-1', 4, 30, {}, `${d1}.redriven`),
-      progressed('op-1', 5, 35, {}, `${d1}.redriven`),
-      succeeded('op-1', 'ana', 36),
-    )
-  })
-
   test('have the outcome last also where it names the redrive that began the run, and the run was stuck later', () => {
     expectOrder(
       requested('op-1', 'ana', 0),

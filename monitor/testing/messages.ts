@@ -65,13 +65,12 @@ export function failed(operation: string, user = 'ana', ms = 40): Outgoing {
 
 type Progress = Pick<MessageData<'posta.operation.progressed'>, 'step' | 'status'>
 
-export function progressed(operation: string, n: number, ms: number, more: Partial<Progress> = {}, redrive?: string) {
+export function progressed(operation: string, n: number, ms: number, more: Partial<Progress> = {}) {
   return encode({
     id: `${operation}.progress.${n}`,
     type: 'posta.operation.progressed',
     time: at(ms),
     subject: operation,
-    redrive,
     data: { user: 'ana', operation, operationType: 'convert', n, step: 'pay', status: 'done', at: at(ms), ...more },
   })
 }

@@ -20,7 +20,7 @@ export const schema = `
     due_at_ms INTEGER NOT NULL AS (head ->> 'dueAtMs') STORED,
     body TEXT NOT NULL
   ) STRICT;
-  CREATE INDEX IF NOT EXISTS runs_unheld ON runs (due_at_ms, id, user, type, version, epoch)
+  CREATE INDEX IF NOT EXISTS runs_unheld ON runs (type, version, epoch > 0, due_at_ms, id, user)
     WHERE state IN ('ready', 'waiting', 'stuck');
   CREATE INDEX IF NOT EXISTS runs_held ON runs (holder, id) WHERE holder IS NOT NULL;
   CREATE INDEX IF NOT EXISTS runs_ended ON runs (created_at, id) WHERE state = 'ended';
@@ -37,13 +37,14 @@ export const schema = `
 
   CREATE TABLE IF NOT EXISTS run_inputs (
     run TEXT NOT NULL,
+    user TEXT NOT NULL,
     name TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
     noticed INTEGER NOT NULL,
     body TEXT NOT NULL,
-    PRIMARY KEY (run, name)
+    PRIMARY KEY (run, user, name)
   ) STRICT;
-  CREATE INDEX IF NOT EXISTS run_inputs_by_time ON run_inputs (noticed, at_ms, run, name);
+  CREATE INDEX IF NOT EXISTS run_inputs_by_time ON run_inputs (noticed, at_ms, run, user, name);
 
   CREATE TRIGGER IF NOT EXISTS runs_deleted AFTER DELETE ON runs BEGIN
     DELETE FROM run_records WHERE run = OLD.id;
@@ -56,7 +57,11 @@ export const schema = `
 
 /** Sorts after every id. */
 const END = '\u{10ffff}'
-const UNHELD = `state IN ('ready', 'waiting', 'stuck')`
+/** Each kind, once for runs that were begun and once for new ones: what the index `runs_unheld` begins with. */
+const GROUPS = 'json_each($kinds) AS kind CROSS JOIN (SELECT 0 AS begun UNION ALL SELECT 1)'
+const OF_GROUP = `runs AS runs_of_kind INDEXED BY runs_unheld
+  WHERE state IN ('ready', 'waiting', 'stuck')
+    AND type = kind.value ->> 'type' AND version = kind.value ->> 'version' AND (epoch > 0) = begun`
 /** Of the indexes that a page could go by, the first finds the fewest runs. */
 const pageFilters = {
   user: { index: 'INDEXED BY runs_of_user', condition: 'user = $user' },
@@ -79,16 +84,16 @@ export const statements = {
     SELECT value ->> 'run', value ->> 'n', value ->> 'body' FROM json_each(?)
     WHERE true ON CONFLICT DO NOTHING RETURNING run, n`,
   history: 'SELECT body FROM run_records WHERE run = ? ORDER BY n',
+  // Of each kind, begun or not, the first ones: what is of no such kind, or is paused, is not read.
   due: `
-    SELECT head, body FROM runs INDEXED BY runs_unheld
-    WHERE ${UNHELD} AND due_at_ms <= $nowMs
-      AND (type, version) IN (SELECT value ->> 'type', value ->> 'version' FROM json_each($kinds))
-      AND user NOT IN (SELECT value FROM json_each($exceptUsers))
-      AND (epoch > 0 OR type NOT IN (SELECT type FROM run_paused_types))
-    ORDER BY due_at_ms, id LIMIT $limit`,
+    SELECT head, body FROM ${GROUPS} CROSS JOIN runs
+    WHERE (begun OR kind.value ->> 'type' NOT IN (SELECT type FROM run_paused_types))
+      AND runs.rowid IN (
+        SELECT rowid FROM ${OF_GROUP} AND due_at_ms <= $nowMs AND user NOT IN (SELECT value FROM json_each($exceptUsers))
+        ORDER BY due_at_ms, id LIMIT $limit
+      )`,
   nextDueMs: `
-    SELECT due_at_ms AS dueAtMs FROM runs INDEXED BY runs_unheld
-    WHERE ${UNHELD} AND due_at_ms > ? ORDER BY due_at_ms LIMIT 1`,
+    SELECT min((SELECT min(due_at_ms) FROM ${OF_GROUP} AND due_at_ms > $nowMs)) AS dueAtMs FROM ${GROUPS}`,
   take: `
     UPDATE runs SET head = json_set(head, '$.state', 'running', '$.holder', $taker, '$.epoch', epoch + 1)
     WHERE ${AS_TAKEN} RETURNING head, body`,
@@ -100,14 +105,17 @@ export const statements = {
   beat: 'INSERT INTO run_beats (holder, beat) VALUES (?, ?) ON CONFLICT (holder) DO UPDATE SET beat = excluded.beat',
   forget: 'DELETE FROM run_beats WHERE holder = ?',
   addInputs: `
-    INSERT INTO run_inputs (run, name, at_ms, noticed, body)
-    SELECT value ->> 'run', value ->> 'name', value ->> 'atMs', 0, value ->> 'body' FROM json_each(?)
+    INSERT INTO run_inputs (run, user, name, at_ms, noticed, body)
+    SELECT value ->> 'run', value ->> 'user', value ->> 'name', value ->> 'atMs', 0, value ->> 'body' FROM json_each(?)
     WHERE true ON CONFLICT DO NOTHING`,
   inputs: 'SELECT body FROM run_inputs WHERE run IN (SELECT value FROM json_each(?))',
-  unnoticed: 'SELECT body FROM run_inputs WHERE noticed = 0 ORDER BY at_ms, run, name LIMIT ?',
+  unnoticed: `
+    SELECT body FROM run_inputs
+    WHERE noticed = 0 AND (at_ms, run, user, name) > ($atMs, $run, $user, $name)
+    ORDER BY at_ms, run, user, name LIMIT $limit`,
   notice: `
     UPDATE run_inputs SET noticed = 1
-    WHERE (run, name) IN (SELECT value ->> 'run', value ->> 'name' FROM json_each(?))`,
+    WHERE (run, user, name) IN (SELECT value ->> 'run', value ->> 'user', value ->> 'name' FROM json_each(?))`,
   pause: 'INSERT INTO run_paused_types (type) VALUES (?) ON CONFLICT DO NOTHING',
   resume: 'DELETE FROM run_paused_types WHERE type = ?',
   paused: 'SELECT type FROM run_paused_types',
@@ -156,12 +164,16 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
 
     async due({ nowMs, kinds, exceptUsers, limit }) {
       const lists = { kinds: JSON.stringify(kinds), exceptUsers: JSON.stringify(exceptUsers) }
-      return toRuns(await all<RunRow>(statements.due, { nowMs, limit, ...lists }))
+      const found = toRuns(await all<RunRow>(statements.due, { nowMs, limit, ...lists }))
+      return found.sort((a, b) => a.head.dueAtMs - b.head.dueAtMs || (a.id < b.id ? -1 : 1)).slice(0, limit)
     },
 
-    async nextDueMs(nowMs) {
-      const [next] = await all<{ dueAtMs: number }>(statements.nextDueMs, nowMs)
-      return next?.dueAtMs
+    async nextDueMs(nowMs, kinds) {
+      const [next] = await all<{ dueAtMs: number | null }>(statements.nextDueMs, {
+        nowMs,
+        kinds: JSON.stringify(kinds),
+      })
+      return next?.dueAtMs ?? undefined
     },
 
     async take(run, taker) {
@@ -195,12 +207,12 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
       return toInputs(await all<{ body: string }>(statements.inputs, JSON.stringify(runs)))
     },
 
-    async unnoticed(limit) {
-      return toInputs(await all<{ body: string }>(statements.unnoticed, limit))
+    async unnoticed(limit, { atMs, run, user, name } = FIRST) {
+      return toInputs(await all<{ body: string }>(statements.unnoticed, { limit, atMs, run, user, name }))
     },
 
     async notice(inputs) {
-      await writeUnsynced(statements.notice, JSON.stringify(inputs.map(({ run, name }) => ({ run, name }))))
+      await writeUnsynced(statements.notice, JSON.stringify(inputs.map(({ run, user, name }) => ({ run, user, name }))))
     },
 
     async pause(type, paused) {
@@ -222,6 +234,9 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
     },
   }
 }
+
+/** Before every input. */
+const FIRST = { atMs: -1, run: '', user: '', name: '' }
 
 const Ids = v.array(v.string())
 

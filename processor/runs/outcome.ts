@@ -5,7 +5,7 @@ import type { Contract } from '@posta/common/operations/contract.ts'
 import { problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
 import type { Run as RunFunction } from '../performers/performer.ts'
-import { toReply } from '../request-reply.ts'
+import { toReply } from '../reply.ts'
 import type { Outcome, Result } from '../results/results.ts'
 import type { Run, RunRecord } from './runs.ts'
 

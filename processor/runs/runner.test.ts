@@ -19,7 +19,16 @@ import type { Store } from '../store/store.ts'
 import { delivered, NOON, usdRates } from '../testing/requests.ts'
 import { deadLetterOf } from './run-messages.ts'
 import { createRunner, type RunnerOptions } from './runner.ts'
-import { abandonInput, CANCEL, type NewRun, type RunInput, type RunRecord, redriveInput, signalInput } from './runs.ts'
+import {
+  abandonInput,
+  CANCEL,
+  NEVER_MS,
+  type NewRun,
+  type RunInput,
+  type RunRecord,
+  redriveInput,
+  signalInput,
+} from './runs.ts'
 
 type Code = NonNullable<AnyPerformer['run']>
 
@@ -504,6 +513,24 @@ describe.each(stores)('on $on', ({ fresh }) => {
     await eventually(async () => (await runs.unnoticed(10)).length === 1)
     expect((await runs.unnoticed(10)).map(({ run }) => run)).toEqual(['op-1'])
     expect((await runs.get('op-1'))?.head.state).toBe('waiting')
+  })
+
+  test('an answer is taken, however many older inputs have to wait', async () => {
+    const store = newStore()
+    const { runs, runner, begin, untilState } = await processor(store, async ({ signal }) => {
+      await signal('approve')
+      return { output }
+    })
+    const head = { state: 'waiting', epoch: 1, dueAtMs: NEVER_MS, attempts: 0, failures: 0, published: 0 } as const
+    const waiting = Array.from({ length: 1200 }, (_, n) => ({ ...newRun(`op-${n}`, { version: 9 }), head }))
+    await runs.create(waiting)
+    await runs.addInputs(waiting.map(({ id }, atMs) => ({ ...input(id, CANCEL), atMs })))
+    await begin(newRun('op-new'))
+    await untilState('op-new', 'waiting')
+    await runs.addInputs([{ ...input('op-new', signalInput('approve')), payload: { approved: true } }])
+    runner.wake()
+    await untilState('op-new', 'ended')
+    expect(await runs.unnoticed(5000)).toHaveLength(1200)
   })
 
   test('a run whose place is taken by another processor is dropped, and does nothing more', async () => {

@@ -263,19 +263,36 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       expect(idsOf(await due(all))).toEqual(['asleep', 'begun', 'new'])
     })
 
-    test('the next due time is of a run that nobody holds, of whatever kind, after the given time', async () => {
-      expect(await runs.nextDueMs(0)).toBeUndefined()
+    test('the next due time is of a run of the kinds that nobody holds, after the given time', async () => {
+      const tables = { type: 'store-rates', version: 9 } as const
+      const both = [...kinds, tables]
+      expect(await runs.nextDueMs(0, both)).toBeUndefined()
       await create(
         aRun('now', { dueAtMs: NOW_MS }),
         aRun('last', { dueAtMs: NOW_MS + 30 }),
-        aRun('next', { state: 'waiting', dueAtMs: NOW_MS + 20 }, { type: 'store-rates', version: 9 }),
+        aRun('next', { state: 'waiting', epoch: 2, dueAtMs: NOW_MS + 20 }, tables),
+        aRun('unknown', { dueAtMs: NOW_MS + 5 }, { version: 2 }),
         aRun('ended', { state: 'ended', dueAtMs: NOW_MS + 10 }),
         aRun('held', { state: 'running', holder: 'me', epoch: 1, dueAtMs: NOW_MS + 11 }),
       )
-      expect(await runs.nextDueMs(NOW_MS - 1)).toBe(NOW_MS)
-      expect(await runs.nextDueMs(NOW_MS)).toBe(NOW_MS + 20)
-      expect(await runs.nextDueMs(NOW_MS + 20)).toBe(NOW_MS + 30)
-      expect(await runs.nextDueMs(NOW_MS + 30)).toBeUndefined()
+      expect(await runs.nextDueMs(NOW_MS - 1, both)).toBe(NOW_MS)
+      expect(await runs.nextDueMs(NOW_MS, both)).toBe(NOW_MS + 20)
+      expect(await runs.nextDueMs(NOW_MS, kinds)).toBe(NOW_MS + 30)
+      expect(await runs.nextDueMs(NOW_MS + 20, both)).toBe(NOW_MS + 30)
+      expect(await runs.nextDueMs(NOW_MS + 30, both)).toBeUndefined()
+      expect(await runs.nextDueMs(0, [])).toBeUndefined()
+    })
+
+    test('of several kinds, begun and new, those that are due longest are due first, at most as many as asked', async () => {
+      const ids = names(12)
+      const dueLast = ids.toReversed()
+      for (const [index, id] of ids.entries())
+        await create(
+          aRun(id, { epoch: index % 3, dueAtMs: NOW_MS - index }, { type: index % 2 ? 'convert' : 'store-rates' }),
+        )
+      const both = [...kinds, { type: 'store-rates', version: 1 }]
+      expect(idsOf(await due({ kinds: both }))).toEqual(dueLast)
+      expect(idsOf(await due({ kinds: both, limit: 5 }))).toEqual(dueLast.slice(0, 5))
     })
 
     test('a run is taken as it was read: not again after another took it', async () => {
@@ -379,7 +396,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       const all = await runs.unnoticed(10)
       expect(all.map(({ run, atMs }) => `${run} ${atMs}`)).toEqual(['b 10', 'a 20', 'a 30'])
       expect(await runs.unnoticed(2)).toEqual(all.slice(0, 2))
-      await runs.notice([input('a', CANCEL), { run: 'b', name: signalInput('approve') }])
+      await runs.notice([input('a', CANCEL), input('b', signalInput('approve'))])
       await runs.notice([])
       expect(await here.open().runs.unnoticed(10)).toEqual(all.slice(0, 2))
       await runs.addInputs(all)
@@ -387,6 +404,29 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       await runs.notice(all)
       expect(await runs.unnoticed(10)).toEqual([])
       expect(await runs.inputs(['a', 'b'])).toHaveLength(3)
+    })
+
+    test('what follows an unnoticed input is found, however many were stored at the same time', async () => {
+      const all = names(25).map((id, index) => input(id, CANCEL, { atMs: Math.floor(index / 10) }))
+      await runs.addInputs(all)
+      const found: RunInput[] = []
+      for (
+        let page = [...(await runs.unnoticed(4))];
+        page.length > 0;
+        page = [...(await runs.unnoticed(4, page.at(-1)))]
+      )
+        found.push(...page)
+      expect(found).toEqual([...(await runs.unnoticed(100))])
+      expect(found).toHaveLength(25)
+    })
+
+    test('an input of another user does not take the place of the one of the owner', async () => {
+      const [theirs, own] = [input('a', CANCEL, { user: 'mallory' }), input('a', CANCEL)]
+      await runs.addInputs([theirs])
+      await runs.addInputs([own])
+      expect(await runs.inputs(['a'])).toHaveLength(2)
+      await runs.notice([theirs])
+      expect(await runs.unnoticed(10)).toEqual([own])
     })
 
     test('pages go from new to old without gap or repetition, by each filter and all of them', async () => {
@@ -463,7 +503,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
         ...names(5).map((run) => input(run, CANCEL, early)),
         input('recent', CANCEL, { atMs: Date.parse(at(1)) }),
       ])
-      await runs.notice([{ run: 'op-000', name: CANCEL }])
+      await runs.notice([input('op-000', CANCEL)])
       // The run, and two inputs.
       expect(await runs.deleteBefore(at(1), 3)).toBe(3)
       expect(await runs.get('ended')).toBeUndefined()

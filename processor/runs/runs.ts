@@ -120,7 +120,7 @@ export const RunInput = v.object({
   run: v.string(),
   /** The operation's owner. What names another is not for the run. */
   user: v.string(),
-  /** `cancel`; or `signal:`, `redrive:` or `abandon:` and what it is about. A run has one of each. */
+  /** `cancel`; or `signal:`, `redrive:` or `abandon:` and what it is about. A run has one of each from its user. */
   name: v.string(),
   by: v.string(),
   /** Of a signal. */
@@ -128,6 +128,7 @@ export const RunInput = v.object({
   atMs: v.number(),
 })
 export type RunInput = v.InferOutput<typeof RunInput>
+export type RunInputKey = Pick<RunInput, 'run' | 'user' | 'name'>
 
 export const signalInput = (name: string) => `signal:${name}`
 /** @param redrive the redrive's id, which follows from that of the dead letter */
@@ -172,7 +173,8 @@ export interface Runs {
   history(id: string): Promise<readonly RunRecord[]>
   /**
    * At most `limit` runs that nobody holds and that are due, the longest due first: `ready`, `waiting` or `stuck`, of one of the
-   * kinds, and of none of `exceptUsers`. Not the ones of a paused type that no processor has taken yet.
+   * kinds, and of none of `exceptUsers`. Not the ones of a paused type that no processor has taken yet. Runs of other kinds
+   * cost nothing, however many are due.
    */
   due(query: {
     readonly nowMs: number
@@ -180,8 +182,8 @@ export interface Runs {
     readonly exceptUsers: readonly string[]
     readonly limit: number
   }): Promise<readonly Run[]>
-  /** When the next run that nobody holds is due after `nowMs`, whatever its kind. Undefined if none is. */
-  nextDueMs(nowMs: number): Promise<number | undefined>
+  /** When the next run of one of the kinds that nobody holds is due after `nowMs`. Undefined if none is. */
+  nextDueMs(nowMs: number, kinds: readonly Kind[]): Promise<number | undefined>
   /** Makes `holder` the holder, if the epoch and the holder are still as in `run`. Resolves to the run then. */
   take(run: Run, holder: string): Promise<Run | undefined>
   /** Replaces the head, if the epoch and the holder are still those of `held`. False if not. */
@@ -191,13 +193,13 @@ export interface Runs {
   beat(holder: string, beat: number): Promise<void>
   /** Removes the holder's beat. */
   forget(holder: string): Promise<void>
-  /** Stores inputs whose run and name are new. The others change nothing. */
+  /** Stores inputs whose run, user and name are new. The others change nothing. */
   addInputs(inputs: readonly RunInput[]): Promise<void>
   /** Of these runs. */
   inputs(runs: readonly string[]): Promise<readonly RunInput[]>
-  /** At most `limit` inputs that were not marked as noticed, the oldest first. */
-  unnoticed(limit: number): Promise<readonly RunInput[]>
-  notice(inputs: readonly Pick<RunInput, 'run' | 'name'>[]): Promise<void>
+  /** At most `limit` inputs that were not marked as noticed, the oldest first; those that follow `after`, if it is given. */
+  unnoticed(limit: number, after?: RunInputKey & Pick<RunInput, 'atMs'>): Promise<readonly RunInput[]>
+  notice(inputs: readonly RunInputKey[]): Promise<void>
   /** Whether runs of a type that no processor has taken yet wait. */
   pause(type: string, paused: boolean): Promise<void>
   paused(): Promise<readonly string[]>

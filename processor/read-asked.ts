@@ -1,11 +1,10 @@
-import { type AnyEnvelope, decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
+import { type AnyEnvelope, decode, type Envelope } from '@posta/common/messages/envelope.ts'
 import { type MessageData, messages } from '@posta/common/messages/events.ts'
-import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
+import type { Delivered } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import * as v from 'valibot'
-import type { Outcome } from './results/results.ts'
 import { abandonInput, CANCEL, type NewRun, type RunInput, signalInput } from './runs/runs.ts'
 
 /** What gateway asks processor to do. */
@@ -81,29 +80,4 @@ function toInput(envelope: Told): Omit<RunInput, 'atMs'> {
     return { run, user, name: abandonInput(envelope.data.deadLetter), by }
   const { signal, payload } = envelope.data
   return { run, user, name: signalInput(signal), by, payload }
-}
-
-/**
- * The reply to a request. It follows from the stored result and from the request's headers alone, so that a request that
- * comes again gets the same reply, byte for byte.
- * @throws Problem `payload-too-large`
- */
-export function toReply(
-  result: Outcome,
-  { redrive, traceparent }: { readonly redrive?: string | undefined; readonly traceparent?: string | undefined },
-): Outgoing {
-  const { id: operation, user, type: operationType, createdAt, completedAt } = result
-  // Once a redrive has succeeded, the first request is answered as the redrive was, too.
-  const answered = redrive ?? result.redrive
-  const attributes = {
-    id: `${operation}.${answered ?? 'result'}`,
-    time: completedAt,
-    subject: operation,
-    redrive: answered,
-    traceparent,
-  }
-  const data = { user, operation, operationType, createdAt, completedAt }
-  return result.status === 'succeeded'
-    ? encode({ ...attributes, type: 'posta.operation.succeeded', data: { ...data, output: result.output } })
-    : encode({ ...attributes, type: 'posta.operation.failed', data: { ...data, error: result.error } })
 }
