@@ -155,7 +155,7 @@ export const attempts = sqliteTable(
   'attempts',
   {
     /** A keyed hash of what is counted: no email and no address can be read from it. */
-    key: text('key').primaryKey(),
+    key: text().primaryKey(),
     /** When the count is zero again. */
     zeroAt: integer('zero_at').notNull(),
   },
@@ -164,8 +164,8 @@ export const attempts = sqliteTable(
 
 /** Random secrets that all gateways share: the first gateway to write one decides. */
 export const secrets = sqliteTable('secrets', {
-  name: text('name').primaryKey(),
-  value: text('value').notNull(),
+  name: text().primaryKey(),
+  value: text().notNull(),
 })
 
 /** See lease.ts. */
