@@ -68,12 +68,15 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
   })
   const accounts = { ...others, logIn: metrics.logins(logIn) }
 
-  const rates = createRates({ url: config.ratesUrl, deps, log })
+  const sources = {
+    http: createHttp(deps),
+    rates: createRates({ url: config.ratesUrl, deps, log }), // example
+  }
   const submit = metrics.submissions(
     createSubmit({
       database,
       writer,
-      sources: { http: createHttp(deps), rates },
+      sources,
       offered: config.offered,
       onAccepted: metrics.accepted,
       quotas: config.quotas,

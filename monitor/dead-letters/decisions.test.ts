@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { fakeBroker, letters, setAside, stores, unreadable } from '../testing/dead-letters.ts'
 import { abandoned, at, deliver, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { Choice, StoredDeadLetter } from './dead-letters.ts'
@@ -82,12 +83,18 @@ describe.each(stores)('with the %s store', (_, fresh) => {
 
     test('is refused, and nothing recorded, for what is unknown, unreadable or too large', async () => {
       const large = setAside({ ...original, offset: 8, value: new Uint8Array(1024 * 1024) })
-      const { decide, store } = await keep(unreadable, large)
+      const packed = setAside({ ...original, offset: 9, key: null, headers: [], unreadable: 'It is packed with zstd.' })
+      const { decide, store } = await keep(unreadable, large, packed)
       await expect(decide('olga', redriven, 'unknown')).rejects.toMatchObject({ code: 'not-found' })
       await expect(decide('olga', redriven, unreadable.id)).rejects.toMatchObject({ code: 'conflict' })
       await expect(decide('olga', redriven, large.id)).rejects.toMatchObject({ code: 'conflict' })
+      await expect(decide('olga', redriven, packed.id)).rejects.toMatchObject({
+        code: 'conflict',
+        message: expect.stringContaining('The message could not be read'),
+      })
       expect(await store.deadLetters.unconfirmed({ limit: 9 })).toEqual([])
       expect(await decide('olga', discarded, large.id)).toMatchObject({ status: 'discarded' })
+      expect(await decide('olga', discarded, packed.id)).toMatchObject({ status: 'discarded' })
     })
   })
 
@@ -112,7 +119,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
             time: at(0),
             subject: 'op-1',
             traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
-            data: { user: 'ana', operation: 'op-1', operationType: 'convert', by: 'olga', deadLetter: id },
+            data: { user: 'ana', operation: 'op-1', operationType: sample.type, by: 'olga', deadLetter: id },
           },
         ],
       ])
