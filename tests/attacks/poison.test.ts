@@ -9,7 +9,7 @@ import { askUntil, call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { deadLettersOf, redrive } from '../testing/dead-letters.ts'
 import { kafkaClient } from '../testing/foreign-client.ts'
-import { outcomeOf, submitConversions } from '../testing/operations.ts'
+import { outcomeOf, submitMany } from '../testing/operations.ts'
 import { noRealParts, type Parts, realParts } from '../testing/parts.ts'
 import { newOperator, newUser, type User } from '../testing/users.ts'
 
@@ -54,7 +54,7 @@ describe.skipIf(!isLong || skipped !== '')(`on real parts${skipped}`, () => {
         expect(await produceRaw(parts.environment.BROKER_URL ?? '', topic, partition, batch)).toBe(0)
       }
 
-    for (const id of await submitConversions(gatewayUrl, ana.token, 3))
+    for (const id of await submitMany(gatewayUrl, ana.token, 3))
       expect(await outcomeOf(gatewayUrl, ana.token, id, 30_000)).toMatchObject({ status: 'succeeded' })
 
     const count = poison.length * Object.values(topics).length
