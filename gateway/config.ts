@@ -28,6 +28,8 @@ export interface GatewayConfig extends CommonConfig {
   /** The types of the catalog whose required variable is set. */
   readonly offered: ReadonlySet<OperationType>
   readonly quotas: Quotas
+  /** Of each IPv4 address, or IPv6 /64. */
+  readonly registrationsPerHour: number
 }
 
 /** The variables that an operation requires to be offered. What they hold is for its performer. */
@@ -58,6 +60,10 @@ const entries = {
   TOKEN_KEYS: v.optional(v.pipe(v.string(), v.parseJson(undefined, 'must be JSON: a private JWK set'), PrivateKeySet)),
   AUDIT_URL: v.optional(HttpUrl),
   ...quotaEntries,
+  REGISTRATIONS_PER_HOUR: v.optional(
+    v.pipe(v.string(), v.regex(/^[1-9]\d{0,5}$/, 'must be a number from 1 to 999999'), v.transform(Number)),
+    '100',
+  ),
 }
 
 /** @throws ConfigError with every fault. */
@@ -76,6 +82,7 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
     auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,
     offered: new Set(operationTypes.filter((type) => isOffered(catalog[type], values))),
     quotas: readQuotas(values),
+    registrationsPerHour: values.REGISTRATIONS_PER_HOUR,
   }
 }
 

@@ -122,6 +122,7 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   expect(await statements.stop(config.database.url)).toEqual({
     unindexed: [],
     indexes: [
+      'attempts_by_time',
       'operations_by_idempotency_key',
       'operations_by_user',
       'operations_pending_by_resend',

@@ -4,12 +4,17 @@ import { createHttp } from '@posta/common/service/external-http.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
+import { createTally } from '@posta/common/service/tally.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from './accounts/accounts.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
 import { createPasswords } from './accounts/passwords.ts'
+import type { CheckRegistration } from './accounts/register.ts'
 import { listRevocations, revokedIn } from './accounts/revocations.ts'
+import { openMac } from './accounts/secret.ts'
+import type { Throttled } from './accounts/throttle.ts'
 import { signCheckpoints } from './audit/checkpoints.ts'
+import { tellRefusals } from './audit/refusals.ts'
 import { type GatewayConfig, readGatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
 import { holdLease } from './database/lease.ts'
@@ -27,10 +32,15 @@ import { createRates } from './rates/rates.ts'
 import { accountRoutes } from './rest/accounts.ts'
 import { operationRoutes } from './rest/operations.ts'
 
+/** What gateway takes from outside: besides what every service takes, what it asks of whoever registers. */
+export interface GatewayDeps extends ServiceDeps {
+  readonly checkRegistration?: CheckRegistration
+}
+
 /** Gateway and its components. Read this to see how it hangs together. */
-export async function createGateway(config: GatewayConfig, deps: ServiceDeps, listener: Listener): Promise<Service> {
-  const { tokenIssuer: issuer, trustedProxies } = config
-  const { app, log, metrics: registry, closing, complete } = beginService('gateway', config, deps)
+export async function createGateway(config: GatewayConfig, deps: GatewayDeps, listener: Listener): Promise<Service> {
+  const { tokenIssuer: issuer } = config
+  const { app, log, forbidden, metrics: registry, closing, complete } = beginService('gateway', config, deps)
 
   const { database, writer, ping, close } = await openDatabase(config.database)
   const passwords = createPasswords()
@@ -41,13 +51,18 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   const addEvent = eventAdder(deps)
   const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
   const verify = createTokenVerifier({ issuer, findKey: keys.find, isRevoked: revokedIn(database), deps })
+  const throttled = createTally(({ what }: Throttled): Throttled => ({ what }), deps.now)
   const { logIn, ...others } = createAccounts({
     database,
     writer,
     passwords,
     issuer,
     keys,
+    mac: await openMac({ database, writer }),
     quotas: config.quotas,
+    registrationsPerHour: config.registrationsPerHour,
+    checkRegistration: deps.checkRegistration,
+    onThrottled: throttled.add,
     addEvent,
     deps,
   })
@@ -76,8 +91,8 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
     metrics.completed(operations)
   }
 
-  const functions = { accounts, submit, tell, read, waiters, verify, closing }
-  app.route('/auth', accountRoutes({ ...functions, trustedProxies }))
+  const functions = { accounts, onForbidden: forbidden.add, submit, tell, read, waiters, verify, closing }
+  app.route('/auth', accountRoutes({ ...functions, config }))
   app.route('/operations', operationRoutes(functions))
   app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
   app.get('/.well-known/jwks.json', async (c) =>
@@ -104,6 +119,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
       signCheckpoints({ url: config.auditUrl, issuer, database, writer, lease, keys, deps, log }),
       startRelay({ database, writer, lease, broker, log, deps }),
       receiveResults({ broker, writer, onCompleted, onProgressed: waiters.wakeWatchers, log, metrics: registry, deps }),
+      ...tellRefusals({ database, writer, addEvent, throttled, forbidden, deps, log }),
     ],
   })
 }

@@ -8,13 +8,13 @@ import type { Keys } from './accounts/keys.ts'
 import { expiredRevocations } from './accounts/revocations.ts'
 import type { Writer } from './database/commit.ts'
 import type { Lease } from './database/lease.ts'
-import { operations, refreshTokens } from './database/schema.ts'
+import { attempts, operations, refreshTokens } from './database/schema.ts'
 
 const EVERY_MS = 60 * 1000
 
 /**
  * What only time brings about, done every minute by the lease holder: rotates keys that are due, deletes refresh tokens that
- * have expired and terminal operations that were kept for long enough.
+ * have expired, counts of attempts that are zero again, and terminal operations that were kept for long enough.
  */
 export function maintenance(options: {
   lease: Pick<Lease, 'current'>
@@ -49,6 +49,7 @@ export function maintenance(options: {
       task('delete expired refresh tokens', (signal) =>
         remove('expired refresh tokens', expiredTokens(deps.now()), signal),
       ),
+      task('delete counts of attempts', (signal) => remove('counts of attempts', countsBefore(deps.now()), signal)),
       task('delete old revocations', (signal) => remove('old revocations', expiredRevocations(deps.now()), signal)),
       task('delete old operations', (signal) =>
         remove('old operations', operationsBefore(deps.now() - OPERATION_RETENTION_MS), signal),
@@ -62,6 +63,11 @@ const expiredTokens = (nowMs: number) => (atOnce: number) =>
   sql`
   DELETE FROM ${refreshTokens} WHERE hash IN (
     SELECT hash FROM ${refreshTokens} WHERE expires_at <= ${nowMs} LIMIT ${atOnce})`
+
+const countsBefore = (nowMs: number) => (atOnce: number) =>
+  sql`
+  DELETE FROM ${attempts} WHERE key IN (
+    SELECT key FROM ${attempts} WHERE zero_at <= ${nowMs} LIMIT ${atOnce})`
 
 /** Ids sort by time, so old operations are a range of the primary key: they need no index of their own. */
 const operationsBefore = (timeMs: number) => (atOnce: number) =>

@@ -1,4 +1,5 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
+import { tellForbidden } from '@posta/common/broker/tell-forbidden.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { remoteRevocations } from '@posta/common/service/revocations.ts'
 import { defineService } from '@posta/common/service/run.ts'
@@ -25,7 +26,7 @@ import { openStore } from './store/store.ts'
 
 /** Monitor: what it consists of, and how its components are connected. */
 export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener: Listener): Service {
-  const { app, log, metrics, closing, complete } = beginService('monitor', config, deps)
+  const { app, log, forbidden, metrics, closing, complete } = beginService('monitor', config, deps)
 
   const store = openStore(config.storeUrl)
   const { events, deadLetters, checkpoints } = store
@@ -62,6 +63,7 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
     components: [
       storeComponent(store),
       { name: 'broker', check: broker.ping, close: broker.close },
+      tellForbidden({ forbidden, broker, deps, log }),
       finishDecisions({ deadLetters, decisions, log }),
       retention({ store, trustedHeads, deps, log }),
       receiveEvents({ broker, append: createAppend(events), deadLetters, onStored: stream.wake, log, metrics, deps }),

@@ -1,4 +1,5 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
+import { tellForbidden } from '@posta/common/broker/tell-forbidden.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
 import { remoteRevocations } from '@posta/common/service/revocations.ts'
 import { defineService } from '@posta/common/service/run.ts'
@@ -18,7 +19,7 @@ import { openStore } from './store/store.ts'
 /** Processor and its components: read this to see how it hangs together. */
 export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, listener: Listener): Service {
   const { bounds, settings } = config
-  const { app, log, metrics, complete } = beginService('processor', config, deps)
+  const { app, log, forbidden, metrics, complete } = beginService('processor', config, deps)
 
   const store = openStore(config.storeUrl)
   const { results, runs } = store
@@ -40,6 +41,7 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
     components: [
       storeComponent(store),
       { name: 'broker', check: broker.ping, close: broker.close },
+      tellForbidden({ forbidden, broker, deps, log }),
       maintenance({ results, runs, deps, log }),
       runner,
       receiveRequests({ broker, results, performers, bounds, settings, runs, runner, log, metrics, deps }),

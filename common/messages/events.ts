@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { NAME } from '../name.ts'
+import { NAME, serviceNames } from '../name.ts'
 import { operationTypes } from '../operations/catalog.ts'
 import { problemCodes } from '../service/problem.ts'
 import { type Topic, topics } from './topics.ts'
@@ -14,7 +14,13 @@ const OperationRef = { user: Id, operation: Id, operationType: v.picklist(operat
 
 const Position = { topic: v.picklist(Object.values(topics)), partition: v.number(), offset: v.number() }
 
-const Session = v.object({ user: Id, session: Id })
+/** The client's network: the /24 of an IPv4 address, the /48 of an IPv6 one. See `eventNetwork`. */
+const network = v.optional(v.pipe(v.string(), v.maxLength(64)))
+
+const Session = v.object({ user: Id, session: Id, network })
+
+/** How often something was refused, and between which times. Refusals alike within some seconds are one event. */
+const Tally = { count: v.pipe(v.number(), v.safeInteger(), v.minValue(1)), from: Time, to: Time }
 
 /**
  * All messages: the topic and the schema of the data of each. Consumers ignore unknown members, so that services of two
@@ -66,17 +72,59 @@ export const messages = {
     topic: topics.requests,
     data: v.object({ ...OperationRef, by: Id, deadLetter: Id }),
   },
-  'posta.user.registered': { topic: topics.events, data: v.object({ user: Id }) },
+  'posta.user.registered': { topic: topics.events, data: v.object({ user: Id, network }) },
   'posta.user.logged-in': { topic: topics.events, data: Session },
   /** Without `user` if there is no such user. */
   'posta.user.login-failed': {
     topic: topics.events,
-    data: v.object({ user: v.optional(Id), reason: v.picklist(['unknown-user', 'wrong-password', 'disabled']) }),
+    data: v.object({
+      user: v.optional(Id),
+      reason: v.picklist(['unknown-user', 'wrong-password', 'disabled']),
+      network,
+    }),
+  },
+  /**
+   * Attempts that were refused before any password was looked at. Without `network` or `user`: those of more users and
+   * networks than are told apart, or of an email that no user has.
+   */
+  'posta.attempts.throttled': {
+    topic: topics.events,
+    data: v.object({
+      user: v.optional(Id),
+      what: v.picklist(['login', 'registration', 'password-change']),
+      network,
+      ...Tally,
+    }),
+  },
+  /** `user`: who asked for what only others may do. Without it: users beyond those that are told apart. */
+  'posta.request.forbidden': {
+    topic: topics.events,
+    data: v.object({
+      user: v.optional(Id),
+      service: v.picklist(serviceNames),
+      method: v.pipe(v.string(), v.maxLength(16)),
+      route: v.pipe(v.string(), v.maxLength(200)),
+      network,
+      ...Tally,
+    }),
   },
   'posta.user.logged-out': { topic: topics.events, data: Session },
-  'posta.user.password-changed': { topic: topics.events, data: v.object({ user: Id }) },
+  'posta.user.password-changed': { topic: topics.events, data: v.object({ user: Id, network }) },
+  /** By an operator of gateway, with `bun run users`: also where a user is added who is an operator. */
+  'posta.user.role-changed': {
+    topic: topics.events,
+    data: v.object({ user: Id, role: v.picklist(['user', 'operator']) }),
+  },
+  'posta.user.disabled': { topic: topics.events, data: v.object({ user: Id }) },
+  'posta.user.enabled': { topic: topics.events, data: v.object({ user: Id }) },
   'posta.session.refreshed': { topic: topics.events, data: Session },
-  'posta.session.reuse-detected': { topic: topics.events, data: Session },
+  /** A refresh token was presented again within 30 s, and got the same successor: an answer was lost, or two hold it. */
+  'posta.session.repeated': { topic: topics.events, data: Session },
+  /** The session has ended. `other-device`: within 30 s, but not from the device that used the token. */
+  'posta.session.reuse-detected': {
+    topic: topics.events,
+    data: v.object({ ...Session.entries, reason: v.optional(v.picklist(['used-before', 'other-device'])) }),
+  },
   /** `by`: the operator. New runs of the type wait from now on. */
   'posta.runs.paused': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
   'posta.runs.resumed': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
@@ -100,7 +148,7 @@ export type MessageType = keyof typeof messages
 export type MessageData<Type extends MessageType> = v.InferOutput<(typeof messages)[Type]['data']>
 
 /** Counts every change of a message's schema. A change only adds optional members: see CONTRIBUTING.md. */
-const SCHEMA_VERSION = 2
+const SCHEMA_VERSION = 3
 
 /** The `dataschema` of CloudEvents: which schema, and which version of it, a message was written by. */
 export function dataschema(type: MessageType): string {

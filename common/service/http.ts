@@ -22,8 +22,10 @@ export function createApp(options: {
   log: Logger
   metrics: Registry
   deps: Pick<Deps, 'newId' | 'monotonicMs'>
+  /** Called for each request that is answered with 403. */
+  onForbidden?: (c: Context, route: string) => void
 }): Hono {
-  const { config, log, metrics, deps } = options
+  const { config, log, metrics, deps, onForbidden } = options
   const duration = new Histogram({
     name: 'http_server_request_duration_seconds',
     help: 'How long HTTP requests took.',
@@ -55,11 +57,20 @@ export function createApp(options: {
         'Content-Type',
         'Idempotency-Key',
         'Prefer',
+        'Registration-Proof',
         'Last-Event-ID',
         'traceparent',
         'X-Request-Id',
       ],
-      exposeHeaders: ['Location', 'Preference-Applied', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+      exposeHeaders: [
+        'Location',
+        'Preference-Applied',
+        'RateLimit',
+        'RateLimit-Policy',
+        'Refresh-Token',
+        'Retry-After',
+        'X-Request-Id',
+      ],
       maxAge: 600,
     }),
   )
@@ -102,6 +113,7 @@ export function createApp(options: {
       ? new Problem('malformed-request', 'The connection was closed before the body ended.')
       : toProblem(error)
     logFault(log, problem, { route: routePath(c, -1) })
+    if (problem.code === 'forbidden') onForbidden?.(c, routePath(c))
     return problemResponse(c, problem)
   })
   return app

@@ -5,11 +5,13 @@ import type { CommonConfig } from './config.ts'
 import { within } from './deadline.ts'
 import type { Deps } from './deps.ts'
 import { addDocs, type Link } from './docs.ts'
+import { forbiddenRequest, withoutUser } from './forbidden.ts'
 import { healthRoutes } from './health.ts'
 import { createApp } from './http.ts'
 import type { Listener } from './listener.ts'
 import { createLog, type Logger } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import { createTally } from './tally.ts'
 
 export interface Service {
   readonly name: string
@@ -35,11 +37,21 @@ export function beginService(name: ServiceName, config: CommonConfig, deps: Deps
   const log = createLog(name, config.logLevel)
   const metrics = createMetrics(name)
   const closing = new AbortController()
-  const app = createApp({ config, log, metrics, deps })
+  const forbidden = createTally(withoutUser, deps.now)
+  const { trustedProxies } = config
+  const app = createApp({
+    config,
+    log,
+    metrics,
+    deps,
+    onForbidden: (c, route) => forbidden.add(forbiddenRequest(c, { service: name, route, trustedProxies })),
+  })
   return {
     log,
     metrics,
     app,
+    /** The requests that were answered with 403, to be told of. */
+    forbidden,
     /** Aborts when the service begins to close: streams and waits end. */
     closing: closing.signal,
     complete(

@@ -51,3 +51,17 @@ test('an unknown email is not found', async () => {
   await expect(administration.setRole('nobody@example.com', 'user')).rejects.toMatchObject({ code: 'not-found' })
   await expect(administration.setPassword('nobody@example.com', PASSWORD)).rejects.toMatchObject({ code: 'not-found' })
 })
+
+test('a change of the role, disabling and enabling are an event each, and none where nothing changes', async () => {
+  const { user } = await enter('told@example.com')
+  const { setRole, disable, enable } = administration
+  const before = (await events()).length
+  for (const act of [disable, disable, enable, enable]) await act(user.email)
+  for (const role of ['operator', 'operator', 'user'] as const) await setRole(user.email, role)
+  expect((await events()).slice(before)).toMatchObject([
+    { type: 'posta.user.disabled', data: { user: user.id } },
+    { type: 'posta.user.enabled', data: { user: user.id } },
+    { type: 'posta.user.role-changed', data: { user: user.id, role: 'operator' } },
+    { type: 'posta.user.role-changed', data: { user: user.id, role: 'user' } },
+  ])
+})

@@ -1,5 +1,5 @@
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { asc, eq, gt } from 'drizzle-orm'
+import { and, asc, eq, gt, isNotNull, isNull, ne, type SQL, sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
@@ -27,9 +27,8 @@ export function createAdministration(options: AccountOptions) {
     return user.id
   }
 
-  async function change(id: string, changes: Partial<UserRow>, ...more: readonly Statement[]): Promise<void> {
-    await writer.write([database.update(users).set(changes).where(eq(users.id, id)), ...more])
-  }
+  const update = (id: string, changes: Partial<UserRow>): Statement =>
+    database.update(users).set(changes).where(eq(users.id, id))
 
   return {
     /** In the order in which they registered. */
@@ -45,16 +44,32 @@ export function createAdministration(options: AccountOptions) {
     /** Takes effect at gateway at once, and at the other services within 60 s. */
     async setRole(email: string, role: UserRow['role']): Promise<void> {
       const id = await idOf(email)
-      await change(id, { role }, revoke(id, deps.now()))
+      const isChange = existsUser(and(eq(users.id, id), ne(users.role, role)))
+      await writer.write([
+        addEvent('posta.user.role-changed', { user: id, role }, isChange),
+        update(id, { role }),
+        revoke(id, deps.now()),
+      ])
     },
     /** Ends the user's sessions. Gateway refuses access tokens of theirs at once, the other services within 60 s. */
     async disable(email: string): Promise<void> {
       const id = await idOf(email)
-      await change(id, { disabledAt: deps.now() }, ...endSessionsOf(id, deps.now()), revoke(id, deps.now()))
+      const isChange = existsUser(and(eq(users.id, id), isNull(users.disabledAt)))
+      await writer.write([
+        addEvent('posta.user.disabled', { user: id }, isChange),
+        update(id, { disabledAt: deps.now() }),
+        ...endSessionsOf(id, deps.now()),
+        revoke(id, deps.now()),
+      ])
     },
     async enable(email: string): Promise<void> {
       const id = await idOf(email)
-      await change(id, { disabledAt: null }, revoke(id, deps.now()))
+      const isChange = existsUser(and(eq(users.id, id), isNotNull(users.disabledAt)))
+      await writer.write([
+        addEvent('posta.user.enabled', { user: id }, isChange),
+        update(id, { disabledAt: null }),
+        revoke(id, deps.now()),
+      ])
     },
     /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
     async setPassword(email: string, password: string): Promise<void> {
@@ -62,8 +77,13 @@ export function createAdministration(options: AccountOptions) {
       const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
       refuseCommon(checked.password, checked.email, '#/password')
       const passwordHash = await passwords.hash(checked.password)
-      const ended = endSessionsOf(id, deps.now())
-      await change(id, { passwordHash }, ...ended, addEvent('posta.user.password-changed', { user: id }))
+      await writer.write([
+        update(id, { passwordHash }),
+        ...endSessionsOf(id, deps.now()),
+        addEvent('posta.user.password-changed', { user: id }),
+      ])
     },
   }
 }
+
+const existsUser = (condition: SQL | undefined) => sql`EXISTS (SELECT 1 FROM ${users} WHERE ${condition})`

@@ -29,6 +29,36 @@ test('a change ends every session of the user except that of the refresh token s
   expect(await refresh({ refreshToken: foreign.refreshToken })).toMatchObject({ tokenType: 'Bearer' })
 })
 
+test('a change rotates the session that it keeps: whoever holds its tokens from before is out', async () => {
+  const { user, caller, refreshToken } = await enter('rotated@example.com')
+  const second = await refresh({ refreshToken })
+  const kept = await changePassword({ ...change, refreshToken: second.refreshToken }, caller, ADDRESS)
+  expect(kept).toMatch(/^[\w-]{43}$/)
+  expect(kept).not.toBe(second.refreshToken)
+  const told = (await events()).filter(({ data }) => 'user' in data && data.user === user.id).map(({ type }) => type)
+  expect(told.slice(-2)).toEqual(['posta.session.refreshed', 'posta.user.password-changed'])
+
+  const third = await refresh({ refreshToken: kept })
+  expect(third).toMatchObject({ tokenType: 'Bearer' })
+  await expect(refresh({ refreshToken: second.refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+  await expect(refresh({ refreshToken: third.refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+})
+
+test('the 30 s of a token from before end with a change: it gets no successor, and its session ends', async () => {
+  const { caller, refreshToken } = await enter('grace@example.com')
+  const second = await refresh({ refreshToken })
+  const kept = await changePassword({ ...change, refreshToken: second.refreshToken }, caller, ADDRESS)
+  await expect(refresh({ refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+  await expect(refresh({ refreshToken: kept })).rejects.toMatchObject({ code: 'invalid-credentials' })
+})
+
+test('a change with a token that was used before ends that session, too', async () => {
+  const { caller, refreshToken } = await enter('used@example.com')
+  const second = await refresh({ refreshToken })
+  expect(await changePassword({ ...change, refreshToken }, caller, ADDRESS)).toBeUndefined()
+  await expect(refresh({ refreshToken: second.refreshToken })).rejects.toMatchObject({ code: 'invalid-credentials' })
+})
+
 test("a change without a refresh token, or with another user's, ends every session of the user", async () => {
   const foreign = await enter('owner@example.com')
   for (const more of [{}, { refreshToken: foreign.refreshToken }]) {
@@ -38,13 +68,22 @@ test("a change without a refresh token, or with another user's, ends every sessi
   }
 })
 
-test('a wrong current password changes nothing, and is throttled as at login', async () => {
+test('a wrong current password changes nothing, and is throttled with a count of its own', async () => {
   const { caller, refreshToken } = await enter('wrong@example.com')
   const wrong = { ...change, currentPassword: 'wrong' }
   for (let n = 0; n < 10; n++)
     await expect(changePassword(wrong, caller, ADDRESS)).rejects.toMatchObject({ code: 'invalid-credentials' })
   await expect(changePassword(change, caller, ADDRESS)).rejects.toMatchObject({ code: 'too-many-requests' })
   expect(await refresh({ refreshToken })).toMatchObject({ tokenType: 'Bearer' })
+  await changePassword(change, caller, '203.0.113.1')
+})
+
+test('10 wrong logins from each of 20 addresses, one of them its own, keep nobody who is logged in from changing the password', async () => {
+  const { user, caller } = await enter('attacked@example.com')
+  const wrong = { email: user.email, password: 'wrong' }
+  for (let n = 0; n < 20; n++)
+    await Promise.all(Array.from({ length: 11 }, () => logIn(wrong, n ? `203.0.113.${n}` : ADDRESS).catch(() => {})))
+  await changePassword(change, caller, ADDRESS)
 })
 
 test('the new password must be one that a user could register with', async () => {

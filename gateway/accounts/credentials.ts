@@ -36,11 +36,26 @@ export const GivenPassword = v.pipe(v.string(), v.maxLength(4096, 'must have at 
 
 export const RefreshToken = v.pipe(v.string(), v.maxLength(256, 'must have at most 256 characters'))
 
-/** What login and refresh answer. */
+/** Optional everywhere: see devices.ts. One that is not valid is like none. */
+export const DeviceToken = v.pipe(
+  v.string(),
+  v.maxLength(256, 'must have at most 256 characters'),
+  v.description(
+    'The device token of an earlier login with this email. Browsers send it as a cookie instead. With it, the passwords that strangers try do not hold up this login.',
+  ),
+)
+
+/** What refresh answers. */
 export const Tokens = v.object({
   accessToken: v.string(),
   tokenType: v.literal('Bearer'),
   expiresIn: v.pipe(v.number(), v.integer(), v.description('Seconds until the access token expires.')),
   refreshToken: v.string(),
+  deviceToken: v.nullish(
+    v.pipe(
+      v.string(),
+      v.description('A login answers with it. Keep it, send it with the next logins and refreshes from this device.'),
+    ),
+  ),
 })
 export type Tokens = v.InferOutput<typeof Tokens>

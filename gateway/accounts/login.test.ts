@@ -8,6 +8,9 @@ const accounts = await openAccounts()
 afterAll(accounts.close)
 const { database, writer, register, logIn, me, verify, hasher, events } = accounts
 
+/** The network of `refusal`, as events name it. */
+const network = '198.51.100.0/24'
+
 /** What a login is refused with, the work that it made, and the events of it. */
 async function refusal(email: string, password: string) {
   const verifications = hasher.verifications
@@ -37,10 +40,10 @@ test('an unknown user, a wrong password and a disabled user get the same answer 
   }
   const type = 'posta.user.login-failed'
   expect(all.map((each) => each.events)).toEqual([
-    [{ type, data: { user: ana.id, reason: 'wrong-password' } }],
-    [{ type, data: { reason: 'unknown-user' } }],
-    [{ type, data: { reason: 'unknown-user' } }],
-    [{ type, data: { user: former.id, reason: 'disabled' } }],
+    [{ type, data: { user: ana.id, reason: 'wrong-password', network } }],
+    [{ type, data: { reason: 'unknown-user', network } }],
+    [{ type, data: { reason: 'unknown-user', network } }],
+    [{ type, data: { user: former.id, reason: 'disabled', network } }],
   ])
 })
 
@@ -52,6 +55,7 @@ test('a login answers with tokens of a new session, and one event tells of it', 
     tokenType: 'Bearer',
     expiresIn: 900,
     refreshToken: expect.stringMatching(/^[\w-]{43}$/),
+    deviceToken: expect.stringMatching(/^[\w-]{22}\.[\w-]{43}$/),
   })
   const caller = await verify(tokens.accessToken)
   expect(caller).toEqual({ user: user.id, role: 'user', session: expect.any(String) })
@@ -89,13 +93,41 @@ test('neither the database nor an event contains a refresh token', async () => {
   expect(stored).not.toContain(again.refreshToken)
 })
 
-test('wrong passwords are throttled per email, before they are hashed', async () => {
+test('wrong passwords are throttled per email and address, before they are hashed', async () => {
   await register({ email: 'throttled@example.com', password: PASSWORD })
   const email = 'throttled@example.com'
-  for (let n = 0; n < 10; n++) await logIn({ email, password: 'wrong' }, `203.0.113.${n}`).catch(() => {})
+  for (let n = 0; n < 10; n++) await logIn({ email, password: 'wrong' }, '198.51.100.7').catch(() => {})
   const { error, verifications, events } = await refusal(email.toUpperCase(), PASSWORD)
   expect(error).toMatchObject({ code: 'too-many-requests', retryAfterS: 60 })
   expect({ verifications, events }).toEqual({ verifications: 0, events: [] })
+})
+
+test('10 wrong passwords from each of 20 addresses, and 100 from that of the owner, refuse the owner on no known device', async () => {
+  const email = 'owner@example.com'
+  const { deviceToken } = await accounts.enter(email)
+  const wrong = (address: string, n: number) =>
+    Promise.all(Array.from({ length: n }, () => logIn({ email, password: 'wrong' }, address).catch(() => {})))
+  for (let n = 0; n < 20; n++) await wrong(`203.0.113.${n}`, 10)
+  await wrong(ADDRESS, 100)
+  await expect(logIn({ email, password: PASSWORD }, ADDRESS)).rejects.toMatchObject({ code: 'too-many-requests' })
+  expect(await logIn({ email, password: PASSWORD, deviceToken }, ADDRESS)).toMatchObject({ tokenType: 'Bearer' })
+  expect(await logIn({ email, password: PASSWORD }, '203.0.113.200')).toMatchObject({ tokenType: 'Bearer' })
+})
+
+test('a device stays the same over logins, and its token helps with no other email', async () => {
+  const { deviceToken } = await accounts.enter('device@example.com')
+  const again = await logIn({ email: 'DEVICE@example.com', password: PASSWORD, deviceToken }, ADDRESS)
+  expect(again.deviceToken).toBe(deviceToken ?? '')
+  const email = 'other-device@example.com'
+  await register({ email, password: PASSWORD })
+  for (const presented of [deviceToken, `${deviceToken?.slice(0, -1)}_`, 'nonsense', '']) {
+    const other = await logIn({ email, password: PASSWORD, deviceToken: presented }, ADDRESS)
+    expect(other.deviceToken?.slice(0, 22)).not.toBe(deviceToken?.slice(0, 22) ?? '')
+  }
+  for (let n = 0; n < 10; n++) await logIn({ email, password: 'wrong', deviceToken }, '203.0.113.99').catch(() => {})
+  await expect(logIn({ email, password: PASSWORD, deviceToken }, '203.0.113.99')).rejects.toMatchObject({
+    code: 'too-many-requests',
+  })
 })
 
 test('a hash with outdated parameters is replaced when its user logs in', async () => {
@@ -117,7 +149,9 @@ test('no session starts if the password changes while it is being checked', asyn
   const { error, events } = await refusal(user.email, PASSWORD)
   hasher.meanwhile = async () => {}
   expect(error).toMatchObject({ code: 'invalid-credentials' })
-  expect(events).toEqual([{ type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password' } }])
+  expect(events).toEqual([
+    { type: 'posta.user.login-failed', data: { user: user.id, reason: 'wrong-password', network } },
+  ])
   expect(await database.$count(refreshTokens, eq(refreshTokens.userId, user.id))).toBe(0)
 })
 

@@ -1,3 +1,4 @@
+import { eventNetwork } from '@posta/common/service/network.ts'
 import { checkInput } from '@posta/common/service/problem.ts'
 import { eq } from 'drizzle-orm'
 import * as v from 'valibot'
@@ -9,19 +10,24 @@ import { endSession, hashToken, sessionExists } from './sessions.ts'
 export const Logout = v.strictObject({ refreshToken: RefreshToken })
 
 /**
- * Makes the function that ends the session of a refresh token. It resolves also where there is no such session.
+ * Makes the function that ends the session of a refresh token. It resolves also where there is no such session. `address` is
+ * the client's IP address.
  * @throws Problem `invalid-input`, `overloaded`
  */
-export function createLogOut(options: AccountOptions): (logout: unknown) => Promise<void> {
+export function createLogOut(options: AccountOptions): (logout: unknown, address?: string) => Promise<void> {
   const { database, writer, addEvent, deps } = options
-  return async (logout) => {
+  return async (logout, address = '') => {
     const { refreshToken } = checkInput(Logout, logout)
     const hasToken = eq(refreshTokens.hash, hashToken(refreshToken))
     const [row] = await database.select().from(refreshTokens).where(hasToken)
     if (!row || row.expiresAt <= deps.now()) return
     const { userId, sessionId } = row
     await writer.write([
-      addEvent('posta.user.logged-out', { user: userId, session: sessionId }, sessionExists(sessionId)),
+      addEvent(
+        'posta.user.logged-out',
+        { user: userId, session: sessionId, network: eventNetwork(address) },
+        sessionExists(sessionId),
+      ),
       ...endSession(sessionId, deps.now()),
     ])
   }

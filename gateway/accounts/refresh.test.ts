@@ -1,4 +1,4 @@
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, describe, expect, test } from 'bun:test'
 import { Problem } from '@posta/common/service/problem.ts'
 import { and, eq, isNull } from 'drizzle-orm'
 import * as fc from 'fast-check'
@@ -214,4 +214,72 @@ test("a user's refreshes in an hour are bounded, over all sessions; the token st
   accounts.pass(3600_000)
   expect((await pass(third)).refreshToken).toMatch(/^[\w-]{43}$/)
   expect((await pass(other)).refreshToken).toMatch(/^[\w-]{43}$/)
+})
+
+describe('the 30 s in which a token may be repeated', () => {
+  const told = async (session: string | undefined) =>
+    (await events()).flatMap(({ type, data }) =>
+      'session' in data && data.session === session ? [{ type, data }] : [],
+    )
+  const sessionOf = async (user: string) => {
+    const [row] = await database.select().from(refreshTokens).where(eq(refreshTokens.userId, user))
+    return row?.sessionId
+  }
+
+  test('leave an event for each use', async () => {
+    const { user, refreshToken } = await enter('repeats@example.com')
+    const second = await next(refreshToken)
+    expect([await next(refreshToken), await next(refreshToken)]).toEqual([second, second])
+    const types = (await told(await sessionOf(user.id))).map(({ type }) => type)
+    expect(types).toEqual([
+      'posta.user.logged-in',
+      'posta.session.refreshed',
+      'posta.session.repeated',
+      'posta.session.repeated',
+    ])
+  })
+
+  test('leave an event where two tabs refresh at once: one of them repeats', async () => {
+    const { user, refreshToken } = await enter('tabs@example.com')
+    const answers = await Promise.all([next(refreshToken), next(refreshToken)])
+    expect(answers[0]).toBe(answers[1] ?? '')
+    const types = (await told(await sessionOf(user.id))).map(({ type }) => type)
+    expect(types.filter((type) => type === 'posta.session.repeated')).toHaveLength(1)
+    expect(types.filter((type) => type === 'posta.session.refreshed')).toHaveLength(1)
+  })
+
+  test('hide no thief with a stolen token alone: one use from elsewhere, before or after the owner, ends the session', async () => {
+    const thief = await enter('thief@example.com')
+    for (const [n, thievesDevice] of [undefined, thief.deviceToken, 'nonsense'].entries())
+      for (const isThiefFirst of [true, false]) {
+        const { user, refreshToken, deviceToken } = await enter(`stolen${n}${isThiefFirst}@example.com`)
+        const session = await sessionOf(user.id)
+        const asOwner = () => refresh({ refreshToken, deviceToken })
+        const asThief = () => refresh({ refreshToken, ...(thievesDevice && { deviceToken: thievesDevice }) })
+        const [first, second] = isThiefFirst ? [asThief, asOwner] : [asOwner, asThief]
+        const won = await first()
+        pass(5000)
+        await expect(second()).rejects.toMatchObject({ code: 'invalid-credentials' })
+        expect(await next(won.refreshToken)).toBe('invalid-credentials')
+        expect((await told(session)).at(-1)).toEqual({
+          type: 'posta.session.reuse-detected',
+          data: expect.objectContaining({ user: user.id, session, reason: 'other-device' }),
+        })
+      }
+  })
+
+  test('serve the device that lost the answer, and a token that a gateway without devices rotated', async () => {
+    const { refreshToken, deviceToken } = await enter('phone@example.com')
+    const second = await refresh({ refreshToken, deviceToken })
+    expect((await refresh({ refreshToken, deviceToken })).refreshToken).toBe(second.refreshToken)
+    await writer.write([database.update(refreshTokens).set({ usedBy: null })])
+    expect(await next(refreshToken)).toBe(second.refreshToken)
+  })
+
+  test('count against the quota of refreshes, so that repeats write no more events than refreshes do', async () => {
+    const { refreshToken } = await enter('repeats-forever@example.com')
+    const answers: string[] = []
+    for (let n = 0; n < 205; n++) answers.push(await next(refreshToken))
+    expect(answers.filter((answer) => answer === 'quota-exceeded')).toHaveLength(5)
+  })
 })

@@ -1,34 +1,43 @@
+import { eventNetwork } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { and, eq, isNull, sql } from 'drizzle-orm'
+import { and, eq, isNull, type SQL, sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { refreshTokens, users } from '../database/schema.ts'
 import { countUse, defaultQuotas, exceeded, type Quotas, type Role, roomOf } from '../quotas.ts'
 import type { Grant } from './access-tokens.ts'
-import { RefreshToken, type Tokens } from './credentials.ts'
+import { DeviceToken, RefreshToken, type Tokens } from './credentials.ts'
+import type { Devices } from './devices.ts'
 import type { AccountOptions } from './options.ts'
 import {
-  continueSession,
   decideRefresh,
   endSession,
   hashToken,
+  isOtherDevice,
   type RefreshTokenRow,
-  randomSecret,
+  rotateToken,
   sessionExists,
   successorOf,
 } from './sessions.ts'
 
-export const Refresh = v.strictObject({ refreshToken: RefreshToken })
+export const Refresh = v.strictObject({ refreshToken: RefreshToken, deviceToken: v.optional(DeviceToken) })
+
+/** How a token is used: `usedBy` is the device, or an empty text. */
+interface Use {
+  readonly token: string
+  readonly usedBy: string
+  readonly network: string | undefined
+}
 
 /**
- * Makes the function that replaces a refresh token. Presented again within 30 s, while its successor is unused, a token
- * gets the same successor: a lost answer logs nobody out. Any other reuse ends the session, since one of the two who hold
- * the token is a thief.
+ * Makes the function that replaces a refresh token. Presented again within 30 s, while its successor is unused and from the
+ * device that used it, a token gets the same successor: a lost answer logs nobody out, and an event tells of it. Any other
+ * reuse ends the session, since one of the two who hold the token is a thief. `address` is the client's IP address.
  * @throws Problem `invalid-input`, `invalid-credentials`, `quota-exceeded`, `overloaded`
  */
 export function createRefresh(
-  options: AccountOptions & { grant: Grant; quotas?: Quotas },
-): (refresh: unknown) => Promise<Tokens> {
-  const { database, writer, grant, addEvent, quotas = defaultQuotas, deps } = options
+  options: AccountOptions & { grant: Grant; devices: Devices; quotas?: Quotas },
+): (refresh: unknown, address?: string) => Promise<Tokens> {
+  const { database, writer, grant, devices, addEvent, quotas = defaultQuotas, deps } = options
 
   /** The token's row and user, its successor and the successor's row. Undefined where its user is disabled. */
   async function find(token: string) {
@@ -46,24 +55,21 @@ export function createRefresh(
     return { ...found, successor, next }
   }
 
-  /** Does nothing if the token was used since `row` was read, or if the user's quota is used up. */
-  async function rotate(row: RefreshTokenRow, token: string, role: Role): Promise<void> {
-    const salt = randomSecret()
+  /** Does nothing, and resolves to false, if the token was used since `row` was read, or if the user's quota is used up. */
+  async function rotate(row: RefreshTokenRow, { network, ...use }: Use, role: Role): Promise<boolean> {
     const nowMs = deps.now()
-    const isUsedHere = and(eq(refreshTokens.hash, row.hash), eq(refreshTokens.successorSalt, salt))
-    const wasUsedHere = sql`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE ${isUsedHere})`
     const room = roomOf(quotas, 'refreshes-per-hour', { user: row.userId, role, atMs: nowMs })
-    const used = sql`SELECT ${row.userId} AS user, ${nowMs} AS at_ms, 1 AS used WHERE ${wasUsedHere}`
-    await writer.write([
-      database
-        .update(refreshTokens)
-        .set({ usedAt: nowMs, successorSalt: salt })
-        .where(and(eq(refreshTokens.hash, row.hash), isNull(refreshTokens.usedAt), sql`${room} > 0`)),
-      continueSession(row, successorOf(token, salt), nowMs, wasUsedHere),
-      addEvent('posta.session.refreshed', { user: row.userId, session: row.sessionId }, wasUsedHere),
-      countUse('refreshes-per-hour', used),
+    const { statements, isDone } = rotateToken(row, { ...use, nowMs }, sql`${room} > 0`)
+    const [rotated] = await writer.write([
+      ...statements,
+      addEvent('posta.session.refreshed', { user: row.userId, session: row.sessionId, network }, isDone),
+      countOne(row.userId, nowMs, isDone),
     ])
+    return rotated?.rowsAffected === 1
   }
+
+  const countOne = (user: string, nowMs: number, condition: SQL) =>
+    countUse('refreshes-per-hour', sql`SELECT ${user} AS user, ${nowMs} AS at_ms, 1 AS used WHERE ${condition}`)
 
   /** @throws Problem `quota-exceeded`, if the quota is used up */
   async function refuse({ id, role }: { id: string; role: Role }): Promise<void> {
@@ -72,24 +78,37 @@ export function createRefresh(
     if (problem) throw problem
   }
 
-  return async (refresh) => {
-    const { refreshToken } = checkInput(Refresh, refresh)
+  return async (refresh, address = '') => {
+    const network = eventNetwork(address)
+    const { refreshToken, deviceToken } = checkInput(Refresh, refresh)
     let found = await find(refreshToken)
-    if (found && decideRefresh(found.row, undefined, deps.now()) === 'rotate') {
-      await rotate(found.row, refreshToken, found.user.role)
-      // Of two requests at the same time one has rotated. From here on both are repeats.
+    const usedBy = (found && devices.identify(found.user.email, deviceToken)) ?? ''
+    let isRepeat = true
+    if (found && decideRefresh(found.row, undefined, usedBy, deps.now()) === 'rotate') {
+      isRepeat = !(await rotate(found.row, { token: refreshToken, usedBy, network }, found.user.role))
+      // Of two requests at the same time one has rotated. The other one is a repeat.
       found = await find(refreshToken)
       if (found?.row.usedAt === null) await refuse(found.user)
     }
-    const decision = found && decideRefresh(found.row, found.next, deps.now())
-    if (found?.successor !== undefined && decision === 'repeat')
-      return grant(found.user, found.row.sessionId, found.successor)
-    if (found && decision === 'reuse') {
-      const { userId, sessionId } = found.row
-      const event = { user: userId, session: sessionId }
+    const decision = found && decideRefresh(found.row, found.next, usedBy, deps.now())
+    const event = found && { user: found.row.userId, session: found.row.sessionId, network }
+    if (found?.successor !== undefined && event && decision === 'repeat') {
+      if (isRepeat) {
+        // Each leaves an event: so it has the quota of the others.
+        await refuse(found.user)
+        const isThere = sessionExists(event.session)
+        await writer.write([
+          addEvent('posta.session.repeated', event, isThere),
+          countOne(event.user, deps.now(), isThere),
+        ])
+      }
+      return grant(found.user, event.session, found.successor)
+    }
+    if (found && event && decision === 'reuse') {
+      const reason = isOtherDevice(found.row, usedBy) ? 'other-device' : 'used-before'
       await writer.write([
-        addEvent('posta.session.reuse-detected', event, sessionExists(sessionId)),
-        ...endSession(sessionId, deps.now()),
+        addEvent('posta.session.reuse-detected', { ...event, reason }, sessionExists(event.session)),
+        ...endSession(event.session, deps.now()),
       ])
     }
     throw new Problem('invalid-credentials', 'The refresh token is not valid, or its session has ended.')

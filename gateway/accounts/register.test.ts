@@ -1,10 +1,10 @@
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, describe, expect, test } from 'bun:test'
 import { Problem } from '@posta/common/service/problem.ts'
 import { ADDRESS, openAccounts, PASSWORD } from '../testing/accounts.ts'
 
 const accounts = await openAccounts()
 afterAll(accounts.close)
-const { register, logIn, events } = accounts
+const { register, logIn, events, pass } = accounts
 
 /** The pointers of the faults that registering is refused for; undefined if it is not. */
 async function faultsOf(registration: unknown): Promise<readonly string[] | undefined> {
@@ -80,4 +80,64 @@ test('neither an error nor an event contains the email or the password', async (
   const taken = await register({ ...secret, password: PASSWORD }).catch((error: unknown) => error)
   expect(Bun.inspect(taken, { depth: 10 })).not.toContain('secretive@')
   expect(JSON.stringify(await events())).not.toContain('@')
+})
+
+describe('a network', () => {
+  const faults = async (
+    register: ReturnType<typeof accounts.open>['register'],
+    address: string,
+    email = `${crypto.randomUUID()}@example.com`,
+  ) =>
+    register({ email, password: PASSWORD }, { address }).then(
+      () => 'registered',
+      (error: unknown) => (error instanceof Problem ? error.code : String(error)),
+    )
+
+  test('registers as many users an hour as the setting says, also over two gateways; a taken email counts too', async () => {
+    const [{ register }, other] = [
+      accounts.open({ registrationsPerHour: 10 }),
+      accounts.open({ registrationsPerHour: 10 }),
+    ]
+    const email = 'budget@example.com'
+    const answers: string[] = []
+    for (let n = 0; n < 5; n++) answers.push(await faults(register, '203.0.113.1', email))
+    for (let n = 0; n < 8; n++) answers.push(await faults(other.register, '203.0.113.1'))
+    expect(answers).toEqual([
+      'registered',
+      ...Array(4).fill('email-taken'),
+      ...Array(5).fill('registered'),
+      ...Array(3).fill('too-many-requests'),
+    ])
+    expect(await faults(register, '203.0.113.2')).toBe('registered')
+    pass(60 * 60 * 1000)
+    expect(await faults(register, '203.0.113.1')).toBe('registered')
+  })
+
+  test('is a /64, a /56 and a /48 of IPv6: each wider one registers twice as many', async () => {
+    const { register } = accounts.open({ registrationsPerHour: 3 })
+    const registered = async (count: number, address: (n: number) => string) => {
+      const answers: string[] = []
+      for (let n = 0; n < count; n++) answers.push(await faults(register, address(n)))
+      return answers.filter((answer) => answer === 'registered').length
+    }
+    expect(await registered(6, (n) => `2001:db8:7:100::${n}`)).toBe(3)
+    expect(await registered(6, (n) => `2001:db8:7:10${n + 1}::1`)).toBe(3)
+    expect(await registered(9, (n) => `2001:db8:7:${n + 2}00::1`)).toBe(6)
+  })
+})
+
+test('who gave a check of registrations is asked before the hash and before the email is looked up', async () => {
+  const asked: unknown[] = []
+  const { register } = accounts.open({
+    async checkRegistration(registration) {
+      asked.push(registration)
+      if (registration.proof !== 'right') throw new Problem('too-many-requests', 'The proof is wrong.')
+    },
+  })
+  const registration = { email: 'proof@example.com', password: PASSWORD }
+  const by = { address: ADDRESS, proof: 'wrong' }
+  await expect(register(registration, by)).rejects.toMatchObject({ message: 'The proof is wrong.' })
+  expect(await register(registration, { ...by, proof: 'right' })).toMatchObject({ email: 'proof@example.com' })
+  await expect(register(registration, by)).rejects.toMatchObject({ message: 'The proof is wrong.' })
+  expect(asked[0]).toEqual({ ...by, email: 'proof@example.com' })
 })

@@ -31,20 +31,26 @@ export function successorOf(token: string, salt: string): string {
 export type Decision = 'rotate' | 'repeat' | 'reuse' | 'invalid'
 
 /**
- * What to do with a presented refresh token.
+ * What to do with a presented refresh token. `reuse`: two hold the token, and one of them is a thief.
  * @param row the token's row
  * @param successor the row of the token that replaced it
+ * @param usedBy the device that presents it, or an empty text
  */
 export function decideRefresh(
-  row: Pick<RefreshTokenRow, 'expiresAt' | 'usedAt' | 'refreshes'>,
+  row: Pick<RefreshTokenRow, 'expiresAt' | 'usedAt' | 'usedBy' | 'refreshes'>,
   successor: Pick<RefreshTokenRow, 'usedAt'> | undefined,
+  usedBy: string,
   nowMs: number,
 ): Decision {
   if (row.expiresAt <= nowMs) return 'invalid'
   if (row.usedAt === null) return row.refreshes < MAX_REFRESHES_PER_SESSION ? 'rotate' : 'invalid'
-  const isRepeat = nowMs - row.usedAt <= REPEAT_MS && successor?.usedAt === null
-  return isRepeat ? 'repeat' : 'reuse'
+  const isInTime = nowMs - row.usedAt <= REPEAT_MS && successor?.usedAt === null
+  return isInTime && !isOtherDevice(row, usedBy) ? 'repeat' : 'reuse'
 }
+
+/** Whether another device used the token. One that lost the answer sends the same device token again, or again none. */
+export const isOtherDevice = (row: Pick<RefreshTokenRow, 'usedBy'>, usedBy: string) =>
+  row.usedBy !== null && row.usedBy !== usedBy
 
 /** Stores a session's first token, if `condition` is true when the statement runs. */
 export function startSession(
@@ -55,9 +61,28 @@ export function startSession(
   return insertToken({ hash: hashToken(token), sessionId, userId, sessionExpiresAt, refreshes: 0 }, nowMs, condition)
 }
 
-/** Stores the successor of the token of `row`, if `condition` is true when the statement runs. */
-export function continueSession(row: RefreshTokenRow, token: string, nowMs: number, condition: SQL): Statement {
-  return insertToken({ ...row, hash: hashToken(token), refreshes: row.refreshes + 1 }, nowMs, condition)
+/**
+ * Replaces `token`, whose row is given, by a successor, if `condition` is true when the statements run and nobody used it
+ * since the row was read. `isDone` is then true, for statements after these.
+ */
+export function rotateToken(
+  row: RefreshTokenRow,
+  { token, usedBy, nowMs }: { token: string; usedBy: string; nowMs: number },
+  condition: SQL,
+): { readonly statements: readonly Statement[]; readonly isDone: SQL; readonly successor: string } {
+  const salt = randomSecret()
+  const successor = successorOf(token, salt)
+  const isDone = sql`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE hash = ${row.hash} AND successor_salt = ${salt})`
+  return {
+    statements: [
+      sql`
+        UPDATE ${refreshTokens} SET used_at = ${nowMs}, successor_salt = ${salt}, used_by = ${usedBy}
+        WHERE hash = ${row.hash} AND used_at IS NULL AND ${condition}`,
+      insertToken({ ...row, hash: hashToken(successor), refreshes: row.refreshes + 1 }, nowMs, isDone),
+    ],
+    isDone,
+    successor,
+  }
 }
 
 function insertToken(

@@ -31,6 +31,8 @@ export const refreshTokens = sqliteTable(
     usedAt: integer('used_at'),
     /** Set with `usedAt`. The successor is computed from it and the token, which only its owner has. */
     successorSalt: text('successor_salt'),
+    /** Set with `usedAt`: the device that used it, or an empty text. Null where a gateway without device tokens wrote it. */
+    usedBy: text('used_by'),
     expiresAt: integer('expires_at').notNull(),
     sessionExpiresAt: integer('session_expires_at').notNull(),
     /** How often its session had been refreshed when the token was made. */
@@ -147,6 +149,24 @@ export const usage = sqliteTable(
   },
   (table) => [primaryKey({ columns: [table.userId, table.quota] })],
 )
+
+/** Failed logins, registrations and the like: see accounts/throttle.ts. A row means nothing once its time has passed. */
+export const attempts = sqliteTable(
+  'attempts',
+  {
+    /** A keyed hash of what is counted: no email and no address can be read from it. */
+    key: text().primaryKey(),
+    /** When the count is zero again. */
+    zeroAt: integer('zero_at').notNull(),
+  },
+  (table) => [index('attempts_by_time').on(table.zeroAt)],
+)
+
+/** Random secrets that all gateways share: the first gateway to write one decides. */
+export const secrets = sqliteTable('secrets', {
+  name: text().primaryKey(),
+  value: text().notNull(),
+})
 
 /** See lease.ts. */
 export const leases = sqliteTable('leases', {

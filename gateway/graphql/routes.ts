@@ -6,6 +6,7 @@ import type { Logger } from '@posta/common/service/log.ts'
 import { createYoga } from 'graphql-yoga'
 import { Hono } from 'hono'
 import { secureHeaders } from 'hono/secure-headers'
+import { PROOF_HEADER } from '../rest/accounts.ts'
 import { maskError, maskValidationErrors } from './errors.ts'
 import { documentCaches, limits } from './limits.ts'
 import { createSchema, type RequestContext, type SchemaOptions } from './schema.ts'
@@ -53,6 +54,7 @@ export function graphqlRoutes(
     const response = await yoga.fetch(c.req.raw, {
       authorization: c.req.header('authorization') ?? null,
       address: clientAddress(c, config.trustedProxies),
+      proof: c.req.header(PROOF_HEADER),
     })
     return new Response(response.body, response)
   })

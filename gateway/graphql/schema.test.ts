@@ -37,6 +37,7 @@ test('signal takes its payload as a variable or in the document, and answers wit
   const asked = { id, name: 'approve', payload: { approved: true } }
   expect(await outcomeOf('olga', SIGNAL, { ...asked, name: 'none' })).toBe('unknown-signal')
   expect(await outcomeOf('ana', SIGNAL, asked)).toBe('forbidden')
+  expect(apis.forbidden.at(-1)).toMatchObject({ user: 'ana', service: 'gateway', route: '/graphql' })
   expect(await outcomeOf('bob', SIGNAL, asked)).toBe('not-found')
   expect((await ask('olga', SIGNAL, { ...asked, payload: { approved: true, more: 1 } })).errors[0].extensions).toEqual({
     code: 'invalid-input',

@@ -2,7 +2,9 @@ import { collectNames, mutation, query, type ResolverPayload, resolver, subscrip
 import { asField, ValibotWeaver } from '@gqloom/valibot'
 import { contracts } from '@posta/common/operations/catalog.ts'
 import { RateSource } from '@posta/common/operations/rates.ts'
-import { authenticate, type TokenVerifier } from '@posta/common/service/auth.ts'
+import { authenticate, type Caller, type TokenVerifier } from '@posta/common/service/auth.ts'
+import type { Forbidden } from '@posta/common/service/forbidden.ts'
+import { eventNetwork } from '@posta/common/service/network.ts'
 import { encodeCursor } from '@posta/common/service/pages.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { GraphQLID, GraphQLNonNull, GraphQLScalarType, type GraphQLSchema } from 'graphql'
@@ -71,14 +73,23 @@ export interface SchemaOptions {
   read: Read
   waiters: Waiters
   verify: TokenVerifier
+  /** Called for each answer `forbidden`. */
+  onForbidden: (request: Forbidden) => void
   /** Aborts when the service closes: subscriptions end. */
   closing: AbortSignal
 }
 
 /** GraphQL over the same functions as REST. Its types are made from the schemas that validate. */
 export function createSchema(options: SchemaOptions): GraphQLSchema {
-  const { accounts, submit, tell, read, waiters, verify, closing } = options
+  const { accounts, submit, tell, read, waiters, verify, onForbidden, closing } = options
   const callerOf = (payload: Payload) => authenticate(contextOf(payload).authorization, verify)
+
+  function noteForbidden(error: unknown, { user }: Caller, payload: Payload): never {
+    const network = eventNetwork(contextOf(payload).address)
+    if (error instanceof Problem && error.code === 'forbidden')
+      onForbidden({ user, service: 'gateway', method: 'POST', route: '/graphql', network })
+    throw error
+  }
 
   const submissions = contracts.map((contract) => {
     const { type, input } = contract
@@ -98,18 +109,21 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
     resolver({
       register: mutation(User)
         .input({ input: Registration })
-        .resolve(({ input }, payload) => accounts.register(input, { address: contextOf(payload).address })),
+        .resolve(({ input }, payload) => {
+          const { address, proof } = contextOf(payload)
+          return accounts.register(input, { address, proof })
+        }),
       login: mutation(Tokens)
         .input({ input: Login })
         .resolve(({ input }, payload) => accounts.logIn(input, contextOf(payload).address)),
       refresh: mutation(Tokens)
         .input({ input: Refresh })
-        .resolve(({ input }) => accounts.refresh(input)),
+        .resolve(({ input }, payload) => accounts.refresh(input, contextOf(payload).address)),
       logout: mutation(v.boolean())
         .description('Ends the session. True: it has ended, or there was none.')
         .input({ input: Logout })
-        .resolve(async ({ input }) => {
-          await accounts.logOut(input)
+        .resolve(async ({ input }, payload) => {
+          await accounts.logOut(input, contextOf(payload).address)
           return true
         }),
       logoutEverywhere: mutation(v.boolean())
@@ -135,9 +149,11 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
       signal: mutation(OperationObject)
         .description('Gives the operation an answer that it waits for, or will wait for: each name once.')
         .input({ id: Id, name: v.string(), payload: Json })
-        .resolve(async (asked, payload) =>
-          toObject(await tell.signal({ ...asked, caller: await callerOf(payload), base: '#/payload' })),
-        ),
+        .resolve(async (asked, payload) => {
+          const caller = await callerOf(payload)
+          const told = tell.signal({ ...asked, caller, base: '#/payload' })
+          return toObject(await told.catch((error: unknown) => noteForbidden(error, caller, payload)))
+        }),
 
       me: query(User).resolve(async (_, payload) => accounts.me(await callerOf(payload))),
       sessions: query(v.array(Session))
@@ -195,7 +211,12 @@ function limitOf(first: number | null | undefined): number {
 
 type Payload = ResolverPayload | undefined
 
-const Context = v.object({ authorization: v.nullable(v.string()), address: v.string(), request: v.instance(Request) })
+const Context = v.object({
+  authorization: v.nullable(v.string()),
+  address: v.string(),
+  proof: v.optional(v.string()),
+  request: v.instance(Request),
+})
 /** What a resolver knows of the request, besides the request itself, which yoga adds. */
 export type RequestContext = Omit<v.InferOutput<typeof Context>, 'request'>
 

@@ -1,11 +1,15 @@
 import type { AnyEnvelope } from '@posta/common/messages/envelope.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
+import { createTally } from '@posta/common/service/tally.ts'
 import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from '../accounts/accounts.ts'
 import { openKeys } from '../accounts/keys.ts'
 import { createPasswords, type Hasher } from '../accounts/passwords.ts'
+import type { CheckRegistration } from '../accounts/register.ts'
 import { revokedIn } from '../accounts/revocations.ts'
+import { openMac } from '../accounts/secret.ts'
+import type { Throttled } from '../accounts/throttle.ts'
 import { eventAdder } from '../database/events.ts'
 import { outbox } from '../database/schema.ts'
 import { openTemporary } from './database.ts'
@@ -22,20 +26,33 @@ export async function openAccounts() {
   const deps = { newId: systemDeps.newId, now: () => startedMs + passedMs, monotonicMs: () => passedMs }
   const addEvent = eventAdder(deps)
   const keys = await openKeys({ ...opened, addEvent, deps })
+  const throttled = createTally(({ what }: Throttled): Throttled => ({ what }), deps.now)
   const hasher = fakeHasher()
-  const options = { ...opened, deps, addEvent, keys, passwords: createPasswords(hasher, 8) }
-  const accounts = createAccounts({ ...options, issuer: ISSUER })
+  const options = { ...opened, deps, addEvent, keys, passwords: createPasswords(hasher, 8), mac: await openMac(opened) }
+  const open = (more?: { checkRegistration?: CheckRegistration; registrationsPerHour?: number }) =>
+    createAccounts({
+      ...options,
+      issuer: ISSUER,
+      registrationsPerHour: 1_000_000,
+      onThrottled: throttled.add,
+      ...more,
+    })
+  const accounts = open()
   return {
     ...options,
     ...accounts,
+    register: (registration: unknown, by = { address: ADDRESS }) => accounts.register(registration, by),
+    /** The accounts of another gateway on the same database. */
+    open,
     hasher,
+    throttled,
     verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, isRevoked: revokedIn(opened.database), deps }),
     pass(ms: number) {
       passedMs += ms
     },
     /** A new user with `PASSWORD`, logged in. */
     async enter(email = 'ana@example.com') {
-      const user = await accounts.register({ email, password: PASSWORD })
+      const user = await accounts.register({ email, password: PASSWORD }, { address: ADDRESS })
       const caller: Caller = { user: user.id, role: user.role }
       return { user, caller, ...(await accounts.logIn({ email, password: PASSWORD }, ADDRESS)) }
     },

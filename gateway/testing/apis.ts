@@ -1,5 +1,6 @@
 import { BlockList } from 'node:net'
 import { systemDeps } from '@posta/common/service/deps.ts'
+import type { Forbidden } from '@posta/common/service/forbidden.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { testApp, testVerifier } from '@posta/common/testing/app.ts'
 import { graphqlRoutes } from '../graphql/routes.ts'
@@ -30,8 +31,17 @@ export async function openApis() {
   const tell = createTell({ database, writer, addEvent, onTold() {}, deps: systemDeps, contracts: answering })
   const read = createRead(database)
   const waiters = createWaiters({ database, read, log })
+  const forbidden: Forbidden[] = []
   const verify = testVerifier(['ana', 'bob'], ['olga'])
-  const functions = { submit, tell, read, waiters, verify, closing: new AbortController().signal }
+  const functions = {
+    submit,
+    tell,
+    read,
+    waiters,
+    verify,
+    closing: new AbortController().signal,
+    onForbidden: (each: Forbidden) => forbidden.push(each),
+  }
   const config = { production: true, trustedProxies: new BlockList() }
   const app = testApp()
     .route('/operations', operationRoutes(functions))
@@ -49,6 +59,7 @@ export async function openApis() {
     database,
     writer,
     waiters,
+    forbidden,
     app,
     keep: writer.bulk(keepProgress(systemDeps.now)),
     submit: async () => (await submit({ user: 'ana', submission })).id,

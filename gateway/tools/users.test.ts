@@ -39,7 +39,14 @@ test('users are added with a password from standard input, listed, given a role 
 
   const { database, close } = await openDatabase({ url: databaseUrl() })
   const events = (await database.select().from(outbox)).map(({ event }) => event?.type)
-  expect(events).toEqual(['posta.user.registered', 'posta.user.password-changed'])
+  expect(events).toEqual([
+    'posta.user.registered',
+    'posta.user.role-changed',
+    'posta.user.role-changed',
+    'posta.user.disabled',
+    'posta.user.enabled',
+    'posta.user.password-changed',
+  ])
   await close()
 })
 

@@ -3,7 +3,7 @@ import { CommandError } from '@posta/common/service/command.ts'
 import { systemDeps as deps } from '@posta/common/service/deps.ts'
 import { type Administration, createAdministration } from '../accounts/administration.ts'
 import { createPasswords } from '../accounts/passwords.ts'
-import { createRegister, type Register } from '../accounts/register.ts'
+import { createAddUser } from '../accounts/register.ts'
 import type { UserRow } from '../accounts/user.ts'
 import { eventAdder } from '../database/events.ts'
 import { askPassword } from './ask-password.ts'
@@ -18,13 +18,13 @@ bun run users password EMAIL
 
 The password is typed at a prompt or read from standard input. It is never an argument.`
 
-type Accounts = Administration & { readonly register: Register }
+type Accounts = Administration & { readonly addUser: ReturnType<typeof createAddUser> }
 
 await runCommand((argv) => {
   const run = choose(argv)
   return async (opened) => {
     const options = { ...opened, deps, passwords: createPasswords(), addEvent: eventAdder(deps) }
-    await run({ ...createAdministration(options), register: createRegister(options) })
+    await run({ ...createAdministration(options), addUser: createAddUser(options) })
   }
 })
 
@@ -60,8 +60,8 @@ function asRole(text: string | undefined): UserRow['role'] {
   throw new CommandError('The role must be user or operator.')
 }
 
-async function add({ register }: Accounts, email: string, role: UserRow['role']): Promise<void> {
-  const user = await register({ email, password: await askPassword() }, { role })
+async function add({ addUser }: Accounts, email: string, role: UserRow['role']): Promise<void> {
+  const user = await addUser({ email, password: await askPassword() }, { role })
   console.log(user.id)
 }
 
