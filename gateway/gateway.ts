@@ -38,7 +38,9 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   const lease = holdLease({ name: 'relay', database, writer, deps, log })
 
   const addEvent = eventAdder(deps)
-  const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
+  const keys = config.tokenKeys
+    ? fixedKeys(config.tokenKeys)
+    : await openKeys({ database, writer, addEvent, encryptionKeys: config.keyEncryptionKeys, log, deps })
   const verify = createTokenVerifier({ issuer, findKey: keys.find, deps })
   const { logIn, ...others } = createAccounts({
     database,

@@ -80,7 +80,10 @@ export const messages = {
   /** `by`: the operator. New runs of the type wait from now on. */
   'posta.runs.paused': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
   'posta.runs.resumed': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
+  /** `kid`: the key that signs from now on. */
   'posta.key.rotated': { topic: topics.events, data: v.object({ kid: Id }) },
+  /** `kid`: the key that counts no more. */
+  'posta.key.revoked': { topic: topics.events, data: v.object({ kid: Id }) },
   'posta.message.dead-lettered': {
     topic: topics.events,
     data: v.object({ user: v.optional(Id), deadLetter: Id, group: Id, ...Position, reason: Text }),
@@ -100,7 +103,7 @@ export type MessageType = keyof typeof messages
 export type MessageData<Type extends MessageType> = v.InferOutput<(typeof messages)[Type]['data']>
 
 /** Counts every change of a message's schema. A change only adds optional members: see CONTRIBUTING.md. */
-const SCHEMA_VERSION = 2
+const SCHEMA_VERSION = 3
 
 /** The `dataschema` of CloudEvents: which schema, and which version of it, a message was written by. */
 export function dataschema(type: MessageType): string {
