@@ -3,10 +3,11 @@ import { TITLE } from '@posta/common/name.ts'
 import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
 import type { Logger } from '@posta/common/service/log.ts'
+import { requireJson } from '@posta/common/service/route.ts'
 import { createYoga } from 'graphql-yoga'
 import { Hono } from 'hono'
 import { secureHeaders } from 'hono/secure-headers'
-import { maskError, maskValidationErrors } from './errors.ts'
+import { maskError, maskValidationErrors, statusOfSubscriptions } from './errors.ts'
 import { documentCaches, limits } from './limits.ts'
 import { createSchema, type RequestContext, type SchemaOptions } from './schema.ts'
 
@@ -34,9 +35,10 @@ export function graphqlRoutes(
     cors: false,
     logging: false,
     batching: false,
+    multipart: false,
     parserAndValidationCache: documentCaches(),
     maskedErrors: { maskError: mask },
-    plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask)],
+    plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask), statusOfSubscriptions()],
   })
   const app = new Hono()
   // GraphiQL has its scripts and styles inline in the page.
@@ -50,6 +52,8 @@ export function graphqlRoutes(
       }),
     )
   return app.on(['GET', 'POST'], '/', async (c) => {
+    // Yoga takes forms and plain documents too.
+    if (c.req.method === 'POST') requireJson(c.req.header('content-type'))
     const response = await yoga.fetch(c.req.raw, {
       authorization: c.req.header('authorization') ?? null,
       address: clientAddress(c, config.trustedProxies),

@@ -16,7 +16,7 @@ import { answering, conversion, everyType, fixedSources } from './operations.ts'
  * For tests: operations over both APIs, on a database of their own. A token is the name of a user: ana and bob, and olga, who
  * is an operator. A conversion takes the answers of `answering`.
  */
-export async function openApis() {
+export async function openApis({ production = true } = {}) {
   const opened = await openAccounts()
   const { database, writer, addEvent } = opened
   const log = createLog('test', 'silent')
@@ -32,7 +32,7 @@ export async function openApis() {
   const waiters = createWaiters({ database, read, log })
   const verify = testVerifier(['ana', 'bob'], ['olga'])
   const functions = { submit, tell, read, waiters, verify, closing: new AbortController().signal }
-  const config = { production: true, trustedProxies: new BlockList() }
+  const config = { production, trustedProxies: new BlockList() }
   const app = testApp()
     .route('/operations', operationRoutes(functions))
     .route('/graphql', graphqlRoutes({ ...functions, accounts: opened, config, log }))
