@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { verifying } from 'hono/utils/jwt/jws'
 import * as v from 'valibot'
 import type { Problem } from './problem.ts'
 import { createTokenVerifier, type FindKey, PublicKey, remoteKeys, signAccessToken, signJwt } from './tokens.ts'
@@ -60,6 +61,25 @@ const codeOf = (result: Promise<unknown>) =>
     () => 'accepted',
     (error: Problem) => error.code,
   )
+
+describe('the check of a signature, which the verifier has from hono and Bun,', async () => {
+  const text = await Bun.file(new URL('../testing/ed25519-vectors.txt', import.meta.url)).text()
+  const vectors = text.split('\n').filter((line) => line && !line.startsWith('#'))
+  const bytes = (hex: string) => Buffer.from(hex === '-' ? '' : hex, 'hex')
+
+  test('agrees with every Ed25519 vector of Wycheproof', async () => {
+    const wrong: string[] = []
+    for (const vector of vectors) {
+      const [id = '', expected = '', key = '', message = '', signature = ''] = vector.split(' ')
+      const x = bytes(key).toString('base64url')
+      const jwk = v.parse(PublicKey, { kty: 'OKP', crv: 'Ed25519', x, kid: 'a', alg: 'EdDSA', use: 'sig' })
+      const isValid = await verifying(jwk, 'EdDSA', bytes(signature), bytes(message)).catch(() => false)
+      if (isValid !== (expected === 'valid')) wrong.push(`${id} is ${expected}`)
+    }
+    expect(vectors.filter((vector) => vector.includes(' invalid '))).toHaveLength(63)
+    expect(wrong).toEqual([])
+  })
+})
 
 describe('a verifier', () => {
   test('accepts a token of a published key until it expires, though it remembers it', async () => {
