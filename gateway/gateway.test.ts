@@ -114,6 +114,8 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   const change = { currentPassword: credentials.password, newPassword: 'five words that nobody says' }
   const changed = await ask('POST', '/auth/password', { ...change, refreshToken: next.refreshToken }, caller)
   expect(changed.status).toBe(204)
+  await ask('GET', '/auth/sessions', undefined, caller)
+  await ask('GET', '/.well-known/revocations')
   await ask('POST', '/auth/logout', { refreshToken: next.refreshToken })
 
   expect(await statements.stop(config.database.url)).toEqual({
@@ -128,6 +130,7 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
       'refresh_tokens_by_session',
       'refresh_tokens_by_user',
       'refresh_tokens_unused',
+      'revocations_by_time',
       'users_email_unique',
     ],
   })

@@ -8,6 +8,7 @@ import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from './accounts/accounts.ts'
 import { fixedKeys, openKeys } from './accounts/keys.ts'
 import { createPasswords } from './accounts/passwords.ts'
+import { listRevocations, revokedIn } from './accounts/revocations.ts'
 import { signCheckpoints } from './audit/checkpoints.ts'
 import { type GatewayConfig, readGatewayConfig } from './config.ts'
 import { eventAdder } from './database/events.ts'
@@ -41,7 +42,7 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   const keys = config.tokenKeys
     ? fixedKeys(config.tokenKeys)
     : await openKeys({ database, writer, addEvent, encryptionKeys: config.keyEncryptionKeys, log, deps })
-  const verify = createTokenVerifier({ issuer, findKey: keys.find, deps })
+  const verify = createTokenVerifier({ issuer, findKey: keys.find, isRevoked: revokedIn(database), deps })
   const { logIn, ...others } = createAccounts({
     database,
     writer,
@@ -80,6 +81,9 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   app.route('/graphql', graphqlRoutes({ ...functions, config, log }))
   app.get('/.well-known/jwks.json', async (c) =>
     c.json({ keys: await keys.publicKeys() }, 200, { 'Cache-Control': 'public, max-age=60' }),
+  )
+  app.get('/.well-known/revocations', async (c) =>
+    c.json(await listRevocations(database, deps.now()), 200, { 'Cache-Control': 'no-store' }),
   )
   app.get('/asyncapi.json', (c) => c.json(asyncApi()))
 

@@ -5,6 +5,7 @@ import type { Logger } from '@posta/common/service/log.ts'
 import { deleteAll, repeat } from '@posta/common/service/repeat.ts'
 import { type SQL, sql } from 'drizzle-orm'
 import type { Keys } from './accounts/keys.ts'
+import { expiredRevocations } from './accounts/revocations.ts'
 import type { Writer } from './database/commit.ts'
 import type { Lease } from './database/lease.ts'
 import { operations, refreshTokens } from './database/schema.ts'
@@ -48,6 +49,7 @@ export function maintenance(options: {
       task('delete expired refresh tokens', (signal) =>
         remove('expired refresh tokens', expiredTokens(deps.now()), signal),
       ),
+      task('delete old revocations', (signal) => remove('old revocations', expiredRevocations(deps.now()), signal)),
       task('delete old operations', (signal) =>
         remove('old operations', operationsBefore(deps.now() - OPERATION_RETENTION_MS), signal),
       ),

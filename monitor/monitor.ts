@@ -1,5 +1,6 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
+import { remoteRevocations } from '@posta/common/service/revocations.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
@@ -30,7 +31,8 @@ export function createMonitor(config: MonitorConfig, deps: ServiceDeps, listener
   const { events, deadLetters, checkpoints } = store
   const broker = (deps.openBroker ?? openBroker)({ ...config.broker, clientId: 'monitor', log, deps })
   const findKey = remoteKeys({ url: config.jwksUrl, deps })
-  const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, deps })
+  const isRevoked = remoteRevocations({ jwksUrl: config.jwksUrl, deps })
+  const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, isRevoked, deps })
   const signedCheckpoints = createSignedCheckpoints({ store, findKey, deps })
   const { trustedHeads } = signedCheckpoints
   const stream = createStream({ events, deps, log })

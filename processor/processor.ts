@@ -1,5 +1,6 @@
 import { openBroker, type ServiceDeps } from '@posta/common/broker/open.ts'
 import type { Listener } from '@posta/common/service/listener.ts'
+import { remoteRevocations } from '@posta/common/service/revocations.ts'
 import { defineService } from '@posta/common/service/run.ts'
 import { beginService, type Service } from '@posta/common/service/service.ts'
 import { createTokenVerifier, remoteKeys } from '@posta/common/service/tokens.ts'
@@ -22,7 +23,8 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
   const { results, runs } = store
   const broker = (deps.openBroker ?? openBroker)({ ...config.broker, clientId: 'processor', log, deps })
   const findKey = remoteKeys({ url: config.jwksUrl, deps })
-  const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, deps })
+  const isRevoked = remoteRevocations({ jwksUrl: config.jwksUrl, deps })
+  const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey, isRevoked, deps })
 
   const runner = createRunner({ runs, results, broker, performers, settings, log, metrics, deps })
 

@@ -45,7 +45,7 @@ test('nothing that was changed, cut, or signed by another passes for one', async
 })
 
 test('no access token passes for a checkpoint, and no checkpoint for an access token', async () => {
-  const claims = { iss: ISSUER, aud: 'posta', sub: 'olga', role: 'operator', jti: 'x' }
+  const claims = { iss: ISSUER, aud: 'posta', sub: 'olga', role: 'operator' as const, jti: 'x' }
   const iat = Math.floor(Date.now() / 1000)
   const token = signAccessToken(Object.assign(claims, { iat, exp: iat + 60, heads: [], keys: [] }), key)
   const findKey = keySet([publicPart(key)])

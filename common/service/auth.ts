@@ -4,6 +4,8 @@ export interface Caller {
   /** The user's id: the token's `sub`. */
   readonly user: string
   readonly role: 'user' | 'operator'
+  /** The session that the token was made in: its `sid`. */
+  readonly session?: string
 }
 
 /** @throws Problem `invalid-token`, or `keys-unavailable` while there is no key to check it with. */

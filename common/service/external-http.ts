@@ -63,6 +63,18 @@ export function failureText(error: unknown): string {
   return codeOf(error) ?? (error instanceof Error ? error.name : 'unknown error')
 }
 
+/**
+ * How long the API asked to be left alone, in ms, where a call failed because it answered 429 or 503 with `Retry-After`; 0
+ * where it did not say so. An error whose cause is such an error counts as one.
+ */
+export function retryAfterMs(error: unknown, nowMs: number): number {
+  const failed = isHTTPError(error) ? error : error instanceof Error ? error.cause : undefined
+  if (!isHTTPError(failed) || ![429, 503].includes(failed.response.status)) return 0
+  const after = failed.response.headers.get('Retry-After') ?? ''
+  const ms = /^\d+$/.test(after) ? Number(after) * 1000 : Date.parse(after) - nowMs
+  return Number.isNaN(ms) ? 0 : Math.max(0, ms)
+}
+
 /** Such as `ECONNRESET`. */
 export function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined

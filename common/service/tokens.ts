@@ -6,6 +6,7 @@ import { NAME } from '../name.ts'
 import type { TokenVerifier } from './auth.ts'
 import type { Deps } from './deps.ts'
 import { Problem } from './problem.ts'
+import type { IsRevoked } from './revocations.ts'
 
 /** A public Ed25519 key for signatures (RFC 8037). Other keys of a key set are ignored. */
 export const PublicKey = v.object({
@@ -33,6 +34,7 @@ const Claims = v.pipe(
   v.object({
     sub: v.pipe(v.string(), v.minLength(1)),
     role: v.picklist(['user', 'operator']),
+    sid: v.optional(v.string()),
     jti: v.string(),
     iat: Time,
     exp: Time,
@@ -53,7 +55,7 @@ export function signJwt(typ: string, claims: object, key: PublicKey & { readonly
 
 /** An access token, which a verifier accepts if its claims are right. Times are in seconds. */
 export function signAccessToken(
-  claims: { iss: string; aud: string; sub: string; role: string; jti: string; iat: number; exp: number },
+  claims: { iss: string; aud: string } & v.InferInput<typeof Claims>,
   key: PublicKey & { readonly d: string },
 ): string {
   return signJwt(ACCESS_TOKEN_TYPE, claims, key)
@@ -61,8 +63,8 @@ export function signAccessToken(
 
 /**
  * Checks access tokens (RFC 8725): of their own type, signed with EdDSA by a key that `findKey` knows, of this issuer, for
- * this audience, not expired, not made to live longer than access tokens do. A `jwk` or `jku` in the token is ignored. A
- * token that has passed is remembered until it expires, and counts as long as `findKey` still knows its key.
+ * this audience, not expired, not made to live longer than access tokens do, not revoked. A `jwk` or `jku` in the token is
+ * ignored. A token that has passed is remembered until it expires, and counts as long as `findKey` still knows its key.
  * @example
  * const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey: remoteKeys({ url: config.jwksUrl, deps }), deps })
  * const { user, role } = await verify(token)
@@ -70,9 +72,11 @@ export function signAccessToken(
 export function createTokenVerifier(options: {
   issuer: string
   findKey: FindKey
+  /** Nothing is, where it is not given. */
+  isRevoked?: IsRevoked
   deps: Pick<Deps, 'now'>
 }): TokenVerifier {
-  const { issuer, findKey, deps } = options
+  const { issuer, findKey, isRevoked, deps } = options
   const passed = new LRUCache<string, { key: PublicKey; claims: v.InferOutput<typeof Claims> }>({
     max: REMEMBERED_TOKENS,
   })
@@ -103,7 +107,10 @@ export function createTokenVerifier(options: {
       passed.set(token, { key, claims })
     }
     if (claims.exp * 1000 <= deps.now()) throw refused
-    return { user: claims.sub, role: claims.role }
+    const { sub: user, role, sid } = claims
+    const caller = { user, role, ...(sid !== undefined && { session: sid }) }
+    if (await isRevoked?.(caller)) throw refused
+    return caller
   }
 }
 

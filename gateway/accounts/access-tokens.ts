@@ -6,7 +6,7 @@ import type { Keys } from './keys.ts'
 import type { UserRow } from './user.ts'
 
 /** Makes the answer of login and refresh: a new access token, with the claims of RFC 9068 that apply, and `refreshToken`. */
-export type Grant = (user: Pick<UserRow, 'id' | 'role'>, refreshToken: string) => Promise<Tokens>
+export type Grant = (user: Pick<UserRow, 'id' | 'role'>, session: string, refreshToken: string) => Promise<Tokens>
 
 export function createGrant(options: {
   issuer: string
@@ -14,7 +14,7 @@ export function createGrant(options: {
   deps: Pick<Deps, 'now' | 'newId'>
 }): Grant {
   const { issuer, keys, deps } = options
-  return async (user, refreshToken) => {
+  return async (user, session, refreshToken) => {
     const key = await keys.current()
     const iat = Math.floor(deps.now() / 1000)
     const claims = {
@@ -22,6 +22,7 @@ export function createGrant(options: {
       aud: NAME,
       sub: user.id,
       role: user.role,
+      sid: session,
       jti: deps.newId(),
       iat,
       exp: iat + ACCESS_TOKEN_LIFETIME_S,

@@ -6,6 +6,7 @@ import type { Keys } from './keys.ts'
 import { createLogIn } from './login.ts'
 import { createLogOut } from './logout.ts'
 import type { AccountOptions } from './options.ts'
+import { createOwnSessions } from './own-sessions.ts'
 import { createRefresh } from './refresh.ts'
 import { createRegister } from './register.ts'
 import { createThrottle } from './throttle.ts'
@@ -33,5 +34,6 @@ export function createAccounts(
     logOut: createLogOut(all),
     changePassword: createChangePassword(all),
     me: createMe(all),
+    ...createOwnSessions(all),
   }
 }

@@ -31,12 +31,12 @@ test('setting a password ends the sessions of the user, and an event tells of it
     await expect(administration.setPassword(user.email, common)).rejects.toMatchObject({ code: 'invalid-input' })
 })
 
-test('a new role takes effect with the next access token', async () => {
+test('a new role takes effect with the next access token, and the token of before is refused', async () => {
   const { user, refreshToken, accessToken } = await enter('role@example.com')
   await administration.setRole(user.email, 'operator')
-  expect(await verify(accessToken)).toEqual({ user: user.id, role: 'user' })
+  await expect(verify(accessToken)).rejects.toMatchObject({ code: 'invalid-token' })
   const next = await refresh({ refreshToken })
-  expect(await verify(next.accessToken)).toEqual({ user: user.id, role: 'operator' })
+  expect(await verify(next.accessToken)).toMatchObject({ user: user.id, role: 'operator' })
 })
 
 test('all users are listed, in the order in which they registered', async () => {

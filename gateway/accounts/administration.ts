@@ -6,6 +6,7 @@ import type { Statement } from '../database/transaction.ts'
 import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
 import type { AccountOptions } from './options.ts'
+import { revoke } from './revocations.ts'
 import { endSessionsOf } from './sessions.ts'
 import type { UserRow } from './user.ts'
 
@@ -41,17 +42,19 @@ export function createAdministration(options: AccountOptions) {
         after = last.id
       }
     },
-    /** Takes effect with the user's next access token, within 15 minutes. */
+    /** Takes effect at gateway at once, and at the other services within 60 s. */
     async setRole(email: string, role: UserRow['role']): Promise<void> {
-      await change(await idOf(email), { role })
+      const id = await idOf(email)
+      await change(id, { role }, revoke(id, deps.now()))
     },
-    /** Ends the user's sessions. An access token stays valid until it expires, within 15 minutes. */
+    /** Ends the user's sessions. Gateway refuses access tokens of theirs at once, the other services within 60 s. */
     async disable(email: string): Promise<void> {
       const id = await idOf(email)
-      await change(id, { disabledAt: deps.now() }, endSessionsOf(id))
+      await change(id, { disabledAt: deps.now() }, ...endSessionsOf(id, deps.now()), revoke(id, deps.now()))
     },
     async enable(email: string): Promise<void> {
-      await change(await idOf(email), { disabledAt: null })
+      const id = await idOf(email)
+      await change(id, { disabledAt: null }, revoke(id, deps.now()))
     },
     /** Ends the user's sessions. @throws Problem `invalid-input` where nobody could register with this password */
     async setPassword(email: string, password: string): Promise<void> {
@@ -59,7 +62,8 @@ export function createAdministration(options: AccountOptions) {
       const checked = checkInput(v.object({ email: Email, password: NewPassword }), { email, password })
       refuseCommon(checked.password, checked.email, '#/password')
       const passwordHash = await passwords.hash(checked.password)
-      await change(id, { passwordHash }, endSessionsOf(id), addEvent('posta.user.password-changed', { user: id }))
+      const ended = endSessionsOf(id, deps.now())
+      await change(id, { passwordHash }, ...ended, addEvent('posta.user.password-changed', { user: id }))
     },
   }
 }

@@ -29,7 +29,7 @@ export const PasswordChange = v.strictObject({
 export function createChangePassword(
   options: AccountOptions & { throttle: Throttle },
 ): (change: unknown, caller: Caller, address: string) => Promise<void> {
-  const { database, writer, passwords, throttle, addEvent } = options
+  const { database, writer, passwords, throttle, addEvent, deps } = options
   return async (change, caller, address) => {
     const { currentPassword, newPassword, refreshToken } = checkInput(PasswordChange, change)
     const isActive = and(eq(users.id, caller.user), isNull(users.disabledAt))
@@ -48,7 +48,7 @@ export function createChangePassword(
         .update(users)
         .set({ passwordHash })
         .where(and(isActive, eq(users.passwordHash, user.passwordHash))),
-      endSessionsOf(user.id, refreshToken, changed),
+      ...endSessionsOf(user.id, deps.now(), { keptToken: refreshToken, condition: changed }),
       addEvent('posta.user.password-changed', { user: user.id }, changed),
     ])
     if (updated?.rowsAffected !== 1) throw new Problem('conflict', 'The password was changed at the same time.')

@@ -65,7 +65,7 @@ test('a rotation signs with a key that was published before, and tokens signed b
   const [first] = keys
   if (!first) throw new Error('There are no keys.')
   const grant = createGrant({ issuer: 'http://gateway.test', keys: first, deps })
-  const { accessToken } = await grant({ id: 'ana', role: 'user' }, 'not used here')
+  const { accessToken } = await grant({ id: 'ana', role: 'user' }, 's1', 'not used here')
   const before = await first.publicKeys()
   const kid = await first.rotate()
   expect(kids(before)).toContain(kid)
@@ -74,7 +74,7 @@ test('a rotation signs with a key that was published before, and tokens signed b
   expect(await first.publicKeys()).toHaveLength(3)
   expect(await rotations()).toEqual([{ kid }])
   const verify = createTokenVerifier({ issuer: 'http://gateway.test', findKey: first.find, deps })
-  expect(await verify(accessToken)).toEqual({ user: 'ana', role: 'user' })
+  expect(await verify(accessToken)).toEqual({ user: 'ana', role: 'user', session: 's1' })
   await close()
 })
 
@@ -151,7 +151,7 @@ test('a revoked key verifies nothing any more at any gateway within 10 s, and an
   const stolen = (await first.current()).kid
   const grant = createGrant({ issuer: 'http://gateway.test', keys: second, deps })
   const verify = createTokenVerifier({ issuer: 'http://gateway.test', findKey: second.find, deps })
-  const { accessToken } = await grant({ id: 'ana', role: 'user' }, 'not used here')
+  const { accessToken } = await grant({ id: 'ana', role: 'user' }, 'session', 'not used here')
   await verify(accessToken)
   const [, next] = (await first.list()).toSorted((a, b) => a.status.localeCompare(b.status))
   expect(await first.revoke(stolen)).toBe(next?.kid)
@@ -160,7 +160,7 @@ test('a revoked key verifies nothing any more at any gateway within 10 s, and an
   pass(10_000)
   await expect(verify(accessToken)).rejects.toMatchObject({ code: 'invalid-token' })
   expect((await second.current()).kid).toBe(next?.kid ?? '')
-  await verify((await grant({ id: 'ana', role: 'user' }, 'not used here')).accessToken)
+  await verify((await grant({ id: 'ana', role: 'user' }, 'session', 'not used here')).accessToken)
   await close()
 })
 

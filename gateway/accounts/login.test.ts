@@ -54,7 +54,7 @@ test('a login answers with tokens of a new session, and one event tells of it', 
     refreshToken: expect.stringMatching(/^[\w-]{43}$/),
   })
   const caller = await verify(tokens.accessToken)
-  expect(caller).toEqual({ user: user.id, role: 'user' })
+  expect(caller).toEqual({ user: user.id, role: 'user', session: expect.any(String) })
   expect(await me(caller)).toEqual(user)
   const sessions = await database.select().from(refreshTokens).where(eq(refreshTokens.userId, user.id))
   expect(sessions).toHaveLength(1)
@@ -74,6 +74,7 @@ test('an access token has the claims of its user, issuer, audience and times, an
     aud: 'posta',
     sub: user.id,
     role: 'user',
+    sid: expect.any(String),
     jti: expect.any(String),
     iat: issuedAtS,
     exp: issuedAtS + 900,

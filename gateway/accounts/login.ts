@@ -27,7 +27,7 @@ export function createLogIn(
   const { database, writer, passwords, throttle, grant, addEvent, deps } = options
 
   /** Starts a session. Undefined where the user has changed since the password was checked, else its first refresh token. */
-  async function begin(user: UserRow, password: string, source: string): Promise<string | undefined> {
+  async function begin(user: UserRow, password: string, source: string) {
     const token = randomSecret()
     const sessionId = deps.newId()
     const isSame = and(eq(users.id, user.id), eq(users.passwordHash, user.passwordHash), isNull(users.disabledAt))
@@ -37,11 +37,11 @@ export function createLogIn(
         { token, sessionId, userId: user.id, nowMs: deps.now() },
         sql`EXISTS (SELECT 1 FROM ${users} WHERE ${isSame})`,
       ),
-      endOldestSessionsOf(user.id),
+      ...endOldestSessionsOf(user.id, deps.now()),
       addEvent('posta.user.logged-in', { user: user.id, session: sessionId }, sessionExists(sessionId)),
       ...(passwordHash ? [database.update(users).set({ passwordHash }).where(isSame)] : []),
     ])
-    return started?.rowsAffected === 1 ? token : undefined
+    return started?.rowsAffected === 1 ? { token, sessionId } : undefined
   }
 
   return async (login, address) => {
@@ -51,13 +51,13 @@ export function createLogIn(
       const [user] = await database.select().from(users).where(eq(users.email, email))
       const matches = await passwords.verify(password, user?.passwordHash, source)
       const isDisabled = user !== undefined && user.disabledAt !== null
-      const token = user && matches && !isDisabled ? await begin(user, password, source) : undefined
-      if (user && token !== undefined) return { user, token }
+      const session = user && matches && !isDisabled ? await begin(user, password, source) : undefined
+      if (user && session) return { user, ...session }
       const reason = !user ? 'unknown-user' : matches && isDisabled ? 'disabled' : 'wrong-password'
       await writer.write([addEvent('posta.user.login-failed', { ...(user && { user: user.id }), reason })])
       return undefined
     })
     if (!entered) throw new Problem('invalid-credentials')
-    return grant(entered.user, entered.token)
+    return grant(entered.user, entered.sessionId, entered.token)
   }
 }

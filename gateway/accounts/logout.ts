@@ -22,7 +22,7 @@ export function createLogOut(options: AccountOptions): (logout: unknown) => Prom
     const { userId, sessionId } = row
     await writer.write([
       addEvent('posta.user.logged-out', { user: userId, session: sessionId }, sessionExists(sessionId)),
-      endSession(sessionId),
+      ...endSession(sessionId, deps.now()),
     ])
   }
 }

@@ -82,13 +82,14 @@ export function createRefresh(
       if (found?.row.usedAt === null) await refuse(found.user)
     }
     const decision = found && decideRefresh(found.row, found.next, deps.now())
-    if (found?.successor !== undefined && decision === 'repeat') return grant(found.user, found.successor)
+    if (found?.successor !== undefined && decision === 'repeat')
+      return grant(found.user, found.row.sessionId, found.successor)
     if (found && decision === 'reuse') {
       const { userId, sessionId } = found.row
       const event = { user: userId, session: sessionId }
       await writer.write([
         addEvent('posta.session.reuse-detected', event, sessionExists(sessionId)),
-        endSession(sessionId),
+        ...endSession(sessionId, deps.now()),
       ])
     }
     throw new Problem('invalid-credentials', 'The refresh token is not valid, or its session has ended.')

@@ -1,6 +1,6 @@
 import { createHash, hkdfSync, randomBytes } from 'node:crypto'
 import { type SQL, sql } from 'drizzle-orm'
-import { refreshTokens } from '../database/schema.ts'
+import { refreshTokens, revocations } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
 
 export type RefreshTokenRow = typeof refreshTokens.$inferSelect
@@ -75,20 +75,36 @@ function insertToken(
 export const sessionExists = (sessionId: string) =>
   sql`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId})`
 
-/** A session consists of its rows: without them none of its tokens is known any more. */
-export const endSession = (sessionId: string): Statement =>
-  sql`DELETE FROM ${refreshTokens} WHERE ${refreshTokens.sessionId} = ${sessionId}`
+/** Ends the sessions of the rows that fulfil the condition, each of which has one unused token, and refuses their access tokens. */
+function endSessions(condition: SQL, nowMs: number): readonly Statement[] {
+  return [
+    sql`
+      INSERT INTO ${revocations} (subject, at)
+      SELECT session_id, ${nowMs} FROM ${refreshTokens} WHERE used_at IS NULL AND ${condition}
+      ON CONFLICT (subject) DO UPDATE SET at = excluded.at`,
+    // A session consists of its rows: without them none of its tokens is known any more.
+    sql`DELETE FROM ${refreshTokens} WHERE ${condition}`,
+  ]
+}
+
+export const endSession = (sessionId: string, nowMs: number) => endSessions(sql`session_id = ${sessionId}`, nowMs)
 
 /** Ends all but the user's newest 50 sessions. Each session has one unused token, and session ids sort by time. */
-export const endOldestSessionsOf = (userId: string): Statement => sql`
-  DELETE FROM ${refreshTokens} WHERE session_id IN (
-    SELECT session_id FROM ${refreshTokens} WHERE user_id = ${userId} AND used_at IS NULL
-    ORDER BY session_id DESC LIMIT -1 OFFSET ${MAX_SESSIONS_PER_USER})`
+export const endOldestSessionsOf = (userId: string, nowMs: number) =>
+  endSessions(
+    sql`session_id IN (
+      SELECT session_id FROM ${refreshTokens} WHERE user_id = ${userId} AND used_at IS NULL
+      ORDER BY session_id DESC LIMIT -1 OFFSET ${MAX_SESSIONS_PER_USER})`,
+    nowMs,
+  )
 
-/**
- * Ends every session of the user, except that of `keptToken` (no token is an empty text), if `condition` is true when the
- * statement runs.
- */
-export const endSessionsOf = (userId: string, keptToken = '', condition = sql`TRUE`): Statement => sql`
-  DELETE FROM ${refreshTokens} WHERE user_id = ${userId} AND ${condition} AND session_id NOT IN (
-    SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken)})`
+/** Ends every session of the user, except that of `keptToken`, if `condition` is true when the statements run. */
+export function endSessionsOf(
+  userId: string,
+  nowMs: number,
+  { keptToken, condition = sql`TRUE` }: { keptToken?: string | undefined; condition?: SQL } = {},
+) {
+  // No token is an empty text.
+  const kept = sql`SELECT session_id FROM ${refreshTokens} WHERE hash = ${hashToken(keptToken ?? '')}`
+  return endSessions(sql`user_id = ${userId} AND ${condition} AND session_id NOT IN (${kept})`, nowMs)
+}

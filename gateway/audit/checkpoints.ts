@@ -172,7 +172,15 @@ type Ask = ReturnType<typeof askMonitor>
 function askMonitor({ url, issuer, deps }: Options, key: PrivateKey, signal: AbortSignal) {
   return async <Answer>(path: string, answer: v.GenericSchema<unknown, Answer>, body?: object): Promise<Answer> => {
     const iat = Math.floor(deps.now() / 1000)
-    const claims = { iss: issuer, aud: NAME, sub: 'gateway', role: 'operator', jti: deps.newId(), iat, exp: iat + 60 }
+    const claims = {
+      iss: issuer,
+      aud: NAME,
+      sub: 'gateway',
+      role: 'operator' as const,
+      jti: deps.newId(),
+      iat,
+      exp: iat + 60,
+    }
     const token = signAccessToken(claims, key)
     const response = await deps.fetch(`${url}/${path}`, {
       headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },

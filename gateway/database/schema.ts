@@ -46,6 +46,20 @@ export const refreshTokens = sqliteTable(
   ],
 )
 
+/**
+ * A session that ended, or a user whose role changed or who was disabled or enabled, while access tokens of before may still
+ * be alive: see accounts/revocations.ts.
+ */
+export const revocations = sqliteTable(
+  'revocations',
+  {
+    /** The id of a session or of a user. */
+    subject: text('subject').primaryKey(),
+    at: integer('at').notNull(),
+  },
+  (table) => [index('revocations_by_time').on(table.at)],
+)
+
 /** A private Ed25519 key (RFC 8037): the public one and `d`. */
 export type PrivateKey = PublicKey & { readonly d: string }
 

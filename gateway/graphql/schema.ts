@@ -11,6 +11,7 @@ import type { Accounts } from '../accounts/accounts.ts'
 import { Tokens } from '../accounts/credentials.ts'
 import { Login } from '../accounts/login.ts'
 import { Logout } from '../accounts/logout.ts'
+import { Session } from '../accounts/own-sessions.ts'
 import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
 import { User } from '../accounts/user.ts'
@@ -54,7 +55,7 @@ const PageInfo = v.object({
 const OperationConnection = v.object({ edges: v.array(OperationEdge), pageInfo: PageInfo })
 
 collectNames(
-  { User, Role: User.entries.role, Tokens, RateSource },
+  { User, Role: User.entries.role, Tokens, Session, RateSource },
   { Operation: OperationObject, OperationStatus: status, OperationError, OperationEdge, OperationConnection, PageInfo },
   { OperationProgress, ProgressStatus: OperationProgress.entries.status },
   { RegisterInput: Registration, LoginInput: Login, RefreshInput: Refresh, LogoutInput: Logout },
@@ -110,6 +111,19 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
           await accounts.logOut(input)
           return true
         }),
+      logoutEverywhere: mutation(v.boolean())
+        .description('Ends all your sessions, this one too.')
+        .resolve(async (_, payload) => {
+          await accounts.logOutEverywhere(await callerOf(payload))
+          return true
+        }),
+      endSession: mutation(v.boolean())
+        .description('Ends one of your sessions.')
+        .input({ id: Id })
+        .resolve(async ({ id }, payload) => {
+          await accounts.endSession(await callerOf(payload), id)
+          return true
+        }),
       ...Object.fromEntries(submissions),
       cancel: mutation(OperationObject)
         .description(
@@ -125,6 +139,9 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
         ),
 
       me: query(User).resolve(async (_, payload) => accounts.me(await callerOf(payload))),
+      sessions: query(v.array(Session))
+        .description('Your sessions, newest first.')
+        .resolve(async (_, payload) => accounts.sessions(await callerOf(payload))),
       operation: query(OperationObject)
         .input({ id: Id })
         .resolve(async ({ id }, payload) => toObject(await read.one((await callerOf(payload)).user, id))),

@@ -17,15 +17,15 @@ export type InputKind = 'cancel' | 'signal'
 
 export interface Tell {
   /**
-   * Asks an operation to cancel: its owner may, and operators. Resolves to the operation once that is stored. Whether it is
-   * obeyed is the operation's affair. Asked again while it may go on: the same, and nothing more is sent. One in steps that failed as
-   * `dead-lettered` has not ended for this: a redrive may let it go on.
+   * Asks an operation to cancel: its owner may, and operators. Resolves to the operation, as it was when it was asked, once
+   * that is stored. Whether it is obeyed is the operation's affair. Asked again while it may go on: the same, and nothing more
+   * is sent. One in steps that failed as `dead-lettered` has not ended for this: a redrive may let it go on.
    * @throws Problem `not-found`, `already-terminal`, `overloaded`
    */
   cancel(asked: { readonly caller: Caller; readonly id: string }): Promise<Operation>
   /**
-   * Gives an operation one of the answers that its contract has signals for. Resolves to the operation once that is stored.
-   * As for `cancel`, one in steps that failed as `dead-lettered` has not ended.
+   * Gives an operation one of the answers that its contract has signals for. Resolves to the operation, as it was when it was
+   * asked, once that is stored. As for `cancel`, one in steps that failed as `dead-lettered` has not ended.
    * @param asked.base the pointer to `payload` in what the caller sent
    * @throws Problem `not-found`, `unknown-signal`, `forbidden`, `invalid-input`, `already-terminal`, `already-given`,
    * `payload-too-large`, `overloaded`
@@ -63,14 +63,9 @@ export function createTell(options: {
 }): Tell {
   const { database, writer, addEvent, onTold, deps, contracts = catalog } = options
 
-  async function find(id: string): Promise<OperationRow | undefined> {
-    const [row] = await database.select().from(operations).where(eq(operations.id, id)).limit(1)
-    return row
-  }
-
   /** @throws Problem `not-found`, also for another's operation, unless the caller is an operator */
   async function findFor({ user, role }: Caller, id: string): Promise<OperationRow> {
-    const row = await find(id)
+    const [row] = await database.select().from(operations).where(eq(operations.id, id)).limit(1)
     if (row && (row.userId === user || role === 'operator')) return row
     throw new Problem('not-found', 'You have no operation with this id.')
   }
@@ -105,16 +100,12 @@ export function createTell(options: {
     throw new Problem('already-terminal', 'The operation has ended.')
   }
 
-  async function show(row: OperationRow): Promise<Operation> {
-    return toOperation((await find(row.id)) ?? row)
-  }
-
   return {
     async cancel({ caller, id }) {
       const row = await findFor(caller, id)
       const data = { user: row.userId, operation: id, operationType: row.type, by: caller.user }
       if (await store(id, { name: 'cancel', type: 'posta.operation.cancel-requested', data })) onTold('cancel')
-      return show(row)
+      return toOperation(row)
     },
     async signal({ caller, id, name, payload: given, base }) {
       const row = await findFor(caller, id)
@@ -127,7 +118,7 @@ export function createTell(options: {
       if (!(await store(id, { name: `signal.${name}`, type: 'posta.operation.signalled', data })))
         throw new Problem('already-given', 'The operation was given this answer before.')
       onTold('signal')
-      return show(row)
+      return toOperation(row)
     },
   }
 }

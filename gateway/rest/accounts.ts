@@ -3,11 +3,13 @@ import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
 import { json, routesOf } from '@posta/common/service/route.ts'
 import { Hono } from 'hono'
+import * as v from 'valibot'
 import type { Accounts } from '../accounts/accounts.ts'
 import { PasswordChange } from '../accounts/change-password.ts'
 import { Tokens } from '../accounts/credentials.ts'
 import { Login } from '../accounts/login.ts'
 import { Logout } from '../accounts/logout.ts'
+import { Session } from '../accounts/own-sessions.ts'
 import { Refresh } from '../accounts/refresh.ts'
 import { Registration } from '../accounts/register.ts'
 import { User } from '../accounts/user.ts'
@@ -86,6 +88,44 @@ export function accountRoutes(options: {
       }),
       async (c) => {
         await accounts.changePassword(c.req.valid('json'), c.var.caller, clientAddress(c, trustedProxies))
+        return c.body(null, 204)
+      },
+    )
+    .post(
+      '/logout-everywhere',
+      ...route({
+        summary: 'Log out everywhere',
+        description: 'Ends all your sessions, this one too.',
+        caller: 'user',
+        answers: { 204: { description: 'All sessions have ended.' } },
+        problems: ['overloaded'],
+      }),
+      async (c) => {
+        await accounts.logOutEverywhere(c.var.caller)
+        return c.body(null, 204)
+      },
+    )
+    .get(
+      '/sessions',
+      ...route({
+        summary: 'Your sessions, newest first',
+        caller: 'user',
+        answers: { 200: json(v.object({ items: v.array(Session) }), 'All sessions that you could go on with.') },
+      }),
+      async (c) => c.json({ items: await accounts.sessions(c.var.caller) }),
+    )
+    .delete(
+      '/sessions/:id',
+      ...route({
+        summary: 'End one of your sessions',
+        description:
+          'Its refresh token is void. Gateway refuses its access tokens at once, the other services within 60 seconds.',
+        caller: 'user',
+        answers: { 204: { description: 'The session has ended.' } },
+        problems: ['not-found', 'overloaded'],
+      }),
+      async (c) => {
+        await accounts.endSession(c.var.caller, c.req.param('id'))
         return c.body(null, 204)
       },
     )

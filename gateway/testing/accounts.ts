@@ -5,6 +5,7 @@ import { createTokenVerifier } from '@posta/common/service/tokens.ts'
 import { createAccounts } from '../accounts/accounts.ts'
 import { openKeys } from '../accounts/keys.ts'
 import { createPasswords, type Hasher } from '../accounts/passwords.ts'
+import { revokedIn } from '../accounts/revocations.ts'
 import { eventAdder } from '../database/events.ts'
 import { outbox } from '../database/schema.ts'
 import { openTemporary } from './database.ts'
@@ -28,7 +29,7 @@ export async function openAccounts() {
     ...options,
     ...accounts,
     hasher,
-    verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, deps }),
+    verify: createTokenVerifier({ issuer: ISSUER, findKey: keys.find, isRevoked: revokedIn(opened.database), deps }),
     pass(ms: number) {
       passedMs += ms
     },

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { type Provider, startProvider } from '../../tools/provider.ts'
 import type { RunRecord } from '../runs/runs.ts'
 import { signalInput } from '../runs/runs.ts'
-import { NOON, usdRates } from '../testing/requests.ts'
+import { NOON, NOON_MS, usdRates } from '../testing/requests.ts'
 import { input, newRun, runToEnd } from '../testing/run-to-end.ts'
 import { convert } from './convert.ts'
 import { payout } from './payout.ts'
@@ -117,6 +117,19 @@ describe('the run', () => {
     expect(payments).toEqual([expect.objectContaining({ key: 'op/pay', status: 'settled' })])
   }
   const states = () => provider.ledger().reservations.map(({ state }) => state)
+
+  test('a provider that is busy is asked again no sooner than it says', async () => {
+    let refusedMs = 0
+    const busyOnce = async (...asked: Parameters<typeof fetch>) => {
+      if (refusedMs > 0) return fetch(...asked)
+      refusedMs = 300_000
+      return new Response(null, { status: 429, headers: { 'Retry-After': '300' } })
+    }
+    const { preconnect } = fetch
+    const { records } = await pay({ deps: { fetch: Object.assign(busyOnce, { preconnect }) } })
+    expectPaidOnce()
+    expect(records.find(({ kind }) => kind === 'done')?.atMs).toBe(NOON_MS + refusedMs)
+  })
 
   test('reserves, pays, waits until the payment is settled, and answers with its id', async () => {
     const { outcome, records } = await pay()

@@ -92,7 +92,10 @@ export interface StepOptions<Result> {
   readonly timeoutMs?: number
   /** How many attempts may fail before the run is stuck; 20. */
   readonly attempts?: number
-  /** The pause after the first failed attempt, which doubles with each; 1 s. */
+  /**
+   * The pause after the first failed attempt, which doubles with each; 1 s. It is longer where the attempt failed with an
+   * error of `http`, or one that has it as its cause, and the answer 429 or 503 asked for that by `Retry-After`.
+   */
   readonly firstPauseMs?: number
   /** The longest such pause; 1 hour. */
   readonly longestPauseMs?: number

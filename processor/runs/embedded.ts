@@ -20,7 +20,7 @@ export const schema = `
     due_at_ms INTEGER NOT NULL AS (head ->> 'dueAtMs') STORED,
     body TEXT NOT NULL
   ) STRICT;
-  CREATE INDEX IF NOT EXISTS runs_unheld ON runs (due_at_ms, id, user, type, version, epoch)
+  CREATE INDEX IF NOT EXISTS runs_unheld ON runs (type, version, epoch > 0, due_at_ms, id, user)
     WHERE state IN ('ready', 'waiting', 'stuck');
   CREATE INDEX IF NOT EXISTS runs_held ON runs (holder, id) WHERE holder IS NOT NULL;
   CREATE INDEX IF NOT EXISTS runs_ended ON runs (created_at, id) WHERE state = 'ended';
@@ -57,7 +57,11 @@ export const schema = `
 
 /** Sorts after every id. */
 const END = '\u{10ffff}'
-const UNHELD = `state IN ('ready', 'waiting', 'stuck')`
+/** Each kind, once for runs that were begun and once for new ones: what the index `runs_unheld` begins with. */
+const GROUPS = 'json_each($kinds) AS kind CROSS JOIN (SELECT 0 AS begun UNION ALL SELECT 1)'
+const OF_GROUP = `runs AS runs_of_kind INDEXED BY runs_unheld
+  WHERE state IN ('ready', 'waiting', 'stuck')
+    AND type = kind.value ->> 'type' AND version = kind.value ->> 'version' AND (epoch > 0) = begun`
 /** Of the indexes that a page could go by, the first finds the fewest runs. */
 const pageFilters = {
   user: { index: 'INDEXED BY runs_of_user', condition: 'user = $user' },
@@ -80,16 +84,16 @@ export const statements = {
     SELECT value ->> 'run', value ->> 'n', value ->> 'body' FROM json_each(?)
     WHERE true ON CONFLICT DO NOTHING RETURNING run, n`,
   history: 'SELECT body FROM run_records WHERE run = ? ORDER BY n',
+  // Of each kind, begun or not, the first ones: what is of no such kind, or is paused, is not read.
   due: `
-    SELECT head, body FROM runs INDEXED BY runs_unheld
-    WHERE ${UNHELD} AND due_at_ms <= $nowMs
-      AND (type, version) IN (SELECT value ->> 'type', value ->> 'version' FROM json_each($kinds))
-      AND user NOT IN (SELECT value FROM json_each($exceptUsers))
-      AND (epoch > 0 OR type NOT IN (SELECT type FROM run_paused_types))
-    ORDER BY due_at_ms, id LIMIT $limit`,
+    SELECT head, body FROM ${GROUPS} CROSS JOIN runs
+    WHERE (begun OR kind.value ->> 'type' NOT IN (SELECT type FROM run_paused_types))
+      AND runs.rowid IN (
+        SELECT rowid FROM ${OF_GROUP} AND due_at_ms <= $nowMs AND user NOT IN (SELECT value FROM json_each($exceptUsers))
+        ORDER BY due_at_ms, id LIMIT $limit
+      )`,
   nextDueMs: `
-    SELECT due_at_ms AS dueAtMs FROM runs INDEXED BY runs_unheld
-    WHERE ${UNHELD} AND due_at_ms > ? ORDER BY due_at_ms LIMIT 1`,
+    SELECT min((SELECT min(due_at_ms) FROM ${OF_GROUP} AND due_at_ms > $nowMs)) AS dueAtMs FROM ${GROUPS}`,
   take: `
     UPDATE runs SET head = json_set(head, '$.state', 'running', '$.holder', $taker, '$.epoch', epoch + 1)
     WHERE ${AS_TAKEN} RETURNING head, body`,
@@ -160,12 +164,16 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
 
     async due({ nowMs, kinds, exceptUsers, limit }) {
       const lists = { kinds: JSON.stringify(kinds), exceptUsers: JSON.stringify(exceptUsers) }
-      return toRuns(await all<RunRow>(statements.due, { nowMs, limit, ...lists }))
+      const found = toRuns(await all<RunRow>(statements.due, { nowMs, limit, ...lists }))
+      return found.sort((a, b) => a.head.dueAtMs - b.head.dueAtMs || (a.id < b.id ? -1 : 1)).slice(0, limit)
     },
 
-    async nextDueMs(nowMs) {
-      const [next] = await all<{ dueAtMs: number }>(statements.nextDueMs, nowMs)
-      return next?.dueAtMs
+    async nextDueMs(nowMs, kinds) {
+      const [next] = await all<{ dueAtMs: number | null }>(statements.nextDueMs, {
+        nowMs,
+        kinds: JSON.stringify(kinds),
+      })
+      return next?.dueAtMs ?? undefined
     },
 
     async take(run, taker) {

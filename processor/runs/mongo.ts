@@ -1,7 +1,17 @@
 import { insertNew } from '@posta/common/storage/mongo-database.ts'
 import type { Collection, IndexDescription } from 'mongodb'
 import * as v from 'valibot'
-import { Head, NewRun, type Run, RunInput, type RunInputKey, RunRecord, type RunState, type Runs } from './runs.ts'
+import {
+  Head,
+  type Kind,
+  NewRun,
+  type Run,
+  RunInput,
+  type RunInputKey,
+  RunRecord,
+  type RunState,
+  type Runs,
+} from './runs.ts'
 
 /**
  * `body` is JSON text, here and in records and inputs: it holds what performers and clients say, and JSON knows no bound on
@@ -44,7 +54,7 @@ export interface PausedTypeDocument {
 
 /** One for each query. `_id` has its own. What `due` filters by is in the index that it is ordered by. */
 export const runIndexes: readonly IndexDescription[] = [
-  { key: { 'head.state': 1, 'head.dueAtMs': 1, _id: 1, type: 1, version: 1, user: 1, 'head.epoch': 1 } },
+  { key: { type: 1, version: 1, 'head.state': 1, 'head.dueAtMs': 1, _id: 1, user: 1, 'head.epoch': 1 } },
   { key: { 'head.holder': 1 } },
   { key: { 'head.state': 1, createdAt: 1 } },
   { key: { user: 1, _id: -1 } },
@@ -106,27 +116,18 @@ export function mongoRuns(collections: () => Promise<RunCollections>): Runs {
     async due({ nowMs, kinds, exceptUsers, limit }) {
       if (kinds.length === 0) return []
       const { runs, pausedTypes } = await collections()
-      const paused = await pausedTypes.find().toArray()
-      const documents = await runs
-        .find(
-          {
-            ...unheld,
-            'head.dueAtMs': { $lte: nowMs },
-            user: { $nin: [...exceptUsers] },
-            $and: [
-              { $or: kinds.map(({ type, version }) => ({ type, version })) },
-              { $or: [{ 'head.epoch': { $gt: 0 } }, { type: { $nin: paused.map(({ _id }) => _id) } }] },
-            ],
-          },
-          { sort: { 'head.dueAtMs': 1, _id: 1 }, limit },
-        )
-        .toArray()
-      return toRuns(documents)
+      const paused = new Set((await pausedTypes.find().toArray()).map(({ _id }) => _id))
+      const user = { $nin: [...exceptUsers] }
+      const ofKinds = unheldOf(kinds, { $lte: nowMs }).map((ofKind) => {
+        return { ...ofKind, user, ...(paused.has(ofKind.type) && { 'head.epoch': { $gt: 0 } }) }
+      })
+      return toRuns(await runs.find({ $or: ofKinds }, { sort: { 'head.dueAtMs': 1, _id: 1 }, limit }).toArray())
     },
 
-    async nextDueMs(nowMs) {
+    async nextDueMs(nowMs, kinds) {
+      if (kinds.length === 0) return undefined
       const { runs } = await collections()
-      const next = await runs.findOne({ ...unheld, 'head.dueAtMs': { $gt: nowMs } }, { sort: { 'head.dueAtMs': 1 } })
+      const next = await runs.findOne({ $or: unheldOf(kinds, { $gt: nowMs }) }, { sort: { 'head.dueAtMs': 1 } })
       return next?.head.dueAtMs
     },
 
@@ -234,7 +235,16 @@ export function mongoRuns(collections: () => Promise<RunCollections>): Runs {
   }
 }
 
-const unheld = { 'head.state': { $in: ['ready', 'waiting', 'stuck'] as RunState[] } }
+/** A condition for each kind, so that each is found by the index, in order. */
+const unheldOf = <Due>(kinds: readonly Kind[], dueAtMs: Due) =>
+  kinds.map(({ type, version }) => {
+    return {
+      type,
+      version,
+      'head.state': { $in: ['ready', 'waiting', 'stuck'] as RunState[] },
+      'head.dueAtMs': dueAtMs,
+    }
+  })
 
 const asTaken = ({ id, head }: Run) => ({
   _id: id,

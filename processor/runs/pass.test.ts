@@ -80,6 +80,35 @@ describe('a run', () => {
     expect(records[0]?.atMs).toBe(NOON_MS + 1000 + 2000 + 4000)
   })
 
+  test.each([
+    ['is not asked again before that', 429, '600', {}, 600_000],
+    ['is not asked again before that time', 503, new Date(NOON_MS + 600_000).toUTCString(), {}, 600_000],
+    ['is not left alone for longer than the longest pause', 429, '86400', { longestPauseMs: 120_000 }, 120_000],
+    ['is left alone as long as other failures, where that is longer', 503, '1', { firstPauseMs: 9000 }, 9000],
+    ['is asked as usual where it said no time', 429, 'soon', {}, 1000],
+    ['is asked as usual where it was a time in the past', 503, new Date(NOON_MS - 1000).toUTCString(), {}, 1000],
+    ['is asked as usual where no wait was meant', 500, '600', {}, 1000],
+  ])('a provider that says when to come again %s (%d, %s)', async (_, status, retryAfter, policy, pausedMs) => {
+    const answers = [
+      new Response(null, { status, headers: { 'Retry-After': retryAfter } }),
+      Response.json({ id: 'P1' }),
+    ]
+    const { preconnect } = fetch
+    const { records, outcome } = await runToEnd(
+      {
+        async run({ step, http }) {
+          const pay = () => http.post('http://127.0.0.1:1/payments', { retry: 0 }).json<Json>()
+          const explained = (error: unknown) => Promise.reject(new Error('It was not paid.', { cause: error }))
+          await step('pay', () => pay().catch(explained), policy)
+          return done
+        },
+      },
+      { deps: { fetch: Object.assign(async () => answers.shift() ?? Response.error(), { preconnect }) } },
+    )
+    expect(outcome).toEqual(done)
+    expect(records[0]?.atMs).toBe(NOON_MS + pausedMs)
+  })
+
   test('outlasts a provider that is away for an hour', async () => {
     const { outcome, records } = await runToEnd({
       async run({ step }) {

@@ -1,5 +1,6 @@
 import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
+import { retryAfterMs } from '@posta/common/service/external-http.ts'
 import * as v from 'valibot'
 import {
   type Attempt,
@@ -201,7 +202,8 @@ export async function pass(options: PassOptions): Promise<Stop> {
         return stop({ kind: 'later', dueAtMs: now(), step, attempts, failures: before.failures, reason })
       const failures = before.failures + 1
       if (failures >= most) return stuck(`${step} failed ${failures} times: ${reason}`, { step, attempts, failures })
-      const pauseMs = Math.min(firstPauseMs * 2 ** Math.min(failures - 1, 40), longestPauseMs)
+      const wantedMs = Math.max(firstPauseMs * 2 ** Math.min(failures - 1, 40), retryAfterMs(error, now()))
+      const pauseMs = Math.min(wantedMs, longestPauseMs)
       return later(now() + pauseMs, { step, attempts, failures, reason })
     }
     if (value instanceof Later) {

@@ -263,19 +263,36 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       expect(idsOf(await due(all))).toEqual(['asleep', 'begun', 'new'])
     })
 
-    test('the next due time is of a run that nobody holds, of whatever kind, after the given time', async () => {
-      expect(await runs.nextDueMs(0)).toBeUndefined()
+    test('the next due time is of a run of the kinds that nobody holds, after the given time', async () => {
+      const tables = { type: 'store-rates', version: 9 } as const
+      const both = [...kinds, tables]
+      expect(await runs.nextDueMs(0, both)).toBeUndefined()
       await create(
         aRun('now', { dueAtMs: NOW_MS }),
         aRun('last', { dueAtMs: NOW_MS + 30 }),
-        aRun('next', { state: 'waiting', dueAtMs: NOW_MS + 20 }, { type: 'store-rates', version: 9 }),
+        aRun('next', { state: 'waiting', epoch: 2, dueAtMs: NOW_MS + 20 }, tables),
+        aRun('unknown', { dueAtMs: NOW_MS + 5 }, { version: 2 }),
         aRun('ended', { state: 'ended', dueAtMs: NOW_MS + 10 }),
         aRun('held', { state: 'running', holder: 'me', epoch: 1, dueAtMs: NOW_MS + 11 }),
       )
-      expect(await runs.nextDueMs(NOW_MS - 1)).toBe(NOW_MS)
-      expect(await runs.nextDueMs(NOW_MS)).toBe(NOW_MS + 20)
-      expect(await runs.nextDueMs(NOW_MS + 20)).toBe(NOW_MS + 30)
-      expect(await runs.nextDueMs(NOW_MS + 30)).toBeUndefined()
+      expect(await runs.nextDueMs(NOW_MS - 1, both)).toBe(NOW_MS)
+      expect(await runs.nextDueMs(NOW_MS, both)).toBe(NOW_MS + 20)
+      expect(await runs.nextDueMs(NOW_MS, kinds)).toBe(NOW_MS + 30)
+      expect(await runs.nextDueMs(NOW_MS + 20, both)).toBe(NOW_MS + 30)
+      expect(await runs.nextDueMs(NOW_MS + 30, both)).toBeUndefined()
+      expect(await runs.nextDueMs(0, [])).toBeUndefined()
+    })
+
+    test('of several kinds, begun and new, those that are due longest are due first, at most as many as asked', async () => {
+      const ids = names(12)
+      const dueLast = ids.toReversed()
+      for (const [index, id] of ids.entries())
+        await create(
+          aRun(id, { epoch: index % 3, dueAtMs: NOW_MS - index }, { type: index % 2 ? 'convert' : 'store-rates' }),
+        )
+      const both = [...kinds, { type: 'store-rates', version: 1 }]
+      expect(idsOf(await due({ kinds: both }))).toEqual(dueLast)
+      expect(idsOf(await due({ kinds: both, limit: 5 }))).toEqual(dueLast.slice(0, 5))
     })
 
     test('a run is taken as it was read: not again after another took it', async () => {

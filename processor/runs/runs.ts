@@ -173,7 +173,8 @@ export interface Runs {
   history(id: string): Promise<readonly RunRecord[]>
   /**
    * At most `limit` runs that nobody holds and that are due, the longest due first: `ready`, `waiting` or `stuck`, of one of the
-   * kinds, and of none of `exceptUsers`. Not the ones of a paused type that no processor has taken yet.
+   * kinds, and of none of `exceptUsers`. Not the ones of a paused type that no processor has taken yet. Runs of other kinds
+   * cost nothing, however many are due.
    */
   due(query: {
     readonly nowMs: number
@@ -181,8 +182,8 @@ export interface Runs {
     readonly exceptUsers: readonly string[]
     readonly limit: number
   }): Promise<readonly Run[]>
-  /** When the next run that nobody holds is due after `nowMs`, whatever its kind. Undefined if none is. */
-  nextDueMs(nowMs: number): Promise<number | undefined>
+  /** When the next run of one of the kinds that nobody holds is due after `nowMs`. Undefined if none is. */
+  nextDueMs(nowMs: number, kinds: readonly Kind[]): Promise<number | undefined>
   /** Makes `holder` the holder, if the epoch and the holder are still as in `run`. Resolves to the run then. */
   take(run: Run, holder: string): Promise<Run | undefined>
   /** Replaces the head, if the epoch and the holder are still those of `held`. False if not. */

@@ -4,6 +4,7 @@ import { createGrant } from '../../gateway/accounts/access-tokens.ts'
 import { openKeys } from '../../gateway/accounts/keys.ts'
 import { eventAdder } from '../../gateway/database/events.ts'
 import { openDatabase } from '../../gateway/database/open.ts'
+import { storeSession } from '../../gateway/testing/session.ts'
 import { embeddedParts } from '../testing/parts.ts'
 import { serviceProcesses } from '../testing/service-processes.ts'
 
@@ -36,8 +37,8 @@ export async function startGateway(): Promise<Gateway> {
       return Number(/^posta_commit_size_count\S* (\d+)$/m.exec(text)?.[1])
     },
     async token() {
-      // Gateway accepts a token that its own key signed: this needs no row of the user and no password hash.
-      return (await grant({ id: systemDeps.newId(), role: 'user' }, '')).accessToken
+      const { user, session, refreshToken } = await storeSession({ database, writer })
+      return (await grant(user, session, refreshToken)).accessToken
     },
     async stop() {
       await close()

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHmac, generateKeyPairSync, sign as signBytes } from 'node:crypto'
-import { type Answer, call, graphql } from '../../tools/client.ts'
+import * as v from 'valibot'
+import { type Answer, call, expectBody, graphql } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { embeddedParts, type Parts } from '../testing/parts.ts'
-import { newUser, PASSWORD } from '../testing/users.ts'
+import { addOperator, logIn, newUser, PASSWORD } from '../testing/users.ts'
 
 const ours = generateKeyPairSync('ed25519')
 const theirs = generateKeyPairSync('ed25519')
@@ -12,13 +13,12 @@ const KID = 'the-key'
 let parts: Parts
 let urls: System
 let token: string
-let user: string
 
 beforeAll(async () => {
   parts = await embeddedParts()
   const keys = [{ ...ours.privateKey.export({ format: 'jwk' }), kid: KID, alg: 'EdDSA', use: 'sig' }]
   urls = await startInProcess({ ...parts.environment, TOKEN_KEYS: JSON.stringify({ keys }) })
-  ;({ token, id: user } = await newUser(urls.gatewayUrl))
+  token = (await newUser(urls.gatewayUrl)).token
 }, 60_000)
 afterAll(async () => {
   await urls.close()
@@ -205,10 +205,16 @@ describe('tokens:', () => {
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
   const nowS = Math.floor(Date.now() / 1000)
   const header = { alg: 'EdDSA', typ: 'at+jwt', kid: KID }
+  let operator: string
+  beforeAll(async () => {
+    const { accessToken } = await logIn(urls.gatewayUrl, await addOperator(parts.environment))
+    const me = await call('GET', `${urls.gatewayUrl}/auth/me`, { token: accessToken })
+    operator = expectBody(me, 200, v.object({ id: v.string() })).id
+  })
   const claims = () => ({
     iss: urls.gatewayUrl,
     aud: 'posta',
-    sub: user,
+    sub: operator,
     role: 'operator',
     jti: '1',
     iat: nowS,
