@@ -180,6 +180,70 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(text).toContain('posta_operations_performed_total{type="convert",status="succeeded"} 1')
       expect(text).toContain('posta_operations_performed_total{type="convert",status="failed"} 1')
       expect(text).toContain('posta_request_batch_size_count 2')
+      expect(text).toContain('posta_request_batch_size_sum 3')
+    })
+
+    test('has each decision that took more than 50 ms warned of, with its type', async () => {
+      let nowMs = 0
+      const tookMs = [50, 50.6]
+      const decide: RequestsOptions['performers']['convert']['decide'] = (asked) => {
+        nowMs += tookMs.shift() ?? 0
+        return performers.convert.decide(asked)
+      }
+      const warnings: unknown[] = []
+      const log = createLog('test', 'silent')
+      log.warn = (...said: unknown[]) => void warnings.push(said)
+      const { deliver } = await member(newStore(), {
+        performers: { ...performers, convert: { decide } },
+        log,
+        deps: { ...systemDeps, now: () => NOON_MS, monotonicMs: () => nowMs },
+      })
+      await deliver([requested('a'), requested('b'), requested('c')])
+      expect(warnings).toEqual([[{ type: 'convert', tookMs: 51 }, 'a decision took long: it holds up all others']])
+    })
+
+    test.each([
+      [0, 'once', 1, []],
+      [4, 'at once until that is over', 5, []],
+      [5, 'five times at once, and again after a pause', 6, ['Another member of the group keeps storing']],
+    ] as const)('that another member overtakes %i times is decided %s', async (times, _, decisions, said) => {
+      const store = newStore()
+      const mine = store.open().results
+      let [finds, appends] = [0, 0]
+      const results: Results = {
+        ...mine,
+        find(ids) {
+          finds += 1
+          return mine.find(ids)
+        },
+        append: (appended) => (++appends <= times ? Promise.resolve(0) : mine.append(appended)),
+      }
+      const reasons: string[] = []
+      const log = createLog('test', 'silent')
+      log.warn = ({ err }: { err?: unknown }) => void reasons.push(String(err))
+      const { deliver, replies } = await member(store, { results, log })
+      await deliver([requested('a')])
+      expect(outcomes(replies())).toEqual(['a succeeded'])
+      expect(finds).toBe(decisions)
+      expect(reasons).toEqual(said.map((reason) => expect.stringContaining(reason)))
+    })
+
+    test('is not stored by a member that loses its partition while it reads', async () => {
+      const mine = newStore().open().results
+      const lost: (() => void)[] = []
+      const results: Results = {
+        ...mine,
+        async find(ids) {
+          const found = await mine.find(ids)
+          for (const lose of lost.splice(0)) lose()
+          return found
+        },
+      }
+      const { deliver, losePartition, published } = await member(newStore(), { results })
+      lost.push(losePartition)
+      await expect(deliver([requested('a')])).rejects.toThrow()
+      expect((await mine.find(['a'])).size).toBe(0)
+      expect(published).toEqual([])
     })
   })
 
@@ -305,13 +369,18 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   describe('an operation in steps', () => {
     const payout = (id: string, amount = '1', more = {}) =>
       requested(id, { type: 'payout', input: { from: 'USD', to: 'ARS', amount, payee: 'p' }, ...more })
-    const told = (type: 'cancel-requested' | 'abandoned', operation: string, of: OperationType = 'payout') =>
+    const told = (
+      type: 'cancel-requested' | 'abandoned',
+      operation: string,
+      of: OperationType = 'payout',
+      user = 'ana',
+    ) =>
       encode({
         id: `${operation}.${type}`,
         type: `posta.operation.${type}` as const,
         time: NOON,
         subject: operation,
-        data: { user: 'ana', operation, operationType: of, by: 'olga', deadLetter: 'd1' },
+        data: { user, operation, operationType: of, by: 'olga', deadLetter: 'd1' },
       })
     const approve = (operation: string, more: object = {}) =>
       encode({
@@ -405,6 +474,55 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       expect(outcomes(replies())).toEqual(['a cancelled', 'b cancelled'])
       expect(admitted).toEqual([])
       expect(await results.used([allowance('ana')])).toEqual([0])
+    })
+
+    test('whose cancel comes before its request fails as cancelled, and has no run', async () => {
+      const { deliver, replies, admitted } = await steppedMember()
+      await deliver([told('cancel-requested', 'a')])
+      await deliver([payout('a'), payout('b')])
+      expect(outcomes(replies())).toEqual(['a cancelled'])
+      expect(admitted).toMatchObject([{ id: 'b' }])
+    })
+
+    test("goes on, and is not answered, where a request in another user's name is a dead letter", async () => {
+      const { deliver, replies, published, results } = await steppedMember()
+      await deliver([payout('a')])
+      await deliver([payout('a', '1', { user: 'bob' })])
+      expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
+      expect(replies()).toEqual([])
+      expect(await results.get('a')).toMatchObject({ user: 'ana', status: 'running' })
+    })
+
+    test("is not cancelled in another user's name", async () => {
+      const { deliver, replies, admitted } = await steppedMember()
+      await deliver([
+        payout('a'),
+        requested('b'),
+        told('cancel-requested', 'a', 'payout', 'bob'),
+        told('cancel-requested', 'b', 'convert', 'bob'),
+      ])
+      expect(admitted).toMatchObject([{ id: 'a' }])
+      expect(outcomes(replies())).toEqual(['b succeeded'])
+    })
+
+    test('wakes the runner with what it is told, and with nothing else; an operation without steps has nothing to be told', async () => {
+      let wakes = 0
+      const { deliver, runs } = await steppedMember(newStore(), { runner: { async admit() {}, wake: () => wakes++ } })
+      await deliver([requested('b'), told('cancel-requested', 'b', 'convert'), payout('a')])
+      expect(await runs.inputs(['b'])).toEqual([])
+      expect(wakes).toBe(0)
+      await deliver([approve('a')])
+      expect(await runs.inputs(['a'])).toMatchObject([
+        {
+          run: 'a',
+          user: 'ana',
+          name: 'signal:approve',
+          by: 'olga',
+          payload: { approved: true },
+          atMs: NOON_MS + 1000,
+        },
+      ])
+      expect(wakes).toBe(1)
     })
 
     test('is not changed by a cancel that comes after its end', async () => {

@@ -177,3 +177,74 @@ test('a write takes drizzle queries and sql, and resolves to the result of each'
   expect([inserted?.rowsAffected, updated?.rowsAffected, read?.rows[0]?.beat]).toEqual([1, 1, 5])
   await close()
 })
+
+test('writes beyond 1024 that wait are refused as overloaded, with when to try again', async () => {
+  const { writer, close } = await open()
+  const settled = await Promise.allSettled(Array.from({ length: 1025 }, () => writer.write([sql`SELECT 1`])))
+  const refusals = settled.flatMap((each) => (each.status === 'rejected' ? each.reason : []))
+  expect(refusals).toEqual([expect.objectContaining({ code: 'overloaded', retryAfterS: 1 })])
+  await writer.close()
+  await expect(writer.write([sql`SELECT 1`])).rejects.toMatchObject({ code: 'unavailable', retryAfterS: 1 })
+  await close()
+})
+
+test('only a commit is told to who listens for commits', async () => {
+  const { writer, commits, close } = await open()
+  await expect(writer.write([fault])).rejects.toMatchObject({ code: 'SQLITE_CONSTRAINT' })
+  expect(commits).toEqual([])
+  await writer.write([note('x')])
+  expect(commits).toEqual([1])
+  await close()
+})
+
+test('a write has text, numbers, bytes and null as they are; a parameter that SQLite has no type for rejects its write alone', async () => {
+  const { writer, close } = await open()
+  const values = ['text', 1.5, 12n, null, new Uint8Array([0, 255])]
+  const read = (value: unknown) => writer.write([sql`SELECT typeof(${value}) AS type, ${value} AS value`])
+  const results = await Promise.all(values.map(read))
+  expect(results.map(([result]) => result?.rows[0]?.type)).toEqual(['text', 'real', 'integer', 'null', 'blob'])
+  expect(results[0]?.[0]?.rows[0]?.value).toBe('text')
+  const [refused, other] = await Promise.allSettled([read({ an: 'object' }), writer.write([note('x')])])
+  expect(refused).toMatchObject({ status: 'rejected', reason: { message: expect.stringContaining('no type') } })
+  expect(other.status).toBe('fulfilled')
+  await close()
+})
+
+test.each(['SQLITE_BUSY', 'SQLITE_LOCKED'])(
+  'a write tries again, on a new connection, after %s for 5 s',
+  async (code) => {
+    const calls: string[] = []
+    let nowMs = 0
+    const writer = createWriter(
+      {
+        async batch(_statements, mode): Promise<ResultSet[]> {
+          calls.push(`batch ${mode}`)
+          throw new LibsqlError('locked', code)
+        },
+        reconnect: () => void calls.push('reconnect'),
+      },
+      { monotonicMs: () => (nowMs += 2500) },
+    )
+    await expect(writer.write([note('x')])).rejects.toMatchObject({
+      code: 'overloaded',
+      message: 'The database is locked.',
+      retryAfterS: 1,
+      cause: { code },
+    })
+    // At 2.5 s, at 5 s, and once more after that.
+    expect(calls).toEqual(Array.from({ length: 3 }, () => ['batch write', 'reconnect']).flat())
+  },
+)
+
+test('an error that only looks like a lock is not tried again', async () => {
+  let batches = 0
+  const writer = createWriter({
+    async batch(): Promise<ResultSet[]> {
+      batches += 1
+      throw Object.assign(new Error('not of the database'), { code: 'SQLITE_BUSY' })
+    },
+    reconnect() {},
+  })
+  await expect(writer.write([note('x')])).rejects.toThrow('not of the database')
+  expect(batches).toBe(1)
+})

@@ -174,6 +174,7 @@ test('a lease that is given up is taken at once', async () => {
   const second = contend()
   await first.close()
   expect(first.current()).toBeUndefined()
+  expect(first.changes.at(-1)).toEqual({ lease: 'relay', epoch: 1, text: 'lease given up' })
   await eventually(() => second.current() !== undefined)
   expect(second.current()?.epoch).toBe(2)
   await second.close()

@@ -129,3 +129,102 @@ test('the files are for their owner alone; writes go through a write-ahead log t
 test('a database that cannot be opened rejects', async () => {
   await expect(openDatabase({ url: `file:${tmpdir()}` })).rejects.toThrow()
 })
+
+test('a database that another process keeps locked is opened once the lock is gone', async () => {
+  using folder = temporaryFolder()
+  const url = `file:${join(folder.path, 'gateway.db')}`
+  const other = createClient({ url })
+  // The mode of a new file cannot be changed, nor a table be made, while it is locked.
+  const lock = await other.transaction('write')
+  const opening = openDatabase({ url })
+  // Turns of the event loop in which it tries in vain.
+  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+  await lock.rollback()
+  const { ping, close } = await opening
+  await ping()
+  other.close()
+  await close()
+})
+
+test('a remote database is asked with the token that is given for it, and without one if there is none', async () => {
+  const asked: (string | null)[] = []
+  const bodies: string[] = []
+  using server = Bun.serve({
+    port: 0,
+    async fetch(request) {
+      asked.push(request.headers.get('Authorization'))
+      bodies.push(await request.text())
+      return new Response('Not allowed here.', { status: 403 })
+    },
+  })
+  const url = server.url.origin
+  await expect(openDatabase({ url, authToken: 'secret' })).rejects.toThrow('403')
+  await expect(openDatabase({ url })).rejects.toThrow('403')
+  expect(new Set(asked)).toEqual(new Set(['Bearer secret', null]))
+  // How it keeps its files is its own affair.
+  expect(bodies.join()).not.toContain('PRAGMA')
+})
+
+test('several in one process may open a new database at the same time', async () => {
+  using folder = temporaryFolder()
+  const url = `file:${join(folder.path, 'gateway.db')}`
+  const opened = await Promise.all([1, 2, 3].map(() => openDatabase({ url })))
+  for (const { ping, close } of opened) {
+    await ping()
+    await close()
+  }
+})
+
+test('once it is closed, a database answers nobody', async () => {
+  const { database, ping, close } = await openTemporary()
+  await ping()
+  await close()
+  await expect(ping()).rejects.toThrow()
+  await expect(database.query.users.findFirst().execute()).rejects.toThrow()
+})
+
+test('what is kept as JSON, or as true and false, is read as it was written, and what is not given has its default', async () => {
+  const { database, writer, close } = await openTemporary()
+  const operation = {
+    id: 'op-1',
+    userId: 'ana',
+    type: 'convert' as const,
+    input: { amount: '1' },
+    facts: { base: 'USD' },
+    output: { amount: '2' },
+    progress: { 1: { step: 'pay', status: 'waiting' as const, at: '', forSignal: true } },
+    waiting: true,
+    inputs: { cancel: 1 },
+    createdAt: 0,
+  }
+  const key = {
+    kty: 'OKP' as const,
+    crv: 'Ed25519' as const,
+    x: 'x',
+    kid: 'a',
+    alg: 'EdDSA' as const,
+    use: 'sig' as const,
+  }
+  const signingKey = { kid: 'a', status: 'next' as const, privateJwk: { ...key, d: 'd' }, publicJwk: key, createdAt: 0 }
+  await writer.write([
+    database.insert(schema.operations).values(operation),
+    database.insert(schema.signingKeys).values(signingKey),
+    database.insert(schema.checkpoints).values({ id: 1, jwt: 'x', forgotten: true }),
+    database.insert(schema.users).values({ id: 'ana', email: 'a@example.com', passwordHash: '', createdAt: 0 }),
+  ])
+  expect(await database.select().from(schema.operations)).toEqual([
+    expect.objectContaining({ ...operation, status: 'pending', resends: 0 }),
+  ])
+  expect(await database.select().from(schema.signingKeys)).toMatchObject([signingKey])
+  expect(await database.select().from(schema.checkpoints)).toEqual([{ id: 1, jwt: 'x', forgotten: true }])
+  expect(await database.select({ role: schema.users.role }).from(schema.users)).toEqual([{ role: 'user' }])
+  await close()
+})
+
+test('a query for what is pending goes by the index that holds nothing else', async () => {
+  const { database, close } = await openTemporary()
+  const query = sql`SELECT id FROM ${schema.operations} WHERE ${schema.isPending} AND resend_at <= 1`
+  const [step] = await database.all<{ detail: string }>(sql`EXPLAIN QUERY PLAN ${query}`)
+  expect(step?.detail).toContain('operations_pending_by_resend')
+  await close()
+})

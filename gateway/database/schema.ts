@@ -5,16 +5,14 @@ import type { PublicKey } from '@posta/common/service/tokens.ts'
 import { sql } from 'drizzle-orm'
 import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
 
-// Times are in ms since the epoch. After a change here run `bun run --cwd gateway migration`.
+// Times are in ms since the epoch. A column without a name has that of its member. After a change here run `bun run --cwd gateway migration`.
 
 export const users = sqliteTable('users', {
-  id: text('id').primaryKey(),
+  id: text().primaryKey(),
   /** In lower case. */
-  email: text('email').notNull().unique(),
+  email: text().notNull().unique(),
   passwordHash: text('password_hash').notNull(),
-  role: text('role', { enum: ['user', 'operator'] })
-    .notNull()
-    .default('user'),
+  role: text().$type<'user' | 'operator'>().notNull().default('user'),
   disabledAt: integer('disabled_at'),
   createdAt: integer('created_at').notNull(),
 })
@@ -24,7 +22,7 @@ export const refreshTokens = sqliteTable(
   'refresh_tokens',
   {
     /** SHA-256 of the token, which is itself stored nowhere. */
-    hash: text('hash').primaryKey(),
+    hash: text().primaryKey(),
     sessionId: text('session_id').notNull(),
     userId: text('user_id')
       .notNull()
@@ -36,7 +34,7 @@ export const refreshTokens = sqliteTable(
     expiresAt: integer('expires_at').notNull(),
     sessionExpiresAt: integer('session_expires_at').notNull(),
     /** How often its session had been refreshed when the token was made. */
-    refreshes: integer('refreshes').notNull().default(0),
+    refreshes: integer().notNull().default(0),
   },
   (table) => [
     index('refresh_tokens_by_session').on(table.sessionId),
@@ -54,8 +52,8 @@ export const revocations = sqliteTable(
   'revocations',
   {
     /** The id of a session or of a user. */
-    subject: text('subject').primaryKey(),
-    at: integer('at').notNull(),
+    subject: text().primaryKey(),
+    at: integer().notNull(),
   },
   (table) => [index('revocations_by_time').on(table.at)],
 )
@@ -70,10 +68,8 @@ export interface SealedKey {
 
 /** At most one row per status: the first gateway to write it decides. */
 export const signingKeys = sqliteTable('signing_keys', {
-  kid: text('kid').primaryKey(),
-  status: text('status', { enum: ['next', 'current', 'previous'] })
-    .notNull()
-    .unique(),
+  kid: text().primaryKey(),
+  status: text().$type<'next' | 'current' | 'previous'>().notNull().unique(),
   privateJwk: text('private_jwk', { mode: 'json' }).$type<PrivateKey | SealedKey>().notNull(),
   publicJwk: text('public_jwk', { mode: 'json' }).$type<PublicKey>().notNull(),
   createdAt: integer('created_at').notNull(),
@@ -94,32 +90,30 @@ export const operations = sqliteTable(
   'operations',
   {
     /** A UUID of version 7: ids sort by time. */
-    id: text('id').primaryKey(),
+    id: text().primaryKey(),
     userId: text('user_id').notNull(),
-    type: text('type').$type<OperationType>().notNull(),
-    status: text('status', { enum: ['pending', 'succeeded', 'failed'] })
-      .notNull()
-      .default('pending'),
-    input: text('input', { mode: 'json' }).$type<Record<string, unknown>>().notNull(),
+    type: text().$type<OperationType>().notNull(),
+    status: text().$type<'pending' | 'succeeded' | 'failed'>().notNull().default('pending'),
+    input: text({ mode: 'json' }).$type<Record<string, unknown>>().notNull(),
     /** What its preparer learned, for processor; null if it has none, and once the operation is terminal. */
-    facts: text('facts', { mode: 'json' }).$type<Record<string, unknown>>(),
-    output: text('output', { mode: 'json' }).$type<Record<string, unknown>>(),
+    facts: text({ mode: 'json' }).$type<Record<string, unknown>>(),
+    output: text({ mode: 'json' }).$type<Record<string, unknown>>(),
     errorCode: text('error_code').$type<ProblemCode>(),
     errorMessage: text('error_message'),
-    traceparent: text('traceparent'),
+    traceparent: text(),
     idempotencyKey: text('idempotency_key'),
     createdAt: integer('created_at').notNull(),
     completedAt: integer('completed_at'),
     /** What its run has recorded so far, by number; null where nothing. It may grow after the operation is terminal. */
-    progress: text('progress', { mode: 'json' }).$type<Record<string, ProgressEntry>>(),
+    progress: text({ mode: 'json' }).$type<Record<string, ProgressEntry>>(),
     /** Whether the latest progress is a wait for an answer. It means something while the operation is pending. */
-    waiting: integer('waiting', { mode: 'boolean' }).notNull().default(false),
+    waiting: integer({ mode: 'boolean' }).notNull().default(false),
     /** When it was asked to cancel, or given an answer: `cancel`, and `signal.` with the name of each signal. */
-    inputs: text('inputs', { mode: 'json' }).$type<Record<string, number>>(),
+    inputs: text({ mode: 'json' }).$type<Record<string, number>>(),
     /** When its request is sent again, if it is still pending then. Null once it is terminal. */
     resendAt: integer('resend_at'),
     /** How often its request has been sent again. */
-    resends: integer('resends').notNull().default(0),
+    resends: integer().notNull().default(0),
   },
   (table) => [
     uniqueIndex('operations_by_idempotency_key')
@@ -139,9 +133,9 @@ export const isPending = sql`${operations.status} = 'pending'`
 export const outbox = sqliteTable(
   'outbox',
   {
-    id: integer('id').primaryKey({ autoIncrement: true }),
+    id: integer().primaryKey({ autoIncrement: true }),
     operationId: text('operation_id'),
-    event: text('event', { mode: 'json' }).$type<AnyEnvelope>(),
+    event: text({ mode: 'json' }).$type<AnyEnvelope>(),
   },
   () => [check('outbox_request_or_event', sql`("operation_id" IS NULL) <> ("event" IS NULL)`)],
 )
@@ -151,31 +145,31 @@ export const usage = sqliteTable(
   'usage',
   {
     userId: text('user_id').notNull(),
-    quota: text('quota').notNull(),
+    quota: text().notNull(),
     /** Periods since the epoch. */
-    period: integer('period').notNull(),
-    used: integer('used').notNull(),
+    period: integer().notNull(),
+    used: integer().notNull(),
   },
   (table) => [primaryKey({ columns: [table.userId, table.quota] })],
 )
 
 /** See lease.ts. */
 export const leases = sqliteTable('leases', {
-  name: text('name').primaryKey(),
+  name: text().primaryKey(),
   /** Null once released. */
-  owner: text('owner'),
-  epoch: integer('epoch').notNull(),
-  beat: integer('beat').notNull(),
+  owner: text(),
+  epoch: integer().notNull(),
+  beat: integer().notNull(),
 })
 
 /** The last checkpoint that monitor took: see audit/checkpoints.ts. One row at most. */
 export const checkpoints = sqliteTable(
   'checkpoints',
   {
-    id: integer('id').primaryKey(),
-    jwt: text('jwt').notNull(),
+    id: integer().primaryKey(),
+    jwt: text().notNull(),
     /** The chains need not contain it any more. Its keys stay known. */
-    forgotten: integer('forgotten', { mode: 'boolean' }).notNull().default(false),
+    forgotten: integer({ mode: 'boolean' }).notNull().default(false),
   },
   () => [check('checkpoints_one', sql`"id" = 1`)],
 )

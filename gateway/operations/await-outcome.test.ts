@@ -3,6 +3,7 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Problem } from '@posta/common/service/problem.ts'
 import { testApp } from '@posta/common/testing/app.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
 import { eq } from 'drizzle-orm'
 import { eventAdder } from '../database/events.ts'
 import { operations } from '../database/schema.ts'
@@ -33,6 +34,7 @@ async function open() {
   const read = createRead(opened.database)
   const keep = opened.writer.bulk(keepProgress(systemDeps.now))
   return {
+    database: opened.database,
     read,
     waiters: createWaiters({ database: opened.database, read, log: createLog('test', 'silent') }),
     tell: createTell({ ...opened, addEvent: eventAdder(systemDeps), onTold() {}, deps: systemDeps }),
@@ -211,20 +213,28 @@ test('a user has at most 200 waits at once; one that ends makes room', async () 
       (error: Problem) => error.code,
     )
   expect(await refused()).toBe('too-many-requests')
+  await expect(waiters.awaitOutcome('ana', id, never)).rejects.toMatchObject({
+    message: 'You wait for too many operations at once.',
+    retryAfterS: 1,
+  })
   ended.abort()
   await Promise.all(results)
   expect(await refused()).toBe('let in')
 })
 
 /** Waiters over operations that stay as they are: no poll ever finds that one has changed. */
-function unchanging(status: 'pending' | 'succeeded') {
+function unchanging(status: 'pending' | 'succeeded', onPoll = () => {}) {
   const operation = { id: 'op', type: 'convert' as const, status, input: conversion.input, createdAt: '' }
   const read = {
     one: async () => operation,
     observe: async () => ({ operation, progressBytes: 0 }),
     page: async () => ({ items: [operation] }),
   }
-  return createWaiters({ database: { all: async () => [] }, read, log: createLog('test', 'silent') })
+  const all = async () => {
+    onPoll()
+    return []
+  }
+  return createWaiters({ database: { all }, read, log: createLog('test', 'silent') })
 }
 
 test('a wait for a terminal operation needs no poll', async () => {
@@ -241,7 +251,7 @@ test('at most 10,000 wait in a process, whoever they are; those that leave make 
   const refused = await one().catch((error: unknown) => error)
   closing.abort()
   await Promise.all(waiting)
-  expect(refused).toMatchObject({ code: 'overloaded' })
+  expect(refused).toMatchObject({ code: 'overloaded', retryAfterS: 1 })
   expect((await one()).status).toBe('pending')
 })
 
@@ -266,4 +276,44 @@ test('a watch that is refused says why before it shows anything, and takes no pl
   await watches[0]?.return()
   expect(await first('ana', id)).toBe('pending')
   await Promise.all(watches.map((watch) => watch.return()))
+})
+
+test('of two watchers, one that looked before a progress and one that looked after it, both are shown it', async () => {
+  const { database, read, submit, progress } = await open()
+  const { id } = await submit()
+  const before = await read.observe('ana', id)
+  await progress(id, 1)
+  let looks = 0
+  const waiters = createWaiters({
+    database,
+    read: { ...read, observe: async (...asked) => (looks++ === 0 ? before : read.observe(...asked)) },
+    log: createLog('test', 'silent'),
+  })
+  const ended = new AbortController()
+  const watch = () => waiters.changes('ana', id, ended.signal)
+  const [earlier, later] = [watch(), watch()]
+  expect((await earlier.next()).value).not.toHaveProperty('progress')
+  const shown = { progress: [{ step: 'step-1' }] }
+  expect((await later.next()).value).toMatchObject(shown)
+  expect((await earlier.next()).value).toMatchObject(shown)
+  ended.abort()
+  expect((await Promise.all([earlier.next(), later.next()])).map(({ done }) => done)).toEqual([true, true])
+})
+
+test('the database is polled only while someone waits', async () => {
+  let [polls, ticks] = [0, 0]
+  const ended = new AbortController()
+  // Others go on waiting in another process: their polls tell that time passes.
+  const ticking = unchanging('pending', () => ticks++).awaitOutcome('ana', 'op', ended.signal)
+  const waiters = unchanging('pending', () => polls++)
+  const left = new AbortController()
+  const waiting = waiters.awaitOutcome('ana', 'op', left.signal)
+  await eventually(() => polls > 1)
+  left.abort()
+  await waiting
+  const [pollsThen, ticksThen] = [polls, ticks]
+  await eventually(() => ticks > ticksThen + 3)
+  expect(polls).toBeLessThanOrEqual(pollsThen + 1)
+  ended.abort()
+  await ticking
 })

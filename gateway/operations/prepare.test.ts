@@ -1,5 +1,6 @@
 import { expect, test } from 'bun:test'
-import { fixedSources } from '../testing/operations.ts'
+import { Problem } from '@posta/common/service/problem.ts'
+import { fixedSources, usdTable } from '../testing/operations.ts'
 import { prepare } from './prepare.ts'
 
 const input = { base: 'USD' }
@@ -16,4 +17,20 @@ test('a submission is refused as unavailable where its preparer takes too long, 
 test('a fault of a preparer is not taken for an outage', async () => {
   const faulty = { ...fixedSources, rates: { table: () => Promise.reject(new TypeError('a fault of ours')) } }
   await expect(prepare('store-rates', input, 'ana', faulty)).rejects.toThrow('a fault of ours')
+})
+
+test('a preparer learns the facts from the input as the contract reads it', async () => {
+  const asked: string[] = []
+  const table = async (base: string) => {
+    asked.push(base)
+    return usdTable
+  }
+  expect(await prepare('store-rates', { base: 'usd' }, 'ana', { ...fixedSources, rates: { table } })).toEqual(usdTable)
+  expect(asked).toEqual(['USD'])
+})
+
+test('the refusal of a preparer is the answer to the submission', async () => {
+  const refusal = new Problem('rates-unavailable', 'No host answers.', { retryAfterS: 60 })
+  const refusing = { ...fixedSources, rates: { table: () => Promise.reject(refusal) } }
+  await expect(prepare('store-rates', input, 'ana', refusing)).rejects.toBe(refusal)
 })

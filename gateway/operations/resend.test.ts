@@ -103,3 +103,25 @@ test('once the lease is lost nothing is sent again, and it is still due for the 
   expect(await resentAfter(2, sql`FALSE`)).toEqual([])
   expect(await resentAfter(1)).toEqual([id])
 })
+
+test('it looks for what is due every 5 seconds at most', async () => {
+  const { submit, resentAfter, database, writer } = await open()
+  const id = await submit()
+  const becomeDue = () => writer.write([database.update(operations).set({ resendAt: 0 })])
+  expect(await resentAfter(2)).toEqual([id])
+  await becomeDue()
+  expect(await resentAfter(4.999 / 60)).toEqual([])
+  expect(await resentAfter(0.001 / 60)).toEqual([id])
+})
+
+test('it sends at most 100 at once, those first that are due for the longest', async () => {
+  const { resentAfter, database, writer } = await open()
+  const rows = Array.from({ length: 103 }, (_, n) => ({
+    ...{ id: `op-${String(n).padStart(3, '0')}`, userId: 'ana', type: 'convert' as const, input: {}, createdAt: 0 },
+    // The first three are due last.
+    resendAt: n < 3 ? 2 : 1,
+  }))
+  await writer.write([database.insert(operations).values(rows)])
+  expect(await resentAfter(1)).toEqual(rows.slice(3).map(({ id }) => id))
+  expect(await resentAfter(1)).toEqual(rows.slice(0, 3).map(({ id }) => id))
+})

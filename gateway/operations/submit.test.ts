@@ -2,6 +2,7 @@ import { afterEach, expect, test } from 'bun:test'
 import type { OperationType } from '@posta/common/operations/catalog.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { continueTrace, traceparent, withTrace } from '@posta/common/service/trace.ts'
 import { and, asc, eq } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
@@ -185,4 +186,55 @@ test('an operation whose message would be too large is refused, and stores nothi
   await expect(submit({ user: 'ana', submission })).rejects.toMatchObject({ code: 'payload-too-large' })
   expect(await database.select().from(operations)).toEqual([])
   expect(await database.select().from(outbox)).toEqual([])
+})
+
+test('each refusal says in words what is wrong, and when to try again', async () => {
+  const { parts, database, writer } = await open()
+  const submit = createSubmit({ ...parts, maxOutboxRows: MAX_PENDING_PER_USER })
+  const asked = { user: 'ana', submission: conversion(), idempotencyKey: 'k' }
+  await expect(submit({ ...asked, idempotencyKey: '' })).rejects.toThrow(
+    'The idempotency key must have 1 to 255 visible ASCII characters.',
+  )
+  await submit(asked)
+  await expect(submit({ ...asked, submission: conversion('2') })).rejects.toThrow(
+    'This idempotency key belongs to an operation with another type or input.',
+  )
+  await Promise.all(
+    Array.from({ length: MAX_PENDING_PER_USER - 1 }, () => submit({ ...asked, idempotencyKey: undefined })),
+  )
+  const refused = () => submit({ user: 'ana', submission: conversion() })
+  await expect(refused()).rejects.toMatchObject({ message: 'Too many operations wait to be sent.', retryAfterS: 10 })
+  await writer.write([database.delete(outbox)])
+  await expect(refused()).rejects.toMatchObject({
+    message:
+      'You have too many operations pending: at most 100, and 1000 that wait for an answer. Wait until some are done.',
+    retryAfterS: 1,
+  })
+})
+
+test('an operation is answered as it was accepted, and stored with its key, the trace and when it is sent again', async () => {
+  const { parts, database } = await open()
+  const accepted: string[] = []
+  const nowMs = Date.UTC(2026, 10, 23, 12)
+  const deps = { newId: () => 'op-1', now: () => nowMs }
+  const submit = createSubmit({ ...parts, deps, onAccepted: (type) => accepted.push(type) })
+  const trace = continueTrace(undefined)
+  const asked = { user: 'ana', submission: conversion(), idempotencyKey: 'k' }
+  const operation = await withTrace(trace, () => submit(asked))
+  const { input } = conversion()
+  expect(operation).toStrictEqual({
+    id: 'op-1',
+    type: 'convert',
+    status: 'pending',
+    input,
+    createdAt: '2026-11-23T12:00:00.000Z',
+  })
+  expect(await database.select().from(operations)).toMatchObject([
+    {
+      ...{ id: 'op-1', userId: 'ana', type: 'convert', input, idempotencyKey: 'k', createdAt: nowMs },
+      ...{ traceparent: traceparent(trace), resendAt: nowMs + 120_000, status: 'pending' },
+    },
+  ])
+  expect(await submit(asked)).toEqual(operation)
+  expect(accepted).toEqual(['convert'])
 })

@@ -221,6 +221,43 @@ describe('is refused, and nothing is sent:', () => {
   })
 })
 
+test('each refusal says in words what is wrong', async () => {
+  const { tell, submit, finish } = await open()
+  const id = await submit()
+  const confirm = { caller: operator, id, name: 'confirm', payload: {}, base: '#' }
+  await expect(tell.cancel({ caller: bob, id })).rejects.toThrow('You have no operation with this id.')
+  await expect(tell.signal({ ...confirm, name: 'none' })).rejects.toThrow('convert waits for no answer of this name.')
+  await expect(tell.signal(confirm)).rejects.toThrow('The owner of the operation gives this answer.')
+  await expect(tell.signal(approve(id, ana))).rejects.toThrow(
+    'An operator who is not the owner of the operation gives this answer.',
+  )
+  await tell.signal(approve(id, operator))
+  await expect(tell.signal(approve(id, operator))).rejects.toThrow('The operation was given this answer before.')
+  await finish(id)
+  await expect(tell.cancel({ caller: ana, id })).rejects.toThrow('The operation has ended.')
+})
+
+test('a cancel of an operation without steps that failed by dead letter comes too late', async () => {
+  const { submit, writer, database } = await open()
+  const tell = createTell({ database, writer, addEvent: eventAdder(systemDeps), onTold() {}, deps: systemDeps })
+  const id = await submit()
+  await writer.write([database.update(operations).set({ status: 'failed', errorCode: 'dead-lettered' })])
+  expect(await answerOf(tell.cancel({ caller: ana, id }))).toBe('already-terminal')
+})
+
+test('when an operation was cancelled, and given each answer, is kept with it', async () => {
+  const { tell, submit, database } = await open()
+  const [id, other] = [await submit(), await submit()]
+  const before = Date.now()
+  await tell.cancel({ caller: ana, id })
+  await tell.signal(approve(id, operator))
+  const inputsOf = async (of: string) =>
+    (await database.select().from(operations).where(eq(operations.id, of)))[0]?.inputs
+  expect(await inputsOf(id)).toEqual({ cancel: expect.any(Number), 'signal.approve': expect.any(Number) })
+  for (const atMs of Object.values((await inputsOf(id)) ?? {})) expect(atMs).toBeGreaterThanOrEqual(before)
+  expect(await inputsOf(other)).toBeNull()
+})
+
 test('an operation in steps that failed by dead letter takes answers and cancels: a redrive may have made it go on', async () => {
   const { tell, submit, writer, database } = await open()
   const [one, other] = [await submit(), await submit()]

@@ -111,4 +111,25 @@ describe('verify', () => {
       { chain: 'posta.events/1', events: 3, firstBad: undefined },
     ])
   })
+
+  test('an event before the beginning that a checkpoint names is skipped, and the chain is whole from there', async () => {
+    const events = chainOf(5)
+    const start = (seq: number) => ({ chain: 'posta.events/0', seq, hash: events[seq - 1]?.hash ?? '' })
+    const from = (first: number, seq: number) =>
+      verify(pagesOf(events.slice(first - 1)), { trustedHeads: { heads: [], starts: [start(seq)] } })
+    const whole = { chain: 'posta.events/0', events: 3, head: { seq: 5, hash: events[4]?.hash ?? '' } }
+    expect(await from(1, 3)).toEqual({ chains: [whole] })
+    expect(await from(3, 3)).toEqual({ chains: [whole] })
+    expect((await from(4, 3)).chains[0]?.firstBad).toMatchObject({ seq: 4, id: '0-3' })
+    // Without an event at all, it names the one at which the chain begins.
+    expect((await from(6, 3)).chains[0]).toMatchObject({ events: 0, firstBad: { seq: 3 } })
+  })
+
+  test('stops at a thousand chains, as many as nobody has, and goes on when asked to', async () => {
+    const events = Array.from({ length: 1003 }, (_, n) => chainOf(1, n)).flat()
+    const { chains, stoppedAt } = await verify(pagesOf(events, 1))
+    expect(chains).toHaveLength(1001)
+    expect(stoppedAt).toMatchObject({ chain: 'posta.events/1000', seq: 1 })
+    expect((await verify(pagesOf(events.slice(1001), 1), { after: stoppedAt })).chains).toHaveLength(2)
+  })
 })

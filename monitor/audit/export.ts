@@ -24,7 +24,10 @@ const MAX_CHECKPOINTS = 1000
 const PAGE = 500
 
 /** Lines of JSON, some at a time: the store's checkpoints, newest first, and then its events in the order of their chains. */
-export async function* exportLines(store: Pick<Store, 'checkpoints' | 'events'>): AsyncGenerator<string, void> {
+export async function* exportLines(store: {
+  readonly checkpoints: Pick<Store['checkpoints'], 'list'>
+  readonly events: Pick<Store['events'], 'inChainOrder'>
+}): AsyncGenerator<string, void> {
   for (const { jwt } of await store.checkpoints.list({ limit: MAX_CHECKPOINTS }))
     yield `${JSON.stringify({ checkpoint: jwt })}\n`
   for await (const page of store.events.inChainOrder()) yield page.map((event) => `${JSON.stringify(event)}\n`).join('')

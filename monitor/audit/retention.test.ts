@@ -15,6 +15,11 @@ import { EVENT_RETENTION_MS, trustedHeadsFrom } from './trusted-heads.ts'
 import { createAudit } from './verify.ts'
 
 const log = { info() {}, warn() {} }
+
+test('events are kept for 400 days at least, and dead letters for 90 days after a decision', () => {
+  expect([EVENT_RETENTION_MS, DECIDED_RETENTION_MS]).toEqual([400 * DAY_MS, 90 * DAY_MS])
+})
+
 const CHAINS = ['posta.events/0', 'posta.events/1']
 
 describe.each(stores)('with the %s store,', (_name, fresh) => {
@@ -101,6 +106,12 @@ describe.each(stores)('with the %s store,', (_name, fresh) => {
     await live([1, 1])
     expect(await ranges()).toEqual(['3 to 6', '2 to 3'])
     expect(await audit()).toMatchObject({ ok: true, events: 6 })
+    // What a checkpoint names that is older than the beginning is not missed.
+    const older = signer.sign(
+      CHAINS.map((chain) => ({ chain, seq: 1, hash: 'f'.repeat(64) })),
+      NOON_MS - DAY_MS,
+    )
+    expect(await checkpointsOf(store).keep(older)).toEqual({ missing: [], storeIsNew: false })
 
     const { checkpoints, pages } = await readExport(
       (async function* () {

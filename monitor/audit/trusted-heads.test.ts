@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { readCheckpoint } from '@posta/common/messages/checkpoint.ts'
 import { createSigner, DAY_MS } from '../testing/checkpoints.ts'
 import { NOON_MS } from '../testing/messages.ts'
-import { EVENT_RETENTION_MS, trustedHeadsOf } from './trusted-heads.ts'
+import { EVENT_RETENTION_MS, trustedHeadsFrom, trustedHeadsOf } from './trusted-heads.ts'
 
 const signer = createSigner()
 const head = (seq: number) => ({ chain: 'posta.events/0', seq, hash: 'a'.repeat(64) })
@@ -30,4 +30,38 @@ test('in whatever order checkpoints come, the newest says the time, and the newe
 
 test('without a trusted checkpoint nothing is known, whatever others say', async () => {
   expect(await trustedHeadsOf([], [signed(1, 0)])).toEqual({ heads: [], starts: [] })
+})
+
+test('a checkpoint that was kept elsewhere is trusted by its own keys, or by those that are given', async () => {
+  const kept = signed(3, NOON_MS)
+  const known = { heads: [head(3)], starts: [], atMs: NOON_MS }
+  expect(await trustedHeadsFrom({ kept }, [])).toEqual(known)
+  expect(await trustedHeadsFrom({ kept, keys: signer.published() }, [])).toEqual(known)
+  await expect(trustedHeadsFrom({ kept, keys: createSigner().published() }, [])).rejects.toThrow(
+    'None of the keys has signed the checkpoint.',
+  )
+  await expect(trustedHeadsFrom({ kept: `${kept.slice(0, -4)}AAAA` }, [])).rejects.toThrow(
+    'The checkpoint is damaged: its signature is not valid.',
+  )
+  await expect(trustedHeadsFrom({ kept: 'no checkpoint' }, [])).rejects.toThrow('The checkpoint is damaged')
+})
+
+test("of a store's own checkpoints the newest that a trusted key has signed counts, and nothing without such a key", async () => {
+  const forged = createSigner().sign([head(9)], NOON_MS + 1000)
+  const store = [forged, signed(5, NOON_MS), signed(4, NOON_MS - DAY_MS)]
+  expect(await trustedHeadsFrom({}, store)).toEqual({ heads: [], starts: [] })
+  const keys = signer.published()
+  expect(await trustedHeadsFrom({ keys }, store)).toEqual({ heads: [head(5)], starts: [], atMs: NOON_MS })
+  const kept = signed(3, NOON_MS - 2 * DAY_MS)
+  expect(await trustedHeadsFrom({ kept }, store)).toEqual({ heads: [head(3), head(5)], starts: [], atMs: NOON_MS })
+})
+
+test('the kept checkpoint vouches for the keys that gateway signed with before', async () => {
+  const gateway = createSigner()
+  const older = gateway.sign([head(2)], NOON_MS + 1000)
+  gateway.rotate()
+  const kept = gateway.sign([head(3)], NOON_MS)
+  const keys = gateway.published().slice(1)
+  expect(await trustedHeadsFrom({ keys }, [older])).toEqual({ heads: [], starts: [] })
+  expect((await trustedHeadsFrom({ kept, keys }, [older])).heads).toEqual([head(3), head(2)])
 })

@@ -66,7 +66,7 @@ test('it stops when the caller has gone', async () => {
 test('a third at the same time is refused, and is served later', async () => {
   const audit = setUp()
   const both = [audit(undefined, staying), audit(undefined, staying)]
-  await expect(audit(undefined, staying)).rejects.toMatchObject({ code: 'overloaded' })
+  await expect(audit(undefined, staying)).rejects.toMatchObject({ code: 'overloaded', retryAfterS: 20 })
   await Promise.all(both)
   expect((await audit(undefined, staying)).ok).toBe(true)
 })
@@ -99,4 +99,20 @@ test('an event that a checkpoint names is missed, also where the answer comes in
     const fault = 'It is missing, and so are all after it: a checkpoint names number 6 of this chain.'
     expect(found).toEqual(heads.map(({ chain }) => ({ chain, seq: 6, fault })))
   }
+})
+
+test('one that fails leaves its place to others', async () => {
+  const failing = createAudit({
+    events: { inChainOrder: async function* () {} },
+    trustedHeads: () => Promise.reject(new Error('The store is down.')),
+    deps: { monotonicMs: () => 0 },
+  })
+  for (let times = 0; times < 3; times++)
+    await expect(failing(undefined, staying)).rejects.toThrow('The store is down.')
+})
+
+test('it goes on for 20 seconds, and not longer', async () => {
+  // The last page is read at 20 s, or at 20.005 s.
+  expect(await setUp(4)(undefined, staying)).not.toHaveProperty('next')
+  expect(await setUp(4.001)(undefined, staying)).toMatchObject({ events: 10, next: expect.any(String) })
 })

@@ -94,7 +94,7 @@ test('a large batch is inserted in pieces, in order', async () => {
   const batch = Array.from({ length: 1201 }, (_, n) => event(`e-${n}`))
   await createAppend(events)(batch)
   expect(ids()).toEqual(batch.map(({ id }) => id))
-  expect(calls.filter((call) => call === 'insert')).toHaveLength(3)
+  expect(calls).toEqual(['tail', 'insert', 'insert', 'insert'])
   expect(await fault()).toBeUndefined()
 })
 
@@ -105,10 +105,15 @@ test('nothing is stored once the partition is lost', async () => {
 })
 
 test('appending rejects where the store refuses every insert', async () => {
+  let inserts = 0
   const append = createAppend({
-    insert: async () => 'taken',
+    insert: async () => {
+      inserts += 1
+      return 'taken'
+    },
     existing: async () => new Set(),
     tail: async () => undefined,
   })
-  await expect(append([event('a')])).rejects.toThrow('posta.events/0')
+  await expect(append([event('a')])).rejects.toThrow('Too many conflicts with others that append to posta.events/0.')
+  expect(inserts).toBe(21)
 })

@@ -1,10 +1,17 @@
 import { expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { openEmbedded } from '@posta/common/broker/embedded/embedded.ts'
 import { encodeDeadLetter } from '@posta/common/messages/dead-letter.ts'
 import type { Delivered } from '@posta/common/messages/message.ts'
+import { systemDeps } from '@posta/common/service/deps.ts'
+import { createLog } from '@posta/common/service/log.ts'
+import { eventually } from '@posta/common/testing/eventually.ts'
+import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
+import { Registry } from 'prom-client'
 import type { StoredDeadLetter } from '../dead-letters/dead-letters.ts'
 import { abandoned, deliver, loggedIn, NOON_MS, progressed, requested, succeeded } from '../testing/messages.ts'
 import type { NewEvent } from './events.ts'
-import { createReceive, readMessage } from './receive.ts'
+import { createReceive, readMessage, receiveEvents } from './receive.ts'
 
 const garbled = (message: Delivered): Delivered => ({ ...message, value: Buffer.from('{') })
 
@@ -88,4 +95,35 @@ test('a failure of the store rejects, so the batch is delivered again', async ()
   })
   const message = deliver(loggedIn('e-1'))
   await expect(receive([{ item: 'event', message }], new AbortController().signal)).rejects.toThrow('down')
+})
+
+test('monitor reads every topic, and counts what it has dealt with by topic and kind', async () => {
+  using folder = temporaryFolder()
+  const broker = openEmbedded({ path: join(folder.path, 'broker.db') })
+  const stored: NewEvent[] = []
+  const metrics = new Registry()
+  const consumer = receiveEvents({
+    append: async (events) => void stored.push(...events),
+    deadLetters: { add: async () => {} },
+    onStored: () => {},
+    broker,
+    log: createLog('test', 'silent'),
+    metrics,
+    deps: systemDeps,
+  })
+  await consumer.start()
+  const letter = encodeDeadLetter(deliver(requested('op-2')), 'posta.processor', 'It failed.')
+  await broker.publish([requested('op-1'), succeeded('op-1'), loggedIn('e-1'), letter])
+  const counted = async () =>
+    (await metrics.metrics()).split('\n').filter((line) => line.startsWith('posta_messages_read_total'))
+  await eventually(async () => (await counted()).length === 4)
+  expect((await counted()).toSorted()).toEqual([
+    'posta_messages_read_total{topic="posta.dead-letters",kind="dead letter"} 1',
+    'posta_messages_read_total{topic="posta.events",kind="event"} 1',
+    'posta_messages_read_total{topic="posta.requests",kind="event"} 1',
+    'posta_messages_read_total{topic="posta.results",kind="event"} 1',
+  ])
+  expect(stored).toHaveLength(3)
+  await consumer.close()
+  await broker.close()
 })

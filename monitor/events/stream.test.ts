@@ -137,7 +137,8 @@ test('a stream ends after 15 minutes, when an access token has expired too', asy
   await client.take(1)
   const taken = client.take(2)
   expired.abort()
-  expect(idsOf(await taken)).toEqual(['end'])
+  const reason = 'Connect again, with a fresh access token and Last-Event-ID.'
+  expect(await taken).toEqual([{ event: 'end', data: { reason } }])
   expect(timeout.mock.calls).toEqual([[15 * 60_000]])
   timeout.mockRestore()
 })
@@ -257,7 +258,10 @@ test('a hundred clients that wait at the end cost the store as much as one', asy
 
 test('an id that the stream did not give is refused', async () => {
   for (const id of ['', 'x', '1.2.3', `${'1.'.repeat(17)}x`, `${'1.'.repeat(17)}${'9'.repeat(40)}`])
-    await expect(stream.follow('olga', {}, id)).rejects.toMatchObject({ code: 'malformed-request' })
+    await expect(stream.follow('olga', {}, id)).rejects.toMatchObject({
+      code: 'malformed-request',
+      message: '`Last-Event-ID` is not an id that this stream gave.',
+    })
   const future = Array(18).fill(999).join('.')
   const client = await follow({}, future)
   await append('a')

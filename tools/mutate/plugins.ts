@@ -28,9 +28,17 @@ const Logging = v.union([LogCall, v.object({ type: v.literal('ExpressionStatemen
 /** What the OpenAPI documents say. */
 const Describing = v.union([
   called(v.object({ property: v.object({ name: v.picklist(['metadata', 'description']) }) })),
-  v.object({ type: v.literal('ObjectProperty'), key: v.object({ name: v.picklist(['summary', 'description']) }) }),
+  v.object({
+    type: v.literal('ObjectProperty'),
+    key: v.object({ name: v.picklist(['summary', 'description', 'answers', 'problems']) }),
+  }),
 ])
-const ForPeople = v.object({ node: v.union([Logging, Describing]) })
+/** The text of `described(schema, text)`. */
+const DescribingText = v.object({
+  node: v.object({ type: v.picklist(['StringLiteral', 'TemplateLiteral']) }),
+  parent: called(v.object({ name: v.literal('described') })),
+})
+const ForPeople = v.union([v.object({ node: v.union([Logging, Describing]) }), DescribingText])
 
 export const strykerPlugins = [
   declareFactoryPlugin(PluginKind.TestRunner, 'bun', bunTests),

@@ -101,6 +101,17 @@ describe('a member of the embedded broker', () => {
     expect(row(file).next).toBe(0)
   })
 
+  test('that has lost its lease while it had nothing to do delivers nothing more', async () => {
+    await using here = scene()
+    const [broker, file] = [here.open(), here.file()]
+    const got = await collect(broker, topics.requests)
+    await eventually(() => got.subscription.lag().length === 1, 'it holds the lease')
+    await file.write(() => file.db.run("UPDATE consumer SET owner = 'other', epoch = epoch + 1"))
+    await broker.publish([message('1')])
+    await eventually(() => got.subscription.lag().length === 0, 'it learns that it lost the lease')
+    expect(got.texts).toEqual([])
+  })
+
   test('that fails shows in the state, though the members for other topics are well', async () => {
     await using here = scene()
     const broker = here.open()
@@ -113,6 +124,38 @@ describe('a member of the embedded broker', () => {
     await eventually(() => subscription.state() === 'recovering', 'the state says so')
     fails = false
     await eventually(() => subscription.state() === 'running', 'it is over')
+  })
+})
+
+describe('the embedded broker', () => {
+  test('refuses everything once it is closed, and says so', async () => {
+    await using here = scene()
+    const broker = here.open()
+    await broker.close()
+    const closed = 'The broker has been closed.'
+    await expect(broker.publish([message('1')])).rejects.toThrow(closed)
+    await expect(broker.publish([])).rejects.toThrow(closed)
+    await expect(broker.subscribe(groups.processor, [topics.requests], async () => {})).rejects.toThrow(closed)
+    await expect(broker.ping()).rejects.toThrow(closed)
+  })
+
+  test('has a lag for each topic where its member works, and none where it stands by', async () => {
+    await using here = scene()
+    const [one, two] = [here.open(), here.open()]
+    const both = [topics.requests, topics.results]
+    const working = await one.subscribe(groups.processor, both, async () => ({ heldFrom: 0 }))
+    const standby = await two.subscribe(groups.processor, both, async () => {})
+    await two.publish([message('1'), message('2'), message('3', topics.results)])
+    const lags = [
+      { topic: topics.requests, partition: 0, lag: 2 },
+      { topic: topics.results, partition: 0, lag: 1 },
+    ]
+    await eventually(() => Bun.deepEquals(working.lag(), lags), 'the lag is that of each topic')
+    expect(standby.lag()).toEqual([])
+    expect(standby.state()).toBe('running')
+    await working.close()
+    await eventually(() => standby.lag().length === 2, 'the other takes over')
+    expect(working.lag()).toEqual([])
   })
 })
 
@@ -152,16 +195,38 @@ describe('the file of the embedded broker', () => {
     expect(here.file().db).toBe(db)
   })
 
+  test('is closed with its last release', async () => {
+    await using here = scene()
+    const [one, two, broker] = [openFile(here.path), openFile(here.path), here.open()]
+    one.release()
+    await broker.close()
+    expect(two.usedBytes()).toBeGreaterThan(0)
+    two.release()
+    expect(() => two.db.run('SELECT 1')).toThrow('closed')
+  })
+
   test.each([
-    ['no database', (path: string) => writeFileSync(path, 'This is a text, and longer than a header.'.repeat(100))],
-    ['of something else', (path: string) => new Database(path).run('CREATE TABLE users (id)')],
-    ['of another version', (path: string) => new Database(path).run('PRAGMA user_version = 99')],
-  ])('is refused, with its path, where it is %s', async (_, write) => {
+    [
+      'no database',
+      'file is not a database',
+      (path: string) => writeFileSync(path, 'This is a text, and longer than a header.'.repeat(100)),
+    ],
+    [
+      'of something else',
+      'it holds something else',
+      (path: string) => new Database(path).run('CREATE TABLE users (id)'),
+    ],
+    [
+      'of another version',
+      'another version of this program wrote it',
+      (path: string) => new Database(path).run('PRAGMA user_version = 99'),
+    ],
+  ])('is refused, with its path and the reason, where it is %s', async (_, reason, write) => {
     await using here = scene()
     const { path } = here
     mkdirSync(join(path, '..'))
     write(path)
-    expect(() => openEmbedded({ path })).toThrow(path)
+    expect(() => openEmbedded({ path })).toThrow(`The broker's file ${path} cannot be opened: ${reason}`)
   })
 
   test('can be opened while another process keeps it locked', async () => {
