@@ -9,13 +9,17 @@ test('an operation that requires a variable is offered where that is set, and ev
     return contract.requires === undefined
   })
   expect([...readGatewayConfig({}).offered]).toEqual(requiresNothing)
+  // example {
   expect([...readGatewayConfig({ PAYOUT_URL: '' }).offered]).toEqual(requiresNothing)
   expect(readGatewayConfig({ PAYOUT_URL: 'http://localhost:4000' }).offered).toContain('payout')
+  // }
 })
 
+// example {
 test('a required variable that is not as its contract has it stops the start', () => {
   expect(() => readGatewayConfig({ PAYOUT_URL: 'localhost:4000' })).toThrow('PAYOUT_URL: must be a URL')
 })
+// }
 
 test('signing keys at a database server are encrypted in production, or come from TOKEN_KEYS', () => {
   const remote = { NODE_ENV: 'production', DATABASE_URL: 'libsql://database.example.com' }

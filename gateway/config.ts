@@ -18,8 +18,10 @@ import { type Quotas, quotaEntries, readQuotas } from './quotas.ts'
 export interface GatewayConfig extends CommonConfig {
   readonly broker: BrokerConfig
   readonly database: { readonly url: string; readonly authToken: string | undefined }
+  // example {
   /** Undefined: the public API, its mirror, the snapshot. `bundled:`: the snapshot alone. */
   readonly ratesUrl: string | undefined
+  // }
   /** Undefined: the keys are rows of the database. */
   readonly tokenKeys: PrivateKeySet | undefined
   /** What those rows are encrypted under. Empty: they are not. */
@@ -51,9 +53,11 @@ const entries = {
     ),
   ),
   DATABASE_AUTH_TOKEN: v.optional(v.string()),
+  // example {
   RATES_URL: v.optional(
     v.union([v.literal('bundled:'), HttpUrl], 'must be bundled: or a URL that begins with http:// or https://'),
   ),
+  // }
   TOKEN_KEYS: v.optional(v.pipe(v.string(), v.parseJson(undefined, 'must be JSON: a private JWK set'), PrivateKeySet)),
   KEY_ENCRYPTION_KEY: v.optional(KeyEncryptionKeys),
   AUDIT_URL: v.optional(HttpUrl),
@@ -71,7 +75,7 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
       url: values.DATABASE_URL ?? fileUrl(values.DATA_DIR, 'gateway.db'),
       authToken: values.DATABASE_AUTH_TOKEN,
     },
-    ratesUrl: values.RATES_URL,
+    ratesUrl: values.RATES_URL, // example
     tokenKeys: values.TOKEN_KEYS,
     keyEncryptionKeys: values.KEY_ENCRYPTION_KEY ?? [],
     auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,

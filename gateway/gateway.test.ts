@@ -6,6 +6,7 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { listen } from '@posta/common/service/listener.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { readGatewayConfig } from './config.ts'
 import { createGateway } from './gateway.ts'
@@ -24,7 +25,7 @@ async function start() {
   const config = readGatewayConfig({
     DATA_DIR: folder.path,
     GATEWAY_PORT: String(listener.port),
-    RATES_URL: 'bundled:',
+    RATES_URL: 'bundled:', // example
     LOG_LEVEL: 'silent',
   })
   let passedMs = 0
@@ -73,7 +74,8 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   const caller = { Authorization: `Bearer ${tokens.accessToken}` }
   await ask('GET', '/auth/me', undefined, caller)
 
-  const submission = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }
+  const { type } = sample
+  const submission = { type, input: sample.input() }
   const accepted = await ask('POST', '/operations', submission, { ...caller, 'Idempotency-Key': 'key' })
   const { id, createdAt } = JSON.parse(accepted.text)
   await ask('GET', '/operations?limit=1', undefined, caller)
@@ -93,16 +95,15 @@ test('no statement of a gateway reads or sorts a whole table that grows, and eac
   cleanups.push(() => broker.close())
   const stream = ask('GET', `/operations/${id}/stream`, undefined, caller)
   expect((await ask('POST', `/operations/${id}/cancel`, undefined, caller)).status).toBe(202)
-  const output = { amount: '1', currency: 'ARS', rate: '1', date: '2026-11-23', source: 'bundled' }
   const data = {
     user: user.id,
     operation: id,
-    operationType: 'convert' as const,
-    output,
+    operationType: type,
+    output: sample.output(),
     createdAt,
     completedAt: createdAt,
   }
-  const at = { user: user.id, operation: id, operationType: 'convert' as const, at: createdAt }
+  const at = { user: user.id, operation: id, operationType: type, at: createdAt }
   const waiting = { ...at, n: 0, step: 'approve', status: 'waiting' as const, forSignal: true }
   await broker.publish([
     encode({ id: `${id}.progress.0`, type: 'posta.operation.progressed', time: createdAt, subject: id, data: waiting }),

@@ -55,12 +55,15 @@ export async function createGateway(config: GatewayConfig, deps: ServiceDeps, li
   })
   const accounts = { ...others, logIn: metrics.logins(logIn) }
 
-  const rates = createRates({ url: config.ratesUrl, deps, log })
+  const sources = {
+    http: createHttp(deps),
+    rates: createRates({ url: config.ratesUrl, deps, log }), // example
+  }
   const submit = metrics.submissions(
     createSubmit({
       database,
       writer,
-      sources: { http: createHttp(deps), rates },
+      sources,
       offered: config.offered,
       onAccepted: metrics.accepted,
       quotas: config.quotas,

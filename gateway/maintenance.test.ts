@@ -1,5 +1,6 @@
 import { expect, test } from 'bun:test'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { sql } from 'drizzle-orm'
 import { operations, refreshTokens } from './database/schema.ts'
 import { maintenance } from './maintenance.ts'
@@ -56,7 +57,7 @@ test('operations are deleted 400 days after they were accepted, however many; pe
   const row = (status: 'pending' | 'succeeded' | 'failed', createdAt: number, idempotencyKey: string) => ({
     id: Bun.randomUUIDv7('hex', createdAt),
     userId: 'ana',
-    type: 'convert' as const,
+    type: sample.type,
     status,
     input: {},
     idempotencyKey,

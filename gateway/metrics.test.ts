@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'bun:test'
 import { Problem } from '@posta/common/service/problem.ts'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
 import { sql } from 'drizzle-orm'
 import { Registry } from 'prom-client'
 import { createGatewayMetrics } from './metrics.ts'
@@ -20,17 +21,18 @@ async function start() {
 
 test('operations are counted by type and status, beginning at 0', async () => {
   const { accepted, completed, show } = await start()
-  expect(await show()).toContain('posta_operations_accepted_total{type="convert"} 0')
-  expect(await show()).toContain('posta_operations_completed_total{type="store-rates",status="failed"} 0')
-  accepted('convert')
+  const { type } = sample
+  expect(await show()).toContain(`posta_operations_accepted_total{type="${type}"} 0`)
+  expect(await show()).toContain(`posta_operations_completed_total{type="${stepped.type}",status="failed"} 0`)
+  accepted(type)
   completed([
-    { id: 'a', type: 'convert', status: 'succeeded' },
-    { id: 'b', type: 'convert', status: 'failed' },
-    { id: 'c', type: 'convert', status: 'succeeded' },
+    { id: 'a', type, status: 'succeeded' },
+    { id: 'b', type, status: 'failed' },
+    { id: 'c', type, status: 'succeeded' },
   ])
-  expect(await show()).toContain('posta_operations_accepted_total{type="convert"} 1')
-  expect(await show()).toContain('posta_operations_completed_total{type="convert",status="succeeded"} 2')
-  expect(await show()).toContain('posta_operations_completed_total{type="convert",status="failed"} 1')
+  expect(await show()).toContain(`posta_operations_accepted_total{type="${type}"} 1`)
+  expect(await show()).toContain(`posta_operations_completed_total{type="${type}",status="succeeded"} 2`)
+  expect(await show()).toContain(`posta_operations_completed_total{type="${type}",status="failed"} 1`)
 })
 
 test('submissions and logins are counted by their outcome, and resolve and reject as before', async () => {
@@ -77,8 +79,8 @@ test('cancels and answers are counted by kind, and operations that wait for an a
   told('cancel')
   await writer.write([
     sql`INSERT INTO operations (id, user_id, type, status, waiting, input, created_at) VALUES
-      ('a', 'ana', 'convert', 'pending', 1, '{}', 0), ('b', 'ana', 'convert', 'pending', 0, '{}', 0),
-      ('c', 'ana', 'convert', 'succeeded', 1, '{}', 0)`,
+      ('a', 'ana', ${sample.type}, 'pending', 1, '{}', 0), ('b', 'ana', ${sample.type}, 'pending', 0, '{}', 0),
+      ('c', 'ana', ${sample.type}, 'succeeded', 1, '{}', 0)`,
   ])
   const shown = await show()
   expect(shown).toContain('posta_operation_inputs_total{kind="cancel"} 1')

@@ -9,7 +9,7 @@ import { operations, usage } from './database/schema.ts'
 import { createSubmit } from './operations/submit.ts'
 import { defaultQuotas, type Quota, type Quotas } from './quotas.ts'
 import { openTemporary } from './testing/database.ts'
-import { conversion, everyType, fixedSources } from './testing/operations.ts'
+import { everyType, fixedSources, submission } from './testing/operations.ts'
 
 const MINUTE_MS = 60_000
 const DAY_MS = 24 * 60 * MINUTE_MS
@@ -49,7 +49,7 @@ async function open(quotas: Quotas) {
       submit({
         user: asked.user ?? 'ana',
         ...(asked.role && { role: asked.role }),
-        submission: conversion,
+        submission,
         idempotencyKey: asked.key,
       }).then(
         () => 'accepted',
@@ -139,7 +139,7 @@ describe("a user's quota", () => {
       quotas,
       deps,
     })
-    await expect(submit({ user: 'ana', submission: conversion })).rejects.toMatchObject({
+    await expect(submit({ user: 'ana', submission })).rejects.toMatchObject({
       code: 'quota-exceeded',
       retryAfterS: 45,
       rateLimit: { name: 'submissions-per-minute', unit: 'requests', quota: 0, windowS: 60, remaining: 0, resetS: 45 },

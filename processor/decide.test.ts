@@ -1,27 +1,28 @@
 import { expect, test } from 'bun:test'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
 import { deadLettered, decide } from './decide.ts'
-import { performers } from './performers/performers.ts'
 import type { Request } from './read-asked.ts'
 import type { ResultSummary } from './results/results.ts'
-import { NOON, NOON_MS, usd, usdRates } from './testing/requests.ts'
+import { bounds, contracts, countingPerformers, NOON, NOON_MS } from './testing/requests.ts'
 
 const done = { done: true } as const
 
 function request(id: string, more: Partial<Request> = {}): Request {
   return {
-    ...{ id, user: 'ana', type: 'convert', input: usd('1'), facts: usdRates, createdAt: NOON },
+    ...{ id, user: 'ana', type: sample.type, input: sample.input(), facts: sample.facts, createdAt: NOON },
     ...{ redrive: undefined, traceparent: undefined, position: { partition: 0, offset: 0, timestampMs: NOON_MS } },
     ...more,
   }
 }
-const payout = (more: Partial<Request> = {}) =>
-  request('a', { type: 'payout', input: { ...usd('1'), payee: 'p' }, ...more })
+const inSteps = (more: Partial<Request> = {}) =>
+  request('a', { type: stepped.type, input: stepped.input(), facts: stepped.facts, ...more })
 
 const decideOn = (requests: readonly Request[], stored: readonly ResultSummary[] = []) =>
   decide(requests, {
-    performers,
-    bounds: new Map([['daily-usd', 10_000 * 1e8]]),
-    settings: new Map([['payout', { APPROVAL_ABOVE_USD: '1000' }]]),
+    contracts,
+    performers: countingPerformers(),
+    bounds,
+    settings: new Map(),
     stored: new Map(stored.map((result) => [result.id, result])),
     used: new Map(),
     cancelled: new Set(),
@@ -46,9 +47,10 @@ test('a dead-lettered failure is performed again for a redrive alone, not for th
   expect(replies).toHaveLength(1)
 })
 
+const { type, wrong } = sample
 test.each<[string, Partial<Request>, string]>([
-  ['input', { input: usd('no number') }, 'The request does not fit the contract of convert: #/input/amount '],
-  ['facts', { facts: { ...usdRates, rates: 1 } }, 'The request does not fit the contract of convert: #/facts/rates '],
+  ['input', { input: wrong.input }, `The request does not fit the contract of ${type}: #/input/${wrong.member} `],
+  ['facts', { ...inSteps(), facts: {} }, `The request does not fit the contract of ${stepped.type}: #/facts/`],
 ])('a request whose %s do not fit the contract is dead, and the reason says where', (_, more, reason) => {
   const { verdicts, effects, replies } = decideOn([request('a', more)])
   expect(verdicts).toEqual([{ dead: expect.stringContaining(reason) }])
@@ -56,17 +58,17 @@ test.each<[string, Partial<Request>, string]>([
 })
 
 test("a request for another's operation that runs is dead, and starts nothing", () => {
-  const { effects } = decideOn([payout()])
+  const { effects } = decideOn([inSteps()])
   const [running] = effects.flatMap((effect) => ('append' in effect ? effect.append : []))
   if (!running) throw new Error('Nothing was decided.')
-  const { verdicts, runs, redriven } = decideOn([payout({ user: 'bob', redrive: 'again' })], [running])
+  const { verdicts, runs, redriven } = decideOn([inSteps({ user: 'bob', redrive: 'again' })], [running])
   expect(verdicts).toEqual([{ dead: 'The operation is of another user.' }])
   expect({ runs, redriven }).toEqual({ runs: [], redriven: [] })
 })
 
 test('a request that comes twice in a batch has one run, with the place of the first', () => {
   const again = { partition: 0, offset: 1, timestampMs: NOON_MS + 1 }
-  const { runs, verdicts } = decideOn([payout(), payout({ position: again })])
+  const { runs, verdicts } = decideOn([inSteps(), inSteps({ position: again })])
   expect(verdicts).toEqual([done, done])
-  expect(runs).toMatchObject([{ id: 'a', position: payout().position }])
+  expect(runs).toMatchObject([{ id: 'a', position: inSteps().position }])
 })

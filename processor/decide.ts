@@ -1,9 +1,9 @@
-// 4. Decides what becomes of each request. It reads and writes nothing; clocks come as arguments. Next: performers/convert.ts
+// 4. Decides what becomes of each request. It reads and writes nothing; clocks come as arguments. Next: performers/<type>.ts
 
 import type { Verdict } from '@posta/common/consumer/handler.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
-import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
-import { type Contract, periodOf } from '@posta/common/operations/contract.ts'
+import { type Contracts, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import { periodOf } from '@posta/common/operations/contract.ts'
 import { OPERATION_RETENTION_MS } from '@posta/common/operations/retention.ts'
 import { inputFaults, problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
@@ -17,6 +17,7 @@ import type { NewRun } from './runs/runs.ts'
 
 /** All that a decision depends on, besides the requests. */
 interface Known {
+  readonly contracts: Contracts
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
@@ -51,12 +52,11 @@ export interface Decision {
 }
 
 /** What an operation counts against; undefined if its contract has no limit. */
-export function allowanceOf({
-  user,
-  type,
-  createdAt,
-}: Pick<Request, 'user' | 'type' | 'createdAt'>): Allowance | undefined {
-  const { limit }: Contract = catalog[type]
+export function allowanceOf(
+  { user, type, createdAt }: Pick<Request, 'user' | 'type' | 'createdAt'>,
+  contracts: Contracts,
+): Allowance | undefined {
+  const { limit } = contracts[type]
   return limit && { user, limit: limit.name, period: periodOf(limit, createdAt) }
 }
 
@@ -146,10 +146,10 @@ type Attempt =
 function perform(
   request: Request,
   used: ReadonlyMap<string, number>,
-  { performers, bounds, settings, cancelled, now, monotonicMs, onDecided }: Known,
+  { contracts, performers, bounds, settings, cancelled, now, monotonicMs, onDecided }: Known,
 ): Attempt {
   const { id, user, type, createdAt, redrive } = request
-  const contract: Contract = catalog[type]
+  const contract = contracts[type]
   const performer: AnyPerformer = performers[type]
   const checked = v.safeParse(contract.input, request.input)
   if (!checked.success) return { dead: faultsOf('input', type, checked.issues) }
@@ -160,7 +160,7 @@ function perform(
   const common = { id, user, type, input, facts, createdAt, redrive }
   if (cancelled.has(id))
     return ended({ ...common, status: 'failed', error: cancelledBefore, completedAt: now() }, request)
-  const allowance = allowanceOf(request)
+  const allowance = allowanceOf(request, contracts)
   const limit: LimitState = allowance
     ? { used: used.get(allowanceKey(allowance)) ?? 0, bound: bounds.get(allowance.limit) ?? 0 }
     : { used: 0, bound: Number.POSITIVE_INFINITY }

@@ -2,7 +2,7 @@ import { expect, test } from 'bun:test'
 import { eventually } from '@posta/common/testing/eventually.ts'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
 import { maintenance } from './maintenance.ts'
-import { conversion } from './results/results.suite.ts'
+import { succeeded } from './results/results.suite.ts'
 import { openEmbedded } from './store/embedded.ts'
 import { newRun } from './testing/run-to-end.ts'
 
@@ -14,8 +14,8 @@ test('results are deleted 400 days after their operations were performed, runs 3
   const performedMs = Date.UTC(2026, 10, 23)
   const at = (ms: number) => ({ completedAt: new Date(performedMs + ms).toISOString() })
   await results.append([
-    ...Array.from({ length: 1100 }, (_, index) => conversion(`old-${index}`, at(0))),
-    conversion('younger', at(1000)),
+    ...Array.from({ length: 1100 }, (_, index) => succeeded(`old-${index}`, at(0))),
+    succeeded('younger', at(1000)),
   ])
   let nowMs = performedMs + 400 * DAY_MS
   let rounds = 0

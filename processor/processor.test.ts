@@ -9,12 +9,13 @@ import { NAME } from '@posta/common/name.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { listen } from '@posta/common/service/listener.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { sign } from 'hono/utils/jwt/jwt'
 import * as v from 'valibot'
 import { readProcessorConfig } from './config.ts'
 import { createProcessor } from './processor.ts'
-import { requested, usd } from './testing/requests.ts'
+import { requested } from './testing/requests.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
 
@@ -65,15 +66,15 @@ test('a request on the broker is answered on the broker, and its result is serve
   const replies: Delivered[] = []
   await broker.subscribe(groups.gateway, [topics.results], async ({ messages }) => void replies.push(...messages))
 
-  await broker.publish([requested('op-1', { input: usd('100.50') })])
+  await broker.publish([requested('op-1', { input: sample.input(7) })])
   await eventually(() => replies.length > 0)
 
   const authorization = { headers: { Authorization: `Bearer ${token}` } }
   const result = await fetch(`${url}/results/op-1`, authorization)
   expect(await result.json()).toMatchObject({
     status: 'succeeded',
-    output: { amount: '147986.25' },
-    counts: { limit: 'daily-usd', amount: '100.5' },
+    output: sample.output(7),
+    counts: { limit: 'daily-usd', amount: '7' }, // example
   })
   expect((await fetch(`${url}/results/op-1`)).status).toBe(401)
 
@@ -81,7 +82,7 @@ test('a request on the broker is answered on the broker, and its result is serve
   expect(ready.status).toBe(200)
   expect(await ready.json()).toMatchObject({ status: 'ok' })
   const metrics = await (await fetch(`${url}/metrics`)).text()
-  expect(metrics).toMatch(/posta_operations_performed_total\{type="convert",status="succeeded",.*\} 1/)
+  expect(metrics).toMatch(new RegExp(`posta_operations_performed_total{type="${sample.type}",status="succeeded",.*} 1`))
   expect(metrics).toMatch(/posta_consumer_lag\{topic="posta.requests",partition="0",.*\} 0/)
 })
 
@@ -125,7 +126,7 @@ test('its OpenAPI document describes every route', async () => {
   })
   const { paths } = v.parse(Api, await (await fetch(`${url}/openapi.json`)).json())
   expect(Object.keys(paths).sort()).toEqual([
-    '/rates/{base}',
+    '/rates/{base}', // example
     '/results',
     '/results/{id}',
     '/runs',

@@ -8,8 +8,9 @@ import { storeComponent } from '@posta/common/storage/store-component.ts'
 import { type ProcessorConfig, readProcessorConfig } from './config.ts'
 import { maintenance } from './maintenance.ts'
 import { performers } from './performers/performers.ts'
+import { rateRoutes } from './rates.ts'
 import { receiveRequests } from './receive-requests.ts'
-import { rateRoutes, resultRoutes } from './rest.ts'
+import { resultRoutes } from './rest.ts'
 import { runRoutes } from './runs/rest.ts'
 import { createRunner } from './runs/runner.ts'
 import { openStore } from './store/store.ts'
@@ -29,11 +30,11 @@ export function createProcessor(config: ProcessorConfig, deps: ServiceDeps, list
   const runner = createRunner({ runs, results, broker, performers, settings, log, metrics, deps })
 
   app.route('/results', resultRoutes({ results, verify }))
-  app.route('/rates', rateRoutes({ results, verify }))
+  app.route('/rates', rateRoutes({ results, verify })) // example
   app.route('/runs', runRoutes({ runs, broker, verify, deps }))
 
   return complete(listener, {
-    description: 'Performs operations, keeps their results and the rate tables, and answers gateway over Kafka.',
+    description: 'Performs operations, keeps their results, and answers gateway over Kafka.',
     // Closed in the reverse order: first the requests, then what they need. Store and broker are not required: without
     // them HTTP still answers, with a problem where it needs them.
     components: [

@@ -2,8 +2,7 @@ import { type AnyEnvelope, decode, type Envelope } from '@posta/common/messages/
 import { type MessageData, messages } from '@posta/common/messages/events.ts'
 import type { Delivered } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
-import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
+import type { Contracts, OperationType } from '@posta/common/operations/catalog.ts'
 import * as v from 'valibot'
 import { abandonInput, CANCEL, type NewRun, type RunInput, signalInput } from './runs/runs.ts'
 
@@ -30,7 +29,10 @@ export type Asked =
 /** Ids become keys of stores and parts of other ids: short, and of characters that every store compares alike. */
 const ID = /^[\x21-\x7e]{1,100}$/
 
-export function readAsked(message: Delivered): { readonly item: Asked } | { readonly unreadable: string } {
+export function readAsked(
+  message: Delivered,
+  contracts: Contracts,
+): { readonly item: Asked } | { readonly unreadable: string } {
   const decoded = decode(message)
   if ('unreadable' in decoded) return decoded
   const { envelope } = decoded
@@ -42,7 +44,7 @@ export function readAsked(message: Delivered): { readonly item: Asked } | { read
   // The key decides the partition. Order and limit rely on each user having one partition.
   if (Buffer.from(message.key ?? []).toString() !== user) return { unreadable: "Its key is not the user's id." }
   if (envelope.type !== 'posta.operation.requested') {
-    const fault = envelope.type === 'posta.operation.signalled' ? faultOfSignal(envelope.data) : undefined
+    const fault = envelope.type === 'posta.operation.signalled' ? faultOfSignal(envelope.data, contracts) : undefined
     return fault === undefined ? { item: { input: toInput(envelope), type } } : { unreadable: fault }
   }
   const { input, facts, createdAt } = envelope.data
@@ -65,8 +67,11 @@ function isAsked(envelope: AnyEnvelope): envelope is Told | Envelope<'posta.oper
 }
 
 /** Gateway checks this, too. Whoever can write to the broker shall not approve by it what they could not there. */
-function faultOfSignal({ operationType, signal, payload, user, by }: MessageData<'posta.operation.signalled'>) {
-  const { signals = {} }: Contract = catalog[operationType]
+function faultOfSignal(
+  { operationType, signal, payload, user, by }: MessageData<'posta.operation.signalled'>,
+  contracts: Contracts,
+) {
+  const { signals = {} } = contracts[operationType]
   const known = Object.hasOwn(signals, signal) ? signals[signal] : undefined
   if (!known) return `${operationType} has no signal of this name.`
   if ((known.from === 'owner') !== (by === user)) return `The signal is to be given by an ${known.from}.`

@@ -6,16 +6,26 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
 import { type Fresh, freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
 import fc from 'fast-check'
 import { Registry } from 'prom-client'
-import { performers } from './performers/performers.ts'
 import { type RequestsOptions, receiveRequests } from './receive-requests.ts'
 import type { Results } from './results/results.ts'
 import type { NewRun } from './runs/runs.ts'
 import { openEmbedded } from './store/embedded.ts'
 import { openMongo } from './store/mongo.ts'
 import type { Store } from './store/store.ts'
-import { createFakeRequests, NOON, NOON_MS, requested, usd, usdRates } from './testing/requests.ts'
+import {
+  allowance,
+  bounds,
+  contracts,
+  countingPerformers,
+  createFakeRequests,
+  decideSample,
+  NOON,
+  NOON_MS,
+  requested,
+} from './testing/requests.ts'
 
 const cleanups: (() => Promise<void> | void)[] = []
 
@@ -23,7 +33,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-const allowance = (user: string, period = '2026-11-23') => ({ user, limit: 'daily-usd', period })
+const { type, input } = sample
 
 /** A member of the group, with a fake broker. */
 async function member(store: Fresh<Store>, more: Partial<RequestsOptions> = {}) {
@@ -33,9 +43,10 @@ async function member(store: Fresh<Store>, more: Partial<RequestsOptions> = {}) 
   const consumer = receiveRequests({
     broker: requests.broker,
     results,
-    performers,
-    bounds: new Map([['daily-usd', 10_000 * 1e8]]),
-    settings: new Map([['payout', { APPROVAL_ABOVE_USD: '1000' }]]),
+    contracts,
+    performers: countingPerformers(),
+    bounds,
+    settings: new Map(),
     runs,
     runner: { async admit() {}, wake() {} },
     log: createLog('test', 'silent'),
@@ -68,9 +79,9 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('is performed, stored and answered in order', async () => {
       const { deliver, replies, results, committed } = await member(newStore())
       await deliver([
-        requested('a', { input: usd('100.50') }),
-        requested('b', { type: 'store-rates', input: { base: 'USD' }, user: 'bob' }),
-        requested('c', { input: usd('9899.51') }),
+        requested('a', { input: input(101) }),
+        requested('b', { user: 'bob' }),
+        requested('c', { input: input(9900) }),
       ])
       const [a, b, c] = replies()
       expect(a).toMatchObject({
@@ -82,22 +93,21 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         data: {
           user: 'ana',
           operation: 'a',
-          operationType: 'convert',
-          output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
+          operationType: type,
+          output: sample.output(101),
           createdAt: NOON,
           completedAt: '2026-11-23T12:00:01.000Z',
         },
       })
-      expect(b).toMatchObject({ data: { output: { base: 'USD', date: '2026-11-23', currencies: 2, source: 'live' } } })
+      expect(b).toMatchObject({ data: { user: 'bob', output: sample.output() } })
       expect(c).toMatchObject({ type: 'posta.operation.failed', data: { error: { code: 'limit-exceeded' } } })
-      expect(await results.get('a')).toMatchObject({
-        counts: { limit: 'daily-usd', period: '2026-11-23', amount: 10_050_000_000 },
-        facts: usdRates,
-      })
+      const stored = await results.get('a')
+      expect(stored?.counts).toEqual({ limit: 'test', period: '2026-11-23', amount: 101 })
+      expect(stored?.facts).toEqual(sample.facts)
       const failed = await results.get('c')
-      expect(failed).toMatchObject({ status: 'failed', facts: usdRates })
+      expect(failed?.status).toBe('failed')
+      expect(failed?.facts).toEqual(sample.facts)
       expect(failed?.counts).toBeUndefined()
-      expect((await results.newest('store-rates', 'USD'))?.facts).toEqual(usdRates)
       expect(committed()).toBe(3)
     })
 
@@ -105,8 +115,8 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const store = newStore()
       const batch = [
         requested('a'),
-        requested('b', { type: 'store-rates', input: { base: 'usd' } }),
-        requested('c', { input: usd('99999') }),
+        requested('b', { input: sample.sameInput }),
+        requested('c', { input: input(99999) }),
       ]
       const first = await member(store)
       await first.deliver(batch)
@@ -123,7 +133,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const store = newStore()
       const crashed = await member(store)
       crashed.failNextPublishes(Number.POSITIVE_INFINITY)
-      const never = crashed.deliver([requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })])
+      const never = crashed.deliver([requested('a', { input: input(6000) }), requested('b', { input: input(6000) })])
       await eventually(async () => (await crashed.results.find(['b'])).size > 0)
       crashed.losePartition()
       await expect(never).rejects.toThrow()
@@ -132,13 +142,13 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         deps: { ...systemDeps, now: () => NOON_MS + 60_000 },
       })
       await deliver([
-        requested('a', { input: usd('6000') }),
-        requested('b', { input: usd('6000') }),
-        requested('c', { input: usd('4000') }),
+        requested('a', { input: input(6000) }),
+        requested('b', { input: input(6000) }),
+        requested('c', { input: input(4000) }),
       ])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded', 'c succeeded'])
       expect(replies()[0]?.data.completedAt).toBe('2026-11-23T12:00:01.000Z')
-      expect(await results.used([allowance('ana')])).toEqual([10_000 * 1e8])
+      expect(await results.used([allowance('ana')])).toEqual([10_000])
     })
 
     test('is neither stored nor answered by a member that has lost its partition', async () => {
@@ -151,16 +161,18 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('with the same operation twice performs it once', async () => {
       const { deliver, replies, results } = await member(newStore())
-      await deliver([requested('a', { input: usd('6000') }), requested('b'), requested('a', { input: usd('6000') })])
+      await deliver([requested('a', { input: input(6000) }), requested('b'), requested('a', { input: input(6000) })])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b succeeded'])
-      expect(await results.used([allowance('ana')])).toEqual([6001 * 1e8])
+      expect(await results.used([allowance('ana')])).toEqual([6001])
     })
 
     test('of 500, of which one cannot be performed, has 499 successes and one failure, all answered', async () => {
       const { deliver, replies, published, committed, results } = await member(newStore())
       const ids = Array.from({ length: 500 }, (_, index) => `op-${index}`)
       await deliver(
-        ids.map((id, index) => requested(id, { user: `u${index % 7}`, input: usd(index === 250 ? '-1' : '0.01') })),
+        ids.map((id, index) =>
+          requested(id, { user: `u${index % 7}`, input: index === 250 ? sample.wrong.input : input() }),
+        ),
       )
       await eventually(() => committed() === 500)
       const failed = replies().filter(({ type }) => type === 'posta.operation.failed')
@@ -174,11 +186,11 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('is counted in the metrics when it is stored, but not when it comes again', async () => {
       const { deliver, metrics } = await member(newStore())
-      await deliver([requested('a'), requested('b', { input: usd('99999') })])
+      await deliver([requested('a'), requested('b', { input: input(99999) })])
       await deliver([requested('a')])
       const text = await metrics.metrics()
-      expect(text).toContain('posta_operations_performed_total{type="convert",status="succeeded"} 1')
-      expect(text).toContain('posta_operations_performed_total{type="convert",status="failed"} 1')
+      expect(text).toContain(`posta_operations_performed_total{type="${type}",status="succeeded"} 1`)
+      expect(text).toContain(`posta_operations_performed_total{type="${type}",status="failed"} 1`)
       expect(text).toContain('posta_request_batch_size_count 2')
       expect(text).toContain('posta_request_batch_size_sum 3')
     })
@@ -186,20 +198,20 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('has each decision that took more than 50 ms warned of, with its type', async () => {
       let nowMs = 0
       const tookMs = [50, 50.6]
-      const decide: RequestsOptions['performers']['convert']['decide'] = (asked) => {
+      const decide: typeof decideSample = (asked) => {
         nowMs += tookMs.shift() ?? 0
-        return performers.convert.decide(asked)
+        return decideSample(asked)
       }
       const warnings: unknown[] = []
       const log = createLog('test', 'silent')
       log.warn = (...said: unknown[]) => void warnings.push(said)
       const { deliver } = await member(newStore(), {
-        performers: { ...performers, convert: { decide } },
+        performers: countingPerformers(decide),
         log,
         deps: { ...systemDeps, now: () => NOON_MS, monotonicMs: () => nowMs },
       })
       await deliver([requested('a'), requested('b'), requested('c')])
-      expect(warnings).toEqual([[{ type: 'convert', tookMs: 51 }, 'a decision took long: it holds up all others']])
+      expect(warnings).toEqual([[{ type, tookMs: 51 }, 'a decision took long: it holds up all others']])
     })
 
     test.each([
@@ -247,10 +259,10 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     })
   })
 
-  describe('the daily limit', () => {
+  describe('a limit', () => {
     test('applies per user and per UTC day on which the operation was accepted', async () => {
       const { deliver, replies } = await member(newStore())
-      const all = { input: usd('10000') }
+      const all = { input: input(10000) }
       await deliver([
         requested('a', all),
         requested('b'),
@@ -273,7 +285,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const operations = fc.array(
         fc.record({
           user: fc.constantFrom('ana', 'bob'),
-          amount: fc.constantFrom('1', '2999.99999999', '3000', '4000.00000001', '10000'),
+          amount: fc.constantFrom(1, 2999, 3000, 4001, 10_000),
           day: fc.constantFrom('2026-11-23', '2026-11-24'),
           again: fc.boolean(),
         }),
@@ -285,7 +297,11 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
           fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 1 }),
           async (sequence, cuts) => {
             const messages = sequence.flatMap(({ user, amount, day, again }, index) => {
-              const message = requested(`op-${index}`, { user, input: usd(amount), createdAt: `${day}T12:00:00.000Z` })
+              const message = requested(`op-${index}`, {
+                user,
+                input: input(amount),
+                createdAt: `${day}T12:00:00.000Z`,
+              })
               return again ? [message, message] : [message]
             })
             const whole = await member(newStore())
@@ -303,7 +319,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
             expect(distinct(cut.published)).toEqual(distinct(whole.published))
             for (const user of ['ana', 'bob'])
               for (const day of ['2026-11-23', '2026-11-24'])
-                expect((await cut.results.used([allowance(user, day)]))[0]).toBeLessThanOrEqual(10_000 * 1e8)
+                expect((await cut.results.used([allowance(user, day)]))[0]).toBeLessThanOrEqual(10_000)
           },
         ),
         { numRuns: runs },
@@ -315,7 +331,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 2 }), async (cuts) => {
           const store = newStore()
           const messages = Array.from({ length: 30 }, (_, index) =>
-            requested(`op-${index}`, { user: index % 3 ? 'ana' : 'bob', input: usd(`${900 + index}`) }),
+            requested(`op-${index}`, { user: index % 3 ? 'ana' : 'bob', input: input(900 + index) }),
           )
           const members = [
             await member(store),
@@ -334,7 +350,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
           expect(one).toHaveLength(messages.length)
           expect(other).toEqual(one)
           const counted = await members[0]?.results.used(['ana', 'bob'].map((user) => allowance(user)))
-          expect(Math.max(...(counted ?? []))).toBeLessThanOrEqual(10_000 * 1e8)
+          expect(Math.max(...(counted ?? []))).toBeLessThanOrEqual(10_000)
         }),
         { numRuns: runs },
       )
@@ -343,7 +359,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('holds if another member stores a result between the read and the append', async () => {
       const store = newStore()
       const other = await member(store)
-      const batch = [requested('a', { input: usd('6000') }), requested('b', { input: usd('6000') })]
+      const batch = [requested('a', { input: input(6000) }), requested('b', { input: input(6000) })]
       const mine = store.open().results
       let overtaken = false
       const results: Results = {
@@ -367,12 +383,12 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   })
 
   describe('an operation in steps', () => {
-    const payout = (id: string, amount = '1', more = {}) =>
-      requested(id, { type: 'payout', input: { from: 'USD', to: 'ARS', amount, payee: 'p' }, ...more })
+    const inSteps = (id: string, n = 1, more = {}) =>
+      requested(id, { type: stepped.type, input: stepped.input(n), ...more })
     const told = (
       type: 'cancel-requested' | 'abandoned',
       operation: string,
-      of: OperationType = 'payout',
+      of: OperationType = stepped.type,
       user = 'ana',
     ) =>
       encode({
@@ -389,7 +405,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         time: NOON,
         subject: operation,
         data: {
-          ...{ user: 'ana', operation, operationType: 'payout', by: 'olga', signal: 'approve' },
+          ...{ user: 'ana', operation, operationType: stepped.type, by: 'olga', signal: 'approve' },
           payload: { approved: true },
           ...more,
         },
@@ -405,16 +421,23 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('is decided, counted and handed to a run before the offset moves; there is no reply yet', async () => {
       const { deliver, replies, results, admitted, committed } = await steppedMember()
-      await deliver([payout('a', '6000'), payout('b', '6000'), requested('c')])
+      await deliver([inSteps('a', 6000), inSteps('b', 6000), requested('c')])
       expect(outcomes(replies())).toEqual(['b limit-exceeded', 'c succeeded'])
       expect(await results.get('a')).toMatchObject({
         status: 'running',
         version: 1,
-        decided: { amount: '8835000.00', needsApproval: true },
-        counts: { limit: 'daily-usd', period: '2026-11-23', amount: 600_000_000_000 },
+        decided: { n: 6000 },
+        counts: { limit: 'test', period: '2026-11-23', amount: 6000 },
       })
       expect(admitted).toMatchObject([
-        { id: 'a', user: 'ana', type: 'payout', version: 1, facts: usdRates, position: { partition: 0, offset: 0 } },
+        {
+          id: 'a',
+          user: 'ana',
+          type: stepped.type,
+          version: 1,
+          facts: stepped.facts,
+          position: { partition: 0, offset: 0 },
+        },
       ])
       expect(committed()).toBe(3)
     })
@@ -422,12 +445,12 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('that comes again has its run made sure of again, from what was decided then, and is not decided anew', async () => {
       const store = newStore()
       const first = await steppedMember(store)
-      await first.deliver([payout('a')])
-      const later = await steppedMember(store, { bounds: new Map([['daily-usd', 1]]) })
-      await later.deliver([payout('a')])
+      await first.deliver([inSteps('a')])
+      const later = await steppedMember(store, { bounds: new Map([['test', 1]]) })
+      await later.deliver([inSteps('a')])
       expect(later.admitted).toEqual(first.admitted)
       expect(later.replies()).toEqual([])
-      expect(await later.results.used([allowance('ana')])).toEqual([100_000_000])
+      expect(await later.results.used([allowance('ana')])).toEqual([1])
     })
 
     test('has no run where it could not be stored that it goes on', async () => {
@@ -443,7 +466,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
           },
         },
       })
-      const never = deliver([payout('a')])
+      const never = deliver([inSteps('a')])
       await eventually(() => attempts > 1)
       losePartition()
       await expect(never).rejects.toThrow()
@@ -469,8 +492,8 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('that is cancelled before it is decided fails as cancelled, counts nothing and has no run', async () => {
       const { deliver, replies, results, admitted } = await steppedMember()
-      await deliver([payout('a'), told('cancel-requested', 'a')])
-      await deliver([requested('b'), told('cancel-requested', 'b', 'convert')])
+      await deliver([inSteps('a'), told('cancel-requested', 'a')])
+      await deliver([requested('b'), told('cancel-requested', 'b', type)])
       expect(outcomes(replies())).toEqual(['a cancelled', 'b cancelled'])
       expect(admitted).toEqual([])
       expect(await results.used([allowance('ana')])).toEqual([0])
@@ -479,15 +502,15 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('whose cancel comes before its request fails as cancelled, and has no run', async () => {
       const { deliver, replies, admitted } = await steppedMember()
       await deliver([told('cancel-requested', 'a')])
-      await deliver([payout('a'), payout('b')])
+      await deliver([inSteps('a'), inSteps('b')])
       expect(outcomes(replies())).toEqual(['a cancelled'])
       expect(admitted).toMatchObject([{ id: 'b' }])
     })
 
     test("goes on, and is not answered, where a request in another user's name is a dead letter", async () => {
       const { deliver, replies, published, results } = await steppedMember()
-      await deliver([payout('a')])
-      await deliver([payout('a', '1', { user: 'bob' })])
+      await deliver([inSteps('a')])
+      await deliver([inSteps('a', 1, { user: 'bob' })])
       expect(published.filter(({ topic }) => topic === topics.deadLetters)).toHaveLength(1)
       expect(replies()).toEqual([])
       expect(await results.get('a')).toMatchObject({ user: 'ana', status: 'running' })
@@ -496,10 +519,10 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test("is not cancelled in another user's name", async () => {
       const { deliver, replies, admitted } = await steppedMember()
       await deliver([
-        payout('a'),
+        inSteps('a'),
         requested('b'),
-        told('cancel-requested', 'a', 'payout', 'bob'),
-        told('cancel-requested', 'b', 'convert', 'bob'),
+        told('cancel-requested', 'a', stepped.type, 'bob'),
+        told('cancel-requested', 'b', type, 'bob'),
       ])
       expect(admitted).toMatchObject([{ id: 'a' }])
       expect(outcomes(replies())).toEqual(['b succeeded'])
@@ -508,7 +531,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('wakes the runner with what it is told, and with nothing else; an operation without steps has nothing to be told', async () => {
       let wakes = 0
       const { deliver, runs } = await steppedMember(newStore(), { runner: { async admit() {}, wake: () => wakes++ } })
-      await deliver([requested('b'), told('cancel-requested', 'b', 'convert'), payout('a')])
+      await deliver([requested('b'), told('cancel-requested', 'b', type), inSteps('a')])
       expect(await runs.inputs(['b'])).toEqual([])
       expect(wakes).toBe(0)
       await deliver([approve('a')])
@@ -528,7 +551,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
     test('is not changed by a cancel that comes after its end', async () => {
       const { deliver, replies, results } = await steppedMember()
       await deliver([requested('a')])
-      await deliver([told('cancel-requested', 'a', 'convert')])
+      await deliver([told('cancel-requested', 'a', type)])
       expect(outcomes(replies())).toEqual(['a succeeded'])
       expect((await results.get('a'))?.status).toBe('succeeded')
     })
@@ -548,29 +571,25 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('that is redriven while it runs tells its run which dead letter that was of', async () => {
       const { deliver, runs } = await steppedMember()
-      await deliver([payout('a')])
-      await deliver([payout('a', '1', { redrive: 'd1.redriven' })])
+      await deliver([inSteps('a')])
+      await deliver([inSteps('a', 1, { redrive: 'd1.redriven' })])
       expect((await runs.inputs(['a'])).map(({ name }) => name)).toEqual(['redrive:d1.redriven'])
     })
   })
 
   describe('an operation that cannot be performed', () => {
-    const failing = (fails: (amount: string) => boolean): RequestsOptions['performers'] => ({
-      ...performers,
-      convert: {
-        decide(asked) {
-          if (fails(asked.input.amount)) throw new Error('Not today.')
-          return performers.convert.decide(asked)
-        },
-      },
-    })
+    const failing = (fails: (n: number) => boolean) =>
+      countingPerformers((asked) => {
+        if (fails(sample.numberIn(asked.input))) throw new Error('Not today.')
+        return decideSample(asked)
+      })
 
     test("is tried again; its user's later operations wait for it, and those of others do not", async () => {
       let attempts = 0
       const { deliver, replies, committed } = await member(newStore(), {
-        performers: failing((amount) => amount === '13' && ++attempts < 3),
+        performers: failing((n) => n === 13 && ++attempts < 3),
       })
-      await deliver([requested('a', { input: usd('13') }), requested('b'), requested('c', { user: 'bob' })])
+      await deliver([requested('a', { input: input(13) }), requested('b'), requested('c', { user: 'bob' })])
       expect(outcomes(replies())).toEqual(['c succeeded'])
       expect(committed()).toBe(0)
       await eventually(() => committed() === 3)
@@ -579,43 +598,37 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('is dead-lettered in the end and fails, through a stored result; the later ones are performed', async () => {
       const { deliver, replies, results, published, committed } = await member(newStore(), {
-        performers: failing((amount) => amount === '13'),
+        performers: failing((n) => n === 13),
       })
-      await deliver([requested('a', { input: usd('13') }), requested('b')])
+      await deliver([requested('a', { input: input(13) }), requested('b')])
       await eventually(() => committed() === 2)
       expect(outcomes(replies())).toEqual(['a dead-lettered', 'b succeeded'])
       const stored = await results.get('a')
-      expect(stored).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' }, input: usd('13') })
+      expect(stored).toMatchObject({ status: 'failed', error: { code: 'dead-lettered' }, input: input(13) })
       const reason = published
         .find(({ topic }) => topic === topics.deadLetters)
         ?.headers.find(([name]) => name === 'posta-reason')
-      expect(String(reason?.[1])).toContain('Performing convert failed: Not today.')
+      expect(String(reason?.[1])).toContain(`Performing ${type} failed: Not today.`)
       // The reason is for operators only.
       expect(JSON.stringify(stored)).not.toContain('Not today')
     })
 
     test.each([
-      [
-        'does not fit its contract',
-        { amount: '1', currency: 'ARS', rate: '1', date: 'someday', source: 'live' as const },
-      ],
-      [
-        'fits no message',
-        { amount: '1'.repeat(300_000), currency: 'ARS', rate: '1', date: '2026-11-23', source: 'live' as const },
-      ],
+      ['does not fit its contract', {}],
+      ['fits no message', { ...sample.output(), [sample.graphql.output]: '1'.repeat(300_000) }],
     ])('is also one whose output %s', async (_, output) => {
       const { deliver, replies, committed } = await member(newStore(), {
-        performers: { ...performers, convert: { decide: () => ({ output }) } },
+        performers: countingPerformers((asked) => (asked.user === 'ana' ? { output } : decideSample(asked))),
       })
-      await deliver([requested('a'), requested('b', { user: 'bob', type: 'store-rates', input: { base: 'USD' } })])
+      await deliver([requested('a'), requested('b', { user: 'bob' })])
       await eventually(() => committed() === 2)
       expect(outcomes(replies())).toEqual(['b succeeded', 'a dead-lettered'])
     })
 
     test('is dead-lettered at once if its input does not fit the contract, and that input is not stored', async () => {
       const { deliver, replies, results, published, committed } = await member(newStore())
-      const hostile = { ...usd('1'), $where: { 'a.b': [null] } }
-      await deliver([requested('a', { input: hostile }), requested('b', { input: usd('1e3') })])
+      const hostile = { ...input(1), $where: { 'a.b': [null] } }
+      await deliver([requested('a', { input: hostile }), requested('b', { input: sample.wrong.input })])
       await eventually(() => committed() === 2)
       expect(outcomes(replies())).toEqual(['a dead-lettered', 'b dead-lettered'])
       expect((await results.get('a'))?.input).toBeUndefined()
@@ -623,7 +636,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
         headers.filter(([name]) => name === 'posta-reason').map(([, text]) => String(text)),
       )
       expect(reasons[0]).toContain('#/input/$where is not a member of this object')
-      expect(reasons.join()).not.toContain('1e3')
+      expect(reasons.join()).not.toContain(JSON.stringify(sample.wrong.input))
     })
 
     test('still fails, as the same dead letter, if the process died after publishing it and before storing the failure', async () => {
@@ -631,7 +644,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const crashed = await member(store, {
         results: { ...store.open().results, append: () => Promise.reject(new Error('Killed.')) },
       })
-      const hostile = requested('a', { input: usd('-1') })
+      const hostile = requested('a', { input: sample.wrong.input })
       const never = crashed.deliver([hostile])
       await eventually(() => crashed.published.length > 0)
       crashed.losePartition()
@@ -651,7 +664,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const store = newStore()
       const { results, deliver, losePartition, failNextPublishes } = await member(store)
       const batch = [
-        requested('a', { input: usd('-1') }),
+        requested('a', { input: sample.wrong.input }),
         requested('b'),
         { ...requested('c', { user: 'bob' }), key: 'bob' },
       ]
@@ -672,7 +685,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
       const store = newStore()
       await (await member(store)).deliver([requested('a')])
       const { deliver, replies } = await member(store)
-      await deliver([requested('a', { input: usd('never mind') })])
+      await deliver([requested('a', { input: sample.wrong.input })])
       expect(outcomes(replies())).toEqual(['a succeeded'])
     })
 
@@ -690,63 +703,58 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
   })
 
   describe('a redrive', () => {
-    /** Dead-letters operation `a` of `amount` USD: its performer was broken. */
-    async function deadLetteredIn(store: Fresh<Store>, amount: string) {
+    /** Dead-letters operation `a` of `n`: its performer was broken. */
+    async function deadLetteredIn(store: Fresh<Store>, n: number) {
       const broken = await member(store, {
-        performers: {
-          ...performers,
-          convert: {
-            decide() {
-              throw new Error('Broken.')
-            },
-          },
-        },
+        performers: countingPerformers(() => {
+          throw new Error('Broken.')
+        }),
       })
-      await broken.deliver([requested('a', { input: usd(amount) })])
+      await broken.deliver([requested('a', { input: input(n) })])
       await eventually(() => broken.committed() === 1)
       expect(outcomes(broken.replies())).toEqual(['a dead-lettered'])
     }
 
     test('performs a dead-lettered operation once, and gets the same reply each time', async () => {
       const store = newStore()
-      await deadLetteredIn(store, '6000')
+      await deadLetteredIn(store, 6000)
       const { deliver, published, replies, results } = await member(store)
-      const redriven = requested('a', { input: usd('6000'), redrive: 'r1' })
-      await deliver([redriven, requested('b', { input: usd('6000') })])
+      const redriven = requested('a', { input: input(6000), redrive: 'r1' })
+      await deliver([redriven, requested('b', { input: input(6000) })])
       expect(outcomes(replies())).toEqual(['a succeeded', 'b limit-exceeded'])
       expect(replies()[0]).toMatchObject({ id: 'a.r1', redrive: 'r1', subject: 'a' })
       expect(await results.get('a')).toMatchObject({
         status: 'succeeded',
         redrive: 'r1',
-        counts: { amount: 6000 * 1e8 },
+        counts: { amount: 6000 },
       })
       await deliver([redriven])
       expect(published.at(-1)).toEqual(published[0])
-      await deliver([requested('a', { input: usd('6000'), redrive: 'r2' })])
+      await deliver([requested('a', { input: input(6000), redrive: 'r2' })])
       expect(replies().at(-1)).toMatchObject({ id: 'a.r2', type: 'posta.operation.succeeded' })
       expect(await results.get('a')).toMatchObject({ redrive: 'r1' })
     })
 
     test('is final: if the first request comes again it gets the reply of the redrive', async () => {
       const store = newStore()
-      await deadLetteredIn(store, '1')
+      await deadLetteredIn(store, 1)
       const { deliver, replies } = await member(store)
-      await deliver([requested('a', { input: usd('1'), redrive: 'r1' })])
-      await deliver([requested('a', { input: usd('1') })])
+      await deliver([requested('a', { input: input(1), redrive: 'r1' })])
+      await deliver([requested('a', { input: input(1) })])
       expect(replies()[1]).toEqual(replies()[0] ?? expect.anything())
       expect(replies()[1]).toMatchObject({ id: 'a.r1', type: 'posta.operation.succeeded' })
     })
 
     test('counts in the order of the batch', async () => {
       const store = newStore()
-      await deadLetteredIn(store, '6000')
+      await deadLetteredIn(store, 6000)
       const { deliver, replies } = await member(store)
       await deliver([
-        requested('b', { input: usd('3000') }),
-        requested('a', { input: usd('6000'), redrive: 'r1' }),
-        requested('c', { input: usd('2000') }),
-        requested('d', { input: usd('1000') }),
-        requested('a', { input: usd('6000'), redrive: 'r2' }),
+        requested('b', { input: input(3000) }),
+        requested('a', { input: input(6000), redrive: 'r1' }),
+        requested('c', { input: input(2000) }),
+        requested('d', { input: input(1000) }),
+        requested('a', { input: input(6000), redrive: 'r2' }),
       ])
       expect(outcomes(replies())).toEqual([
         'b succeeded',
@@ -760,9 +768,9 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('that fails leaves the stored failure as it is, and is answered with it', async () => {
       const store = newStore()
-      await deadLetteredIn(store, '20000')
+      await deadLetteredIn(store, 20000)
       const { deliver, replies, results } = await member(store)
-      await deliver([requested('a', { input: usd('20000'), redrive: 'r1' })])
+      await deliver([requested('a', { input: input(20000), redrive: 'r1' })])
       expect(outcomes(replies())).toEqual(['a dead-lettered'])
       expect(replies()[0]?.id).toBe('a.r1')
       expect(await results.get('a')).not.toHaveProperty('redrive')
@@ -770,9 +778,9 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('that is dead-lettered again is answered with the stored failure', async () => {
       const store = newStore()
-      await deadLetteredIn(store, '1')
+      await deadLetteredIn(store, 1)
       const { deliver, replies, published } = await member(store)
-      await deliver([requested('a', { input: usd('-1'), redrive: 'r1' })])
+      await deliver([requested('a', { input: sample.wrong.input, redrive: 'r1' })])
       expect(outcomes(replies())).toEqual(['a dead-lettered'])
       expect(replies()[0]?.id).toBe('a.r1')
       expect(published.some(({ topic }) => topic === topics.deadLetters)).toBe(true)
@@ -780,13 +788,13 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test('of an operation that succeeded or failed otherwise performs nothing and is answered from the store', async () => {
       const { deliver, replies, results } = await member(newStore())
-      await deliver([requested('a', { input: usd('1') }), requested('b', { input: usd('10000') })])
+      await deliver([requested('a', { input: input(1) }), requested('b', { input: input(10000) })])
       await deliver([
-        requested('a', { input: usd('5'), redrive: 'r1' }),
-        requested('b', { input: usd('5'), redrive: 'r2' }),
+        requested('a', { input: input(5), redrive: 'r1' }),
+        requested('b', { input: input(5), redrive: 'r2' }),
       ])
       expect(outcomes(replies().slice(2))).toEqual(['a succeeded', 'b limit-exceeded'])
-      expect(await results.used([allowance('ana')])).toEqual([1e8])
+      expect(await results.used([allowance('ana')])).toEqual([1])
     })
 
     test('of an operation without a result is performed like any request', async () => {
@@ -820,7 +828,7 @@ describe.each(stores)('on $on', ({ fresh, runs }) => {
 
     test("in another user's name changes nothing", async () => {
       const store = newStore()
-      await deadLetteredIn(store, '1')
+      await deadLetteredIn(store, 1)
       const { deliver, replies } = await member(store)
       await deliver([requested('a', { user: 'eve', redrive: 'r1' })])
       expect(replies()[0]).toMatchObject({ type: 'posta.operation.failed', data: { user: 'ana' } })

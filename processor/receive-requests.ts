@@ -4,8 +4,7 @@ import { consume } from '@posta/common/consumer/consume.ts'
 import type { ConsumeOptions, Received, Verdict } from '@posta/common/consumer/handler.ts'
 import type { Consumer } from '@posta/common/consumer/subscription.ts'
 import { groups, topics } from '@posta/common/messages/topics.ts'
-import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
+import { type Contracts, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import { Counter, Histogram } from 'prom-client'
 import type { PerformerSettings } from './config.ts'
 import { allowanceOf, deadLettered, decide, type Effect } from './decide.ts'
@@ -19,6 +18,8 @@ import { CANCEL, type RunInput, type Runs, redriveInput } from './runs/runs.ts'
 export interface RequestsOptions
   extends Pick<ConsumeOptions<Asked>, 'broker' | 'log' | 'metrics' | 'deps' | 'firstPauseMs'> {
   readonly results: Results
+  /** Those of the catalog by default. */
+  readonly contracts?: Contracts
   readonly performers: Performers
   /** The bound of each limit, by its name, in the limit's units. */
   readonly bounds: ReadonlyMap<string, number>
@@ -44,6 +45,7 @@ const SLOW_MS = 50
  * totals: a total includes every result that was read, and if it includes others, `append` stops.
  */
 export function receiveRequests(options: RequestsOptions): Consumer {
+  const contracts: Contracts = options.contracts ?? catalog
   const { broker, results, performers, bounds, settings, runs, runner, log, metrics, deps } = options
   const performed = new Counter({
     name: 'posta_operations_performed_total',
@@ -67,12 +69,12 @@ export function receiveRequests(options: RequestsOptions): Consumer {
     const asked = received.map(({ item }) => item)
     const requests = asked.flatMap((item) => ('request' in item ? [item.request] : []))
     const inputs = asked.flatMap((item) => ('input' in item ? [{ ...item.input, type: item.type }] : []))
-    await tell(inputs.filter(({ type }) => hasSteps(type)))
+    await tell(inputs.filter(({ type }) => contracts[type].steps === true))
     const cancelled = await cancelledBefore(requests, inputs)
     for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
       const stored = await results.find([...new Set(requests.map(({ id }) => id))])
       const used = await usedBefore(requests)
-      const known = { performers, bounds, settings, stored, used, cancelled }
+      const known = { contracts, performers, bounds, settings, stored, used, cancelled }
       const decision = decide(requests, { ...known, now: isoNow, monotonicMs: deps.monotonicMs, onDecided })
       signal.throwIfAborted()
       if (await store(decision.effects)) {
@@ -105,14 +107,14 @@ export function receiveRequests(options: RequestsOptions): Consumer {
     inputs: readonly Omit<RunInput, 'atMs'>[],
   ): Promise<ReadonlySet<string>> {
     const owners = new Map(requests.map(({ id, user }) => [id, user]))
-    const inSteps = requests.filter(({ type }) => hasSteps(type)).map(({ id }) => id)
+    const inSteps = requests.filter(({ type }) => contracts[type].steps === true).map(({ id }) => id)
     const stored = inSteps.length > 0 ? await runs.inputs(inSteps) : []
     const cancels = [...inputs, ...stored].filter(({ name, run, user }) => name === CANCEL && owners.get(run) === user)
     return new Set(cancels.map(({ run }) => run))
   }
 
   async function usedBefore(requests: readonly Request[]): Promise<ReadonlyMap<string, number>> {
-    const allowances = requests.flatMap((request) => allowanceOf(request) ?? [])
+    const allowances = requests.flatMap((request) => allowanceOf(request, contracts) ?? [])
     const byKey = new Map(allowances.map((allowance) => [allowanceKey(allowance), allowance]))
     if (byKey.size === 0) return new Map()
     const used = await results.used([...byKey.values()])
@@ -140,7 +142,7 @@ export function receiveRequests(options: RequestsOptions): Consumer {
     name: 'requests',
     group: groups.processor,
     topics: [topics.requests],
-    read: readAsked,
+    read: (message) => readAsked(message, contracts),
     handle,
     async onDead({ item }) {
       if (!('request' in item)) return
@@ -156,11 +158,6 @@ export function receiveRequests(options: RequestsOptions): Consumer {
 }
 
 const NO_VERDICT: Verdict = { retry: 'There was no decision.' }
-
-function hasSteps(type: OperationType): boolean {
-  const { steps }: Contract = catalog[type]
-  return steps === true
-}
 
 /** What a redriven request tells the run that exists. */
 function toRedrive({ id: run, user, redrive = '' }: Request): Omit<RunInput, 'atMs'> {

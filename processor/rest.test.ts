@@ -3,10 +3,11 @@ import { join } from 'node:path'
 import type { TokenVerifier } from '@posta/common/service/auth.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import { testApp } from '@posta/common/testing/app.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import * as v from 'valibot'
-import { rateRoutes, resultRoutes } from './rest.ts'
-import { conversion } from './results/results.suite.ts'
+import { resultRoutes } from './rest.ts'
+import { succeeded } from './results/results.suite.ts'
 import type { Result } from './results/results.ts'
 import { openEmbedded } from './store/embedded.ts'
 
@@ -22,7 +23,6 @@ const verify: TokenVerifier = async (token) => {
 
 const app = testApp()
 app.route('/results', resultRoutes({ results, verify }))
-app.route('/rates', rateRoutes({ results, verify }))
 
 async function get(path: string, token = 'ana', method = 'GET') {
   const response = await app.request(path, { method, headers: token ? { Authorization: `Bearer ${token}` } : {} })
@@ -32,20 +32,11 @@ async function get(path: string, token = 'ana', method = 'GET') {
 
 const Page = v.object({ items: v.array(v.looseObject({ id: v.string() })), next: v.optional(v.string()) })
 
-const rates = { base: 'USD', date: '2026-11-23', source: 'live' as const, rates: [{ code: 'ARS', rate: '1472.5' }] }
-const { counts: _, ...withoutCounts } = conversion('ana-5', { completedAt: '2026-11-23T13:00:00.000Z' })
-const table: Result = {
-  ...withoutCounts,
-  type: 'store-rates',
-  input: { base: 'USD' },
-  facts: rates,
-  lookup: { key: 'USD', order: '2026-11-23' },
-}
+const { counts: _, ...newest } = succeeded('ana-5', { completedAt: '2026-11-23T13:00:00.000Z' })
 const refused: Result = {
   id: 'bob-1',
   user: 'bob',
-  type: 'convert',
-  facts: rates,
+  type: sample.type,
   createdAt: '2026-11-23T12:00:00.000Z',
   completedAt: '2026-11-23T12:30:00.000Z',
   status: 'failed',
@@ -55,13 +46,13 @@ const refused: Result = {
 beforeAll(async () => {
   await results.append([
     ...[1, 2, 3, 4].map((index) =>
-      conversion(`ana-${index}`, {
+      succeeded(`ana-${index}`, {
         completedAt: `2026-11-23T12:0${index}:00.000Z`,
-        counts: { limit: 'daily-usd', period: '2026-11-23', amount: 10_050_000_000 },
+        counts: { limit: 'test', period: '2026-11-23', amount: 100 },
       }),
     ),
     refused,
-    table,
+    newest,
   ])
 })
 
@@ -97,7 +88,7 @@ describe('GET /results', () => {
     expect(v.parse(Page, body).items[1]).toEqual({
       id: 'bob-1',
       user: 'bob',
-      type: 'convert',
+      type: sample.type,
       status: 'failed',
       error: { code: 'limit-exceeded', message: 'Too much.' },
       createdAt: '2026-11-23T12:00:00.000Z',
@@ -121,21 +112,21 @@ describe('GET /results', () => {
 })
 
 describe('GET /results/{id}', () => {
-  test("shows the caller's own with the rates that it was computed from", async () => {
+  test("shows the caller's own with the facts that it was decided on", async () => {
     const { status, headers, body } = await get('/results/ana-1')
     expect(status).toBe(200)
     expect(headers.get('cache-control')).toBe('no-store')
     expect(body).toEqual({
       id: 'ana-1',
       user: 'ana',
-      type: 'convert',
+      type: sample.type,
       status: 'succeeded',
-      input: { from: 'USD', to: 'ARS', amount: '1' },
-      output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
-      counts: { limit: 'daily-usd', period: '2026-11-23', amount: '100.5' },
+      input: sample.input(),
+      output: sample.output(),
+      counts: { limit: 'test', period: '2026-11-23', amount: '100' },
       createdAt: '2026-11-23T12:00:00.000Z',
       completedAt: '2026-11-23T12:01:00.000Z',
-      facts: rates,
+      facts: { learned: 'something', at: '2026-11-23' },
     })
   })
 
@@ -147,20 +138,7 @@ describe('GET /results/{id}', () => {
   })
 })
 
-describe('GET /rates/{base}', () => {
-  test('shows the newest table to every user; the code may be in any case', async () => {
-    const { status, body } = await get('/rates/usd', 'bob')
-    expect(status).toBe(200)
-    expect(body).toEqual({ ...rates, storedAt: '2026-11-23T13:00:00.000Z' })
-  })
-
-  test('is 404 if no table is stored, and 400 if the path is not a currency code', async () => {
-    expect((await get('/rates/EUR')).status).toBe(404)
-    expect((await get('/rates/U$D')).status).toBe(400)
-  })
-})
-
-test.each(['/results', '/results/ana-1', '/rates/USD'])('%s needs a valid token', async (path) => {
+test.each(['/results', '/results/ana-1'])('%s needs a valid token', async (path) => {
   for (const token of ['', 'bad']) {
     const { status, headers } = await get(path, token)
     expect(status).toBe(401)

@@ -1,6 +1,5 @@
 import { operationTypes } from '@posta/common/operations/catalog.ts'
 import { limits } from '@posta/common/operations/limits.ts'
-import { CurrencyCode, RateTable } from '@posta/common/operations/rates.ts'
 import type { Authenticated, Caller, TokenVerifier } from '@posta/common/service/auth.ts'
 import { decodeCursor, pageOf, pageQuery, toPage } from '@posta/common/service/pages.ts'
 import { Problem, problemCodes } from '@posta/common/service/problem.ts'
@@ -29,7 +28,6 @@ const members = {
 }
 const ShownResult = v.object(members)
 const ShownResultWithFacts = v.object({ ...members, facts: v.optional(v.record(v.string(), v.unknown())) })
-const ShownRates = v.object({ ...RateTable.entries, storedAt: v.string() })
 
 const Cursor = v.object({ completedAt: v.string(), id: v.string() })
 
@@ -75,28 +73,6 @@ export function resultRoutes({ results, verify }: Options): Hono<Authenticated> 
         return c.json({ ...shown(found), facts: found.facts })
       },
     )
-}
-
-export function rateRoutes({ results, verify }: Options): Hono<Authenticated> {
-  const route = routesOf('rates', verify)
-  return new Hono<Authenticated>().get(
-    '/:base',
-    ...route({
-      summary: 'The newest stored rate table of a currency',
-      description: 'The table with the latest date that any `store-rates` operation has stored.',
-      caller: 'user',
-      answers: { 200: json(ShownRates, 'The rate table.') },
-      problems: ['malformed-request', 'not-found'],
-    }),
-    async (c) => {
-      const base = v.safeParse(CurrencyCode, c.req.param('base'))
-      if (!base.success) throw new Problem('malformed-request', 'The path must end in a currency code such as USD.')
-      const newest = await results.newest('store-rates', base.output)
-      if (!newest || newest.status === 'running')
-        throw new Problem('not-found', `No rates of ${base.output} are stored. Submit a store-rates operation first.`)
-      return c.json({ ...v.parse(RateTable, newest.facts), storedAt: newest.completedAt })
-    },
-  )
 }
 
 /** Operators see everyone's results, other users their own. */

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'bun:test'
 import { systemDeps } from './deps.ts'
-import { createHttp } from './external-http.ts'
+import { createHttp, failureText } from './external-http.ts'
 
 const servers: ReturnType<typeof Bun.serve>[] = []
 
@@ -41,4 +41,19 @@ test('a caller that gives up is not kept waiting', async () => {
   const answer = http.get(api.url, { signal: givenUp.signal }).text()
   givenUp.abort(new Error('Given up.'))
   await expect(answer).rejects.toThrow()
+})
+
+test('why a call failed is said in words, without the URL', async () => {
+  const secret = '/?key=secret'
+  const failed = (answer: () => Response) =>
+    http
+      .get(serve(answer).url + secret, { retry: 0 })
+      .json()
+      .then(() => 'it did not fail', failureText)
+  expect(await failed(() => new Response('no', { status: 404 }))).toBe('status 404')
+  expect(await failed(() => new Response('no JSON'))).toBe('the answer is not JSON')
+  expect(await failed(() => new Response(new Uint8Array(1024 * 1024 + 1)))).toBe(
+    'the answer has more than 1048576 bytes',
+  )
+  expect(await http.get(`http://127.0.0.1:1${secret}`, { retry: 0 }).then(String, failureText)).toBe('ECONNREFUSED')
 })

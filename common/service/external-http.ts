@@ -54,9 +54,15 @@ export function createHttp(deps: Pick<Deps, 'fetch'>): ExternalHttp {
   })
 }
 
+/** The answer of a call that was refused by its status. */
+export function refusalOf(error: unknown): Response | undefined {
+  return isHTTPError(error) ? error.response : undefined
+}
+
 /** Why a call failed, in words for the log. It does not have the URL, which may contain a secret of the operator's. */
 export function failureText(error: unknown): string {
-  if (isHTTPError(error)) return `status ${error.response.status}`
+  const refusal = refusalOf(error)
+  if (refusal) return `status ${refusal.status}`
   if (isTimeoutError(error)) return 'no answer in time'
   if (error instanceof AnswerTooLarge) return error.message
   if (error instanceof SyntaxError) return 'the answer is not JSON'

@@ -71,11 +71,13 @@ export const problems = {
     title: 'The input is invalid',
     help: '`errors` lists each fault, with a JSON pointer to it.',
   },
+  // example {
   'unknown-currency': {
     status: 422,
     title: 'The currency is unknown',
     help: 'The rate table of the day has no such currency.',
   },
+  // }
   'idempotency-key-reused': {
     status: 422,
     title: 'The idempotency key was used for something else',
@@ -84,13 +86,15 @@ export const problems = {
   'limit-exceeded': {
     status: 422,
     title: 'The limit would be exceeded',
-    help: 'Conversions and payouts of one UTC day together may not exceed the limit, in USD. The operation failed and counts nothing.',
+    help: "What a user's operations of one period count together may not exceed the limit. The operation failed and counts nothing.",
   },
+  // example {
   'payee-refused': {
     status: 422,
     title: 'The payee was refused',
     help: 'The payment provider does not pay to this payee. Nothing was paid and the operation counts nothing.',
   },
+  // }
   'not-approved': {
     status: 422,
     title: 'An operator did not approve',
@@ -131,11 +135,13 @@ export const problems = {
     title: 'The operation could not be processed',
     help: 'Its message was set aside as a dead letter. Unless an operator discards that, it can be redriven, and the operation may then still succeed.',
   },
+  // example {
   'rates-unavailable': {
     status: 503,
     title: 'No rates are available',
     help: 'The external API and every fallback are down. Try again later.',
   },
+  // }
   'keys-unavailable': {
     status: 503,
     title: 'Tokens cannot be checked at the moment',

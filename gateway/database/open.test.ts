@@ -3,6 +3,7 @@ import { statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
+import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { generateSQLiteDrizzleJson } from 'drizzle-kit/api'
 import { sql } from 'drizzle-orm'
@@ -56,7 +57,7 @@ async function makeFirstVersion(url: string): Promise<void> {
   client.close()
 }
 const INSERT_OF_FIRST_VERSION = `INSERT INTO operations (id, user_id, type, input, created_at, resend_at)
-  VALUES (lower(hex(randomblob(16))), 'ana', 'convert', '{}', 1, 2)`
+  VALUES (lower(hex(randomblob(16))), 'ana', '${sample.type}', '{}', 1, 2)`
 
 test('a database of the first version gets the later migrations and keeps its rows; the first version can still write to it', async () => {
   using folder = temporaryFolder()
@@ -188,9 +189,9 @@ test('what is kept as JSON, or as true and false, is read as it was written, and
   const operation = {
     id: 'op-1',
     userId: 'ana',
-    type: 'convert' as const,
+    type: sample.type,
     input: { amount: '1' },
-    facts: { base: 'USD' },
+    facts: { learned: 'something' },
     output: { amount: '2' },
     progress: { 1: { step: 'pay', status: 'waiting' as const, at: '', forSignal: true } },
     waiting: true,

@@ -8,7 +8,7 @@ import { outbox } from './schema.ts'
 
 /**
  * With this many rows no more operations are accepted: one hour of 28 per second. With its operation, which is kept anyway,
- * a row takes 0.5 KB for a conversion and 13 KB for a rate table: 50 MB, or 1.3 GB where all are tables. Once the broker is
+ * a row takes 0.5 KB for an operation of a few members and 13 KB for one with 13 KB of facts: 50 MB, or 1.3 GB. Once the broker is
  * back these are sent within 8 s, or 90 s, on a small machine.
  */
 export const MAX_ROWS_WITH_OPERATIONS = 100_000

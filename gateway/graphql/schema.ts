@@ -24,7 +24,7 @@ import type { Tell } from '../operations/tell.ts'
 const MAX_FIRST = 100
 const DEFAULT_FIRST = 20
 
-/** `store-rates` is `storeRates` here. */
+/** `ship-order` is `shipOrder` here. */
 const fieldName = (type: string) => type.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase())
 const typeName = (type: string) => fieldName(type).replace(/^\w/, (letter) => letter.toUpperCase())
 
@@ -55,7 +55,8 @@ const PageInfo = v.object({
 const OperationConnection = v.object({ edges: v.array(OperationEdge), pageInfo: PageInfo })
 
 collectNames(
-  { User, Role: User.entries.role, Tokens, Session, RateSource },
+  { User, Role: User.entries.role, Tokens, Session },
+  { RateSource }, // example
   { Operation: OperationObject, OperationStatus: status, OperationError, OperationEdge, OperationConnection, PageInfo },
   { OperationProgress, ProgressStatus: OperationProgress.entries.status },
   { RegisterInput: Registration, LoginInput: Login, RefreshInput: Refresh, LogoutInput: Logout },

@@ -4,12 +4,13 @@ import { createLog } from '@posta/common/service/log.ts'
 import type { Problem } from '@posta/common/service/problem.ts'
 import { testApp } from '@posta/common/testing/app.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { eq } from 'drizzle-orm'
 import { eventAdder } from '../database/events.ts'
 import { operations } from '../database/schema.ts'
 import { operationRoutes } from '../rest/operations.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources, progressOf } from '../testing/operations.ts'
+import { everyType, fixedSources, progressOf, submission } from '../testing/operations.ts'
 import { createWaiters } from './await-outcome.ts'
 import { keepProgress } from './keep-progress.ts'
 import { createRead } from './read.ts'
@@ -39,7 +40,7 @@ async function open() {
     waiters: createWaiters({ database: opened.database, read, log: createLog('test', 'silent') }),
     tell: createTell({ ...opened, addEvent: eventAdder(systemDeps), onTold() {}, deps: systemDeps }),
     progress: (id: string, n: number) => keep(progressOf(id, n)),
-    submit: () => submit({ user: 'ana', submission: conversion }),
+    submit: () => submit({ user: 'ana', submission }),
     finish: (id: string) =>
       opened.writer.write([
         opened.database.update(operations).set({ status: 'succeeded', output: {} }).where(eq(operations.id, id)),
@@ -224,7 +225,7 @@ test('a user has at most 200 waits at once; one that ends makes room', async () 
 
 /** Waiters over operations that stay as they are: no poll ever finds that one has changed. */
 function unchanging(status: 'pending' | 'succeeded', onPoll = () => {}) {
-  const operation = { id: 'op', type: 'convert' as const, status, input: conversion.input, createdAt: '' }
+  const operation = { id: 'op', type: sample.type, status, input: submission.input, createdAt: '' }
   const read = {
     one: async () => operation,
     observe: async () => ({ operation, progressBytes: 0 }),

@@ -9,7 +9,7 @@ import { countOutbox, MAX_ROWS } from '../database/outbox.ts'
 import { operations, outbox, refreshTokens, users } from '../database/schema.ts'
 import { openAccounts } from '../testing/accounts.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources } from '../testing/operations.ts'
+import { everyType, fixedSources, submission } from '../testing/operations.ts'
 import { startRelay } from './relay.ts'
 import { createSubmit } from './submit.ts'
 
@@ -35,7 +35,7 @@ async function open(maxOutboxRows: number) {
     async submit(user = `user-${submitted % 50}`, idempotencyKey?: string): Promise<string> {
       const submit = submits[submitted++ % 2]
       try {
-        return (await submit?.({ user, submission: conversion, idempotencyKey }))?.id ?? 'there is no such gateway'
+        return (await submit?.({ user, submission, idempotencyKey }))?.id ?? 'there is no such gateway'
       } catch (error) {
         if (!(error instanceof Problem)) throw error
         return error.code
@@ -98,7 +98,7 @@ test('a refusal says when to try again and uses no key up; a key that was used b
     maxOutboxRows: 2,
   })({
     user: 'ana',
-    submission: conversion,
+    submission,
     idempotencyKey: 'key-2',
   }).catch((error: unknown) => error)
   expect(refused).toMatchObject({ code: 'overloaded', retryAfterS: 10 })
@@ -172,7 +172,7 @@ test('logins still work when no operation is accepted any more; once the outbox 
     onAccepted() {},
     maxOutboxRows: 1,
   })
-  await expect(submit({ user: 'ana', submission: conversion })).rejects.toMatchObject({ code: 'overloaded' })
+  await expect(submit({ user: 'ana', submission })).rejects.toMatchObject({ code: 'overloaded' })
   await logIn(credentials, '192.0.2.1')
 
   // As full as if there were a row for every id in between.

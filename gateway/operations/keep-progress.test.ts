@@ -3,7 +3,7 @@ import { systemDeps } from '@posta/common/service/deps.ts'
 import { eq } from 'drizzle-orm'
 import { operations } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources, progressOf } from '../testing/operations.ts'
+import { everyType, fixedSources, progressOf, submission } from '../testing/operations.ts'
 import { keepProgress, type Progress } from './keep-progress.ts'
 import type { OperationRow } from './operation.ts'
 import { createRead } from './read.ts'
@@ -28,7 +28,7 @@ async function open() {
   return {
     ...opened,
     keep,
-    submit: async () => (await submit({ user: 'ana', submission: conversion })).id,
+    submit: async () => (await submit({ user: 'ana', submission })).id,
     set: (id: string, values: Partial<OperationRow>) =>
       writer.write([database.update(operations).set(values).where(eq(operations.id, id))]),
     async row(id: string): Promise<OperationRow> {

@@ -1,17 +1,18 @@
 import { expect, test } from 'bun:test'
 import { decode } from '@posta/common/messages/envelope.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import type { ProgressEntry } from '../database/schema.ts'
-import { usdTable } from '../testing/operations.ts'
 import { isTerminal, type OperationRow, toOperation, toRequest } from './operation.ts'
 
 const CREATED_MS = Date.UTC(2026, 10, 23, 12)
-const input = { from: 'USD', to: 'ARS', amount: '1' }
+const input = sample.input()
+const facts = { learned: 'something' }
 
 function row(given: Partial<OperationRow> = {}): OperationRow {
   return {
     id: 'op-1',
     userId: 'ana',
-    type: 'convert',
+    type: sample.type,
     status: 'pending',
     input,
     facts: null,
@@ -33,7 +34,7 @@ function row(given: Partial<OperationRow> = {}): OperationRow {
 const entry = (step: string): ProgressEntry => ({ step, status: 'done', at: '2026-11-23T12:00:01.000Z' })
 const pending = {
   id: 'op-1',
-  type: 'convert',
+  type: sample.type,
   status: 'pending',
   input,
   createdAt: '2026-11-23T12:00:00.000Z',
@@ -73,7 +74,7 @@ test('an operation is terminal once it is no longer pending', () => {
 
 test('the request of an operation has all that processor needs, and is the same each time', () => {
   const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
-  const asked = row({ facts: usdTable, traceparent })
+  const asked = row({ facts, traceparent })
   const message = toRequest(asked)
   expect(toRequest(asked)).toEqual(message)
   expect(message.key).toBe('ana')
@@ -86,7 +87,7 @@ test('the request of an operation has all that processor needs, and is the same 
       time: createdAt,
       subject: 'op-1',
       traceparent,
-      data: { user: 'ana', operation: 'op-1', operationType: 'convert', input, facts: usdTable, createdAt },
+      data: { user: 'ana', operation: 'op-1', operationType: sample.type, input, facts, createdAt },
     },
   })
   const without = toRequest(row())

@@ -11,10 +11,11 @@ import { createLog } from '@posta/common/service/log.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
 import type { ProblemCode } from '@posta/common/service/problem.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import type { OpenDatabase } from '../database/open.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources, progressOf, usdTable } from '../testing/operations.ts'
+import { everyType, fixedSources, progressOf, submission } from '../testing/operations.ts'
 import { createWaiters, type Waiters } from './await-outcome.ts'
 import type { Progress } from './keep-progress.ts'
 import type { Operation } from './operation.ts'
@@ -75,28 +76,28 @@ const submit = (idempotencyKey?: string) =>
     offered: everyType,
     onAccepted: () => {},
     deps: systemDeps,
-  })({ user, submission: conversion, idempotencyKey })
+  })({ user, submission, idempotencyKey })
 const read = (id: string) => createRead(opened.database).one(user, id)
 const within10s = () => AbortSignal.timeout(10_000)
 
 interface Result {
   readonly error?: ProblemCode
   readonly redrive?: string
-  readonly amount?: string
+  /** Of the output: see `sample`. */
+  readonly n?: number
 }
 
-function resultOf(operation: string, { error, redrive, amount = '1472.50' }: Result): Outgoing {
+function resultOf(operation: string, { error, redrive, n }: Result): Outgoing {
   const time = new Date().toISOString()
   const attributes = { id: `${operation}.${redrive ?? 'result'}`, time, subject: operation, redrive }
-  const data = { user, operation, operationType: 'convert', createdAt: time, completedAt: time } as const
+  const data = { user, operation, operationType: sample.type, createdAt: time, completedAt: time } as const
   if (error)
     return encode({
       ...attributes,
       type: 'posta.operation.failed',
       data: { ...data, error: { code: error, message: 'It failed.' } },
     })
-  const output = { amount, currency: 'ARS', rate: '1472.5', date: usdTable.date, source: usdTable.source }
-  return encode({ ...attributes, type: 'posta.operation.succeeded', data: { ...data, output } })
+  return encode({ ...attributes, type: 'posta.operation.succeeded', data: { ...data, output: sample.output(n) } })
 }
 
 /** Delivers the results. Resolves once they are applied: they come before the result of another operation, which is seen. */
@@ -124,11 +125,7 @@ describe.each([
     ['a redrive changes no other failure', [{ error: 'limit-exceeded' }, { redrive: 'r1' }], 'limit-exceeded'],
     ['a redrive changes no success', [{}, { ...deadLettered, redrive: 'r1' }], 'succeeded'],
     ['the answer to a redrive may come before the failure', [{ redrive: 'r1' }, deadLettered], 'succeeded'],
-    [
-      'a second redrive changes nothing',
-      [deadLettered, { redrive: 'r1' }, { redrive: 'r2', amount: '1.00' }],
-      'succeeded',
-    ],
+    ['a second redrive changes nothing', [deadLettered, { redrive: 'r1' }, { redrive: 'r2', n: 2 }], 'succeeded'],
     [
       'a redrive after one that failed succeeds',
       [deadLettered, { ...deadLettered, redrive: 'r1' }, { redrive: 'r2' }],
@@ -139,7 +136,7 @@ describe.each([
     await receive(id, of, together)
     const operation = await read(id)
     expect(operation.error?.code ?? operation.status).toBe(outcome)
-    if (outcome === 'succeeded') expect(operation).toMatchObject({ output: { amount: '1472.50' } })
+    if (outcome === 'succeeded') expect(operation).toMatchObject({ output: sample.output() })
     else expect(operation).not.toHaveProperty('output')
   })
 })
@@ -173,7 +170,7 @@ test('watchers see that it is dead-lettered, and their watch ends; those who wat
     expect(await waiters.awaitOutcome(user, id, within10s())).toMatchObject({ status: 'succeeded' })
   }
   const again = await submit('order-1')
-  expect(again).toMatchObject({ id, status: 'succeeded', output: { amount: '1472.50' } })
+  expect(again).toMatchObject({ id, status: 'succeeded', output: sample.output() })
   expect(again).not.toHaveProperty('error')
   const { items } = await createRead(opened.database).page(user, { limit: 10 })
   expect(items.find((each) => each.id === id)).toEqual(again)
@@ -233,18 +230,18 @@ test('what is of no operation of this user, or fits no contract, is a dead lette
   const reader = await broker.subscribe(groups.monitor, [topics.deadLetters], async ({ messages }) => {
     letters.push(...messages.map((message) => headerText(message, 'posta-reason') ?? ''))
   })
-  const odd = resultOf(id, {})
+  const [succeeded, { [sample.graphql.output]: text }] = [resultOf(id, {}), sample.output()]
   await broker.publish([
     toMessage(progressOf(id, 0, { user: 'eve' })),
     toMessage(progressOf('none', 0)),
     resultOf('gone', {}),
     resultOf('lost', deadLettered),
-    { ...odd, value: Buffer.from(Buffer.from(odd.value).toString().replace('"1472.50"', '1472')) },
+    { ...succeeded, value: Buffer.from(Buffer.from(succeeded.value).toString().replace(JSON.stringify(text), '1')) },
     toMessage(progressOf(id, 1)),
   ])
   await eventually(() => letters.length === 5)
   const unknown = [id, 'none', 'gone', 'lost'].map((each) => `There is no operation ${each} of this user.`)
-  expect(letters.toSorted()).toEqual([...unknown, 'The output does not fit the schema of convert.'].toSorted())
+  expect(letters.toSorted()).toEqual([...unknown, `The output does not fit the schema of ${sample.type}.`].toSorted())
   expect(await read(id)).toMatchObject({ status: 'pending', progress: [{ step: 'step-1' }] })
   expect({ completed, progressed }).toEqual({ completed: [], progressed: [id] })
   await reader.close()

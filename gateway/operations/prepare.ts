@@ -7,7 +7,9 @@ import type { Preparer, Sources } from '../preparers/preparer.ts'
 import { preparers } from '../preparers/preparers.ts'
 
 const MAX_MS = 10_000
-const byType: { readonly [Type in OperationType]?: Preparer<Contract> } = preparers
+
+export type Preparers = { readonly [Type in OperationType]?: Preparer<Contract> | undefined }
+const all: Preparers = preparers
 
 /**
  * The facts of an operation, from its preparer; undefined if its contract has none.
@@ -19,9 +21,9 @@ export async function prepare(
   input: Record<string, unknown>,
   user: string,
   sources: Sources,
-  maxMs = MAX_MS,
+  { preparers = all, maxMs = MAX_MS }: { readonly preparers?: Preparers | undefined; readonly maxMs?: number } = {},
 ): Promise<Record<string, unknown> | undefined> {
-  const preparer = byType[type]
+  const preparer = preparers[type]
   if (!preparer) return undefined
   const contract: Contract = catalog[type]
   const asked = v.parse(contract.input, input)

@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { sample } from '@posta/common/testing/sample.ts'
 import { operations } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
 import { createRead } from './read.ts'
@@ -9,7 +10,7 @@ async function open() {
     read: createRead(database),
     close,
     async insert(id: string, userId = 'ana', given: Partial<typeof operations.$inferInsert> = {}) {
-      const row = { id, userId, type: 'store-rates' as const, input: { base: 'USD' }, createdAt: 0, ...given }
+      const row = { id, userId, type: sample.type, input: sample.input(), createdAt: 0, ...given }
       await writer.write([database.insert(operations).values(row)])
     },
   }
@@ -19,7 +20,7 @@ test('an operation is shown to its owner, and is not found for anyone else', asy
   const { read, insert, close } = await open()
   await insert('op-1')
   await insert('op-2', 'bob')
-  expect(await read.one('ana', 'op-1')).toMatchObject({ id: 'op-1', type: 'store-rates' })
+  expect(await read.one('ana', 'op-1')).toMatchObject({ id: 'op-1', type: sample.type })
   for (const id of ['op-2', 'op-3'])
     await expect(read.one('ana', id)).rejects.toMatchObject({
       code: 'not-found',

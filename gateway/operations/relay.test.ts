@@ -8,7 +8,7 @@ import { type Held, holdLease, type Lease } from '../database/lease.ts'
 import { countOutbox } from '../database/outbox.ts'
 import { leases, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources } from '../testing/operations.ts'
+import { everyType, fixedSources, submission } from '../testing/operations.ts'
 import { startRelay } from './relay.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 import { createSubmit } from './submit.ts'
@@ -40,7 +40,7 @@ async function open() {
     pass: (ms: number) => {
       passedMs += ms
     },
-    submit: async (user = 'ana') => (await submit({ user, submission: conversion })).id,
+    submit: async (user = 'ana') => (await submit({ user, submission })).id,
     /** The lease of a gateway, which tries for it every `beatMs`. By its clock no time passes. */
     holdLease: (beatMs: number) =>
       holdLease({ database, writer, name: 'relay', deps: { ...deps, monotonicMs: () => 0 }, log, beatMs }),

@@ -1,10 +1,11 @@
 import { afterEach, expect, test } from 'bun:test'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { asc, eq, sql } from 'drizzle-orm'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { conversion, everyType, fixedSources, progressOf } from '../testing/operations.ts'
+import { everyType, fixedSources, progressOf, submission } from '../testing/operations.ts'
 import { keepProgress } from './keep-progress.ts'
 import type { OperationRow } from './operation.ts'
 import { createResend } from './resend.ts'
@@ -31,7 +32,7 @@ async function open() {
     writer,
     /** An operation whose first request has been sent. */
     async submit() {
-      const { id } = await submit({ user: 'ana', submission: conversion })
+      const { id } = await submit({ user: 'ana', submission })
       await writer.write([database.delete(outbox)])
       return id
     },
@@ -117,7 +118,7 @@ test('it looks for what is due every 5 seconds at most', async () => {
 test('it sends at most 100 at once, those first that are due for the longest', async () => {
   const { resentAfter, database, writer } = await open()
   const rows = Array.from({ length: 103 }, (_, n) => ({
-    ...{ id: `op-${String(n).padStart(3, '0')}`, userId: 'ana', type: 'convert' as const, input: {}, createdAt: 0 },
+    ...{ id: `op-${String(n).padStart(3, '0')}`, userId: 'ana', type: sample.type, input: {}, createdAt: 0 },
     // The first three are due last.
     resendAt: n < 3 ? 2 : 1,
   }))

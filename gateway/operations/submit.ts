@@ -1,5 +1,5 @@
 // 1. Accepts an operation and stores it with its row in the outbox. Next: relay.ts
-import { catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import { type Contracts, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
@@ -15,7 +15,7 @@ import { operations } from '../database/schema.ts'
 import type { Sources } from '../preparers/preparer.ts'
 import { countUse, defaultQuotas, exceeded, type Quota, type Quotas, roomOf } from '../quotas.ts'
 import { describe, type Operation, type OperationRow, toOperation, toRequest } from './operation.ts'
-import { prepare } from './prepare.ts'
+import { type Preparers, prepare } from './prepare.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 
 /** Those that wait for an answer do not count. */
@@ -52,6 +52,7 @@ export type Submit = (asked: {
  * @throws Problem `invalid-input` (also for a type that is not offered), `malformed-request` (the key), `idempotency-key-reused`, `too-many-pending`, `quota-exceeded`,
  * `payload-too-large`, `overloaded`, and those of the preparer. None of them uses the key up.
  * @param options.offered the types that this gateway offers
+ * @param options.contracts, options.preparers those of the catalog by default
  * @param options.onAccepted is called once an operation is stored; not for a key that was used before.
  */
 export function createSubmit(options: {
@@ -62,10 +63,13 @@ export function createSubmit(options: {
   onAccepted: (type: OperationType) => void
   deps: Pick<Deps, 'now' | 'newId'>
   quotas?: Quotas
+  contracts?: Contracts
+  preparers?: Preparers
   maxOutboxRows?: number
 }): Submit {
-  const { database, writer, sources, offered, onAccepted, deps } = options
+  const { database, writer, sources, offered, onAccepted, deps, preparers } = options
   const { quotas = defaultQuotas, maxOutboxRows = MAX_ROWS_WITH_OPERATIONS } = options
+  const contracts: Contracts = options.contracts ?? catalog
   const insert = writer.bulk(insertOperations(maxOutboxRows, quotas))
 
   async function findByKey(user: string, key: string | undefined): Promise<OperationRow | undefined> {
@@ -85,10 +89,10 @@ export function createSubmit(options: {
     const earlier = await findByKey(user, idempotencyKey)
     if (earlier) return replay(earlier, type, input)
 
-    if (!offered.has(type)) throw notOffered(catalog[type])
-    const facts = await prepare(type, input, user, sources)
+    if (!offered.has(type)) throw notOffered(contracts[type])
+    const facts = await prepare(type, input, user, sources, { preparers })
     const createdAt = deps.now()
-    const { signals = {} }: Contract = catalog[type]
+    const { signals = {} } = contracts[type]
     const row = {
       id: deps.newId(),
       userId: user,

@@ -3,13 +3,14 @@ import type { AnyEnvelope } from '@posta/common/messages/envelope.ts'
 import type { Caller } from '@posta/common/service/auth.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { asc, eq, sql } from 'drizzle-orm'
 import { eventAdder } from '../database/events.ts'
 import { openDatabase } from '../database/open.ts'
 import { MAX_ROWS } from '../database/outbox.ts'
 import { operations, outbox } from '../database/schema.ts'
 import { openTemporary } from '../testing/database.ts'
-import { answering, conversion, everyType, fixedSources } from '../testing/operations.ts'
+import { answering, everyType, fixedSources, submission } from '../testing/operations.ts'
 import { RESEND_AFTER_MS } from './resend.ts'
 import { createSubmit } from './submit.ts'
 import { createTell, type InputKind } from './tell.ts'
@@ -49,7 +50,7 @@ async function open() {
     tell,
     elsewhere,
     told,
-    submit: async (user = 'ana') => (await submit({ user, submission: conversion })).id,
+    submit: async (user = 'ana') => (await submit({ user, submission })).id,
     finish: (id: string) =>
       writer.write([database.update(operations).set({ status: 'succeeded' }).where(eq(operations.id, id))]),
     /** The outbox after what it holds by now, in its order: the ids of operations, and events. */
@@ -89,7 +90,7 @@ test('a cancel is stored and follows the request, with the same key; it names th
       id: `${id}.cancel`,
       type: 'posta.operation.cancel-requested',
       subject: id,
-      data: { user: 'ana', operation: id, operationType: 'convert', by: 'olga' },
+      data: { user: 'ana', operation: id, operationType: sample.type, by: 'olga' },
     }),
   ])
   expect(told).toEqual(['cancel'])
@@ -99,7 +100,7 @@ test('an answer is stored and follows the request, with its payload as the contr
   const { tell, submit, told, ...gateway } = await open()
   const id = await submit()
   expect(await tell.signal(approve(id, operator))).toMatchObject({ id, status: 'pending' })
-  const data = { user: 'ana', operation: id, operationType: 'convert', by: 'olga', signal: 'approve' }
+  const data = { user: 'ana', operation: id, operationType: sample.type, by: 'olga', signal: 'approve' }
   expect(await gateway.outbox()).toEqual([
     id,
     expect.objectContaining({

@@ -6,7 +6,7 @@ import type { Rates } from '../rates/rates.ts'
 export interface Sources {
   /** For external HTTP APIs: bounded in time and size. */
   readonly http: ExternalHttp
-  readonly rates: Rates
+  readonly rates: Rates // example
 }
 
 interface Preparable<C extends Contract> {

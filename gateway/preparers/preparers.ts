@@ -11,7 +11,7 @@ type TypeWithFacts = {
 
 /** What prepares each operation of the catalog that has facts. A contract with facts and no preparer does not compile. */
 export const preparers: { readonly [Type in TypeWithFacts]: Preparer<Catalog[Type]> } = {
-  convert,
-  payout,
-  'store-rates': storeRates,
+  convert, // example
+  payout, // example
+  'store-rates': storeRates, // example
 }

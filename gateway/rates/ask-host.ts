@@ -1,7 +1,6 @@
 import type { RateTable } from '@posta/common/operations/rates.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import { AnswerTooLarge, boundedFetch, codeOf, failureText } from '@posta/common/service/external-http.ts'
-import ky, { isHTTPError } from 'ky'
+import { AnswerTooLarge, codeOf, createHttp, failureText, refusalOf } from '@posta/common/service/external-http.ts'
 import { readTable } from './read-table.ts'
 
 export interface Host {
@@ -33,10 +32,8 @@ interface Limits {
 export async function askHost(host: Host, base: string, limits: Limits, deps: Pick<Deps, 'fetch'>): Promise<Asked> {
   let answer: unknown
   try {
-    answer = await ky
+    answer = await createHttp(deps)
       .get(`${host.url}/v1/currencies/${base.toLowerCase()}.json`, {
-        fetch: boundedFetch(deps.fetch),
-        redirect: 'manual',
         timeout: limits.tryMs,
         totalTimeout: limits.budgetMs,
         retry: {
@@ -60,11 +57,13 @@ export async function askHost(host: Host, base: string, limits: Limits, deps: Pi
 
 /** Whether the same host is likely to answer in a moment. */
 function isPassing(error: Error): boolean {
-  if (isHTTPError(error)) return error.response.status >= 500 && !error.response.headers.has('retry-after')
+  const refusal = refusalOf(error)
+  if (refusal) return refusal.status >= 500 && !refusal.headers.has('retry-after')
   return codeOf(error) === 'ECONNRESET'
 }
 
 function isDown(error: unknown): boolean {
-  if (isHTTPError(error)) return error.response.status >= 500 || error.response.status === 429
+  const refusal = refusalOf(error)
+  if (refusal) return refusal.status >= 500 || refusal.status === 429
   return !(error instanceof SyntaxError) && !(error instanceof AnswerTooLarge)
 }

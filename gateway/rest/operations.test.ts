@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { catalog } from '@posta/common/operations/catalog.ts'
 import { addDocs } from '@posta/common/service/docs.ts'
 import { createMetrics } from '@posta/common/service/metrics.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { operations } from '../database/schema.ts'
 import { openApis } from '../testing/apis.ts'
-import { conversion, progressOf } from '../testing/operations.ts'
+import { progressOf, submission } from '../testing/operations.ts'
 
 let apis: Awaited<ReturnType<typeof openApis>>
 beforeEach(async () => {
@@ -77,10 +79,10 @@ test('OpenAPI has cancels and signals with every problem, and the progress of an
   for (const code of ['unknown-signal', 'already-given', 'already-terminal', 'forbidden', 'not-found', 'overloaded'])
     expect(described).toContain(`\`${code}\``)
   expect(JSON.stringify(cancel.responses['202'])).toContain('"progress"')
-  const submission = JSON.stringify(paths['/operations'].post.requestBody)
-  expect(submission).toContain("An order at the day's rate.")
-  expect(submission).toContain('It is offered only where PAYOUT_URL is set.')
-  expect(signal.description).toContain('`approve` of `payout`, from an operator who is not its owner: ')
+  const submissions = JSON.stringify(paths['/operations'].post.requestBody)
+  expect(submissions).toContain(catalog[sample.type].description)
+  expect(submissions).toContain('It is offered only where PAYOUT_URL is set.') // example
+  expect(signal.description).toContain('`approve` of `payout`, from an operator who is not its owner: ') // example
 })
 
 test('a submission whose outcome cannot be awaited, since its user awaits too many, is accepted all the same', async () => {
@@ -90,7 +92,7 @@ test('a submission whose outcome cannot be awaited, since its user awaits too ma
   const answer = await apis.app.request('/operations', {
     method: 'POST',
     headers: { Authorization: 'Bearer ana', 'Content-Type': 'application/json', Prefer: 'wait=5' },
-    body: JSON.stringify(conversion),
+    body: JSON.stringify(submission),
   })
   expect(answer.status).toBe(202)
   expect(answer.headers.get('Preference-Applied')).toBeNull()

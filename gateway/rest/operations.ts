@@ -64,12 +64,12 @@ export function operationRoutes(options: {
           202: json(Operation, 'The operation, accepted. `Location` is its path.'),
         },
         problems: [
-          'unknown-currency',
           'idempotency-key-reused',
           'too-many-pending',
           'quota-exceeded',
-          'rates-unavailable',
           'overloaded',
+          'unknown-currency', // example
+          'rates-unavailable', // example
         ],
       }),
       async (c) => {

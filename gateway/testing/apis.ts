@@ -10,11 +10,11 @@ import { createSubmit } from '../operations/submit.ts'
 import { createTell } from '../operations/tell.ts'
 import { operationRoutes } from '../rest/operations.ts'
 import { openAccounts } from './accounts.ts'
-import { answering, conversion, everyType, fixedSources } from './operations.ts'
+import { answering, everyType, fixedSources, submission } from './operations.ts'
 
 /**
  * For tests: operations over both APIs, on a database of their own. A token is the name of a user: ana and bob, and olga, who
- * is an operator. A conversion takes the answers of `answering`.
+ * is an operator. `submission` takes the answers of `answering`.
  */
 export async function openApis({ production = true } = {}) {
   const opened = await openAccounts()
@@ -51,7 +51,7 @@ export async function openApis({ production = true } = {}) {
     waiters,
     app,
     keep: writer.bulk(keepProgress(systemDeps.now)),
-    submit: async () => (await submit({ user: 'ana', submission: conversion })).id,
+    submit: async () => (await submit({ user: 'ana', submission })).id,
     /** POST. A string is sent as it is. */
     ask,
     close: opened.close,

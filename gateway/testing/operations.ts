@@ -1,26 +1,19 @@
 import type { MessageData } from '@posta/common/messages/events.ts'
-import { catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
-import type { Contract } from '@posta/common/operations/contract.ts'
-import type { RateTable } from '@posta/common/operations/rates.ts'
+import { type Contracts, catalog, type OperationType, operationTypes } from '@posta/common/operations/catalog.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
-
 import { createHttp } from '@posta/common/service/external-http.ts'
-
+import { sample } from '@posta/common/testing/sample.ts'
 import * as v from 'valibot'
-
 import type { Sources } from '../preparers/preparer.ts'
 
 export const everyType: ReadonlySet<OperationType> = new Set(operationTypes)
 
-/** For tests: sources that do not change, and a conversion that needs no others. */
-export const usdTable: RateTable = {
-  base: 'USD',
-  date: '2026-11-23',
-  source: 'live',
-  rates: [{ code: 'ARS', rate: '1472.5' }],
+/** For tests: sources that do not change, and an operation that needs no others. */
+export const fixedSources: Sources = {
+  http: createHttp(systemDeps),
+  rates: { table: async () => sample.facts }, // example
 }
-export const fixedSources: Sources = { http: createHttp(systemDeps), rates: { table: async () => usdTable } }
-export const conversion = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }
+export const submission = { type: sample.type, input: sample.input() }
 
 /** For tests: that `step-<n>` of an operation of ana's is done, or what is said otherwise. */
 export function progressOf(
@@ -29,14 +22,14 @@ export function progressOf(
   given: Partial<MessageData<'posta.operation.progressed'>> = {},
 ): MessageData<'posta.operation.progressed'> {
   const at = '2026-11-23T12:00:00.000Z'
-  return { user: 'ana', operation, operationType: 'convert', n, step: `step-${n}`, status: 'done', at, ...given }
+  return { user: 'ana', operation, operationType: sample.type, n, step: `step-${n}`, status: 'done', at, ...given }
 }
 
-/** For tests: the catalog, in which a conversion takes an answer of an operator and one of its owner. */
-export const answering: Readonly<Record<OperationType, Contract>> = {
+/** For tests: the catalog, in which `submission` takes an answer of an operator and one of its owner. */
+export const answering: Contracts = {
   ...catalog,
-  convert: {
-    ...catalog.convert,
+  [sample.type]: {
+    ...catalog[sample.type],
     steps: true,
     signals: {
       approve: {

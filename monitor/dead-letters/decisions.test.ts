@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { fakeBroker, letters, setAside, stores, unreadable } from '../testing/dead-letters.ts'
 import { abandoned, at, deliver, NOON_MS, requested, succeeded } from '../testing/messages.ts'
 import type { Choice, StoredDeadLetter } from './dead-letters.ts'
@@ -112,7 +113,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
             time: at(0),
             subject: 'op-1',
             traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
-            data: { user: 'ana', operation: 'op-1', operationType: 'convert', by: 'olga', deadLetter: id },
+            data: { user: 'ana', operation: 'op-1', operationType: sample.type, by: 'olga', deadLetter: id },
           },
         ],
       ])

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { deadLetterId } from '@posta/common/messages/dead-letter.ts'
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { link, START } from '../audit/chain.ts'
 import { abandoned, at, deliver, failed, NOON_MS, progressed, requested, succeeded } from '../testing/messages.ts'
 import type { Events, StoredEvent } from './events.ts'
@@ -49,7 +50,7 @@ const discarded = (deadLetter: string, ms: number) =>
     data: { user: 'ana', deadLetter, by: 'olga', reason: 'It is not needed any more.' },
   })
 
-const owned = { user: 'ana', operation: 'op-1', operationType: 'convert' } as const
+const owned = { user: 'ana', operation: 'op-1', operationType: sample.type } as const
 
 const cancelRequested = (ms: number) =>
   encode({

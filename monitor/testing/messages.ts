@@ -1,6 +1,7 @@
 import { encode } from '@posta/common/messages/envelope.ts'
 import type { MessageData } from '@posta/common/messages/events.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 
 /** Noon of the day on which tests happen; `at` is so many ms later, RFC 3339. */
 export const NOON_MS = Date.UTC(2026, 10, 23, 12)
@@ -20,9 +21,9 @@ export function requested(operation: string, user = 'ana', ms = 0): Outgoing {
     data: {
       user,
       operation,
-      operationType: 'convert',
-      input: { from: 'USD', to: 'ARS', amount: '100.50' },
-      facts: { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] },
+      operationType: sample.type,
+      input: sample.input(),
+      facts: sample.facts,
       createdAt: at(ms),
     },
   })
@@ -38,8 +39,8 @@ export function succeeded(operation: string, user = 'ana', ms = 40, redrive?: st
     data: {
       user,
       operation,
-      operationType: 'convert',
-      output: { amount: '147986.25', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' },
+      operationType: sample.type,
+      output: sample.output(),
       createdAt: at(0),
       completedAt: at(ms),
     },
@@ -55,7 +56,7 @@ export function failed(operation: string, user = 'ana', ms = 40): Outgoing {
     data: {
       user,
       operation,
-      operationType: 'convert',
+      operationType: sample.type,
       error: { code: 'dead-lettered', message: 'Its message could not be processed.' },
       createdAt: at(0),
       completedAt: at(ms),
@@ -71,7 +72,7 @@ export function progressed(operation: string, n: number, ms: number, more: Parti
     type: 'posta.operation.progressed',
     time: at(ms),
     subject: operation,
-    data: { user: 'ana', operation, operationType: 'convert', n, step: 'pay', status: 'done', at: at(ms), ...more },
+    data: { user: 'ana', operation, operationType: sample.type, n, step: 'pay', status: 'done', at: at(ms), ...more },
   })
 }
 
@@ -81,7 +82,7 @@ export function abandoned(operation: string, deadLetter = 'd1', ms = 0): Outgoin
     type: 'posta.operation.abandoned',
     time: at(ms),
     subject: operation,
-    data: { user: 'ana', operation, operationType: 'convert', by: 'olga', deadLetter },
+    data: { user: 'ana', operation, operationType: sample.type, by: 'olga', deadLetter },
   })
 }
 

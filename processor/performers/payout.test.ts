@@ -1,10 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Catalog } from '@posta/common/operations/catalog.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import fc from 'fast-check'
 import { type Provider, startProvider } from '../../tools/provider.ts'
 import type { RunRecord } from '../runs/runs.ts'
 import { signalInput } from '../runs/runs.ts'
-import { NOON, NOON_MS, usdRates } from '../testing/requests.ts'
+import { NOON, NOON_MS } from '../testing/requests.ts'
 import { input, newRun, runToEnd } from '../testing/run-to-end.ts'
 import { convert } from './convert.ts'
 import { payout } from './payout.ts'
@@ -90,7 +91,7 @@ describe('the run', () => {
     newRun({
       type: 'payout',
       input: usd('100', payee),
-      facts: usdRates,
+      facts: sample.facts,
       decided: { amount: '147250.00', rate: '1472.5', needsApproval },
     })
 
@@ -139,8 +140,8 @@ describe('the run', () => {
         amount: '147250.00',
         currency: 'ARS',
         rate: '1472.5',
-        date: usdRates.date,
-        source: usdRates.source,
+        date: sample.facts.date,
+        source: sample.facts.source,
         reference: provider.ledger().payments[0]?.id ?? '',
       },
     })

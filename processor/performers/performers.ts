@@ -7,4 +7,8 @@ import { storeRates } from './store-rates.ts'
 export type Performers = { readonly [Type in OperationType]: Performer<Catalog[Type]> }
 
 /** The performer of each operation of the catalog. A contract without one does not compile. */
-export const performers: Performers = { convert, payout, 'store-rates': storeRates }
+export const performers: Performers = {
+  convert, // example
+  payout, // example
+  'store-rates': storeRates, // example
+}

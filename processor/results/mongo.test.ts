@@ -3,7 +3,7 @@ import { connect, createServer, type Server } from 'node:net'
 import { databaseUrl, dropDatabase, freshDatabase } from '@posta/common/testing/fresh-store.ts'
 import { isLong } from '@posta/common/testing/long.ts'
 import { openMongo } from '../store/mongo.ts'
-import { conversion, describeResults } from './results.suite.ts'
+import { describeResults, succeeded } from './results.suite.ts'
 
 const serverUrl = process.env.TEST_MONGO_URL
 
@@ -25,9 +25,9 @@ if (serverUrl) {
     await new Promise((resolve) => proxy.close(resolve))
 
     const { results, close } = openMongo(`mongodb://127.0.0.1:${freePort}${url.pathname}?directConnection=true`)
-    expect(await results.append([conversion('a')]).catch(() => 'rejected')).toBe('rejected')
+    expect(await results.append([succeeded('a')]).catch(() => 'rejected')).toBe('rejected')
     await listen(freePort)
-    expect(await results.append([conversion('a')])).toBe(1)
+    expect(await results.append([succeeded('a')])).toBe(1)
     await close()
     await new Promise((resolve) => proxy.close(resolve))
     await dropDatabase(url.href)
@@ -39,7 +39,7 @@ test.skipIf(!isLong)('while its server is down a store opens, rejects within sec
   const { results, ping, close } = openMongo('mongodb://127.0.0.1:1/results')
   const startedMs = performance.now()
   const answers = await Promise.allSettled([
-    results.append([conversion('a')]),
+    results.append([succeeded('a')]),
     results.find(['a']),
     results.page({ limit: 1 }),
     ping(),

@@ -1,26 +1,27 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
 import type { Store } from '../store/store.ts'
 import type { Outcome, Result, Results } from './results.ts'
 
 type Succeeded = Extract<Result, { status: 'succeeded' }>
 
-const rates = { base: 'USD', date: '2026-11-23', source: 'live', rates: [{ code: 'ARS', rate: '1472.5' }] }
+const facts = { learned: 'something', at: '2026-11-23' }
 const period = '2026-11-23'
-const allowance = (user: string, day = period, limit = 'daily-usd') => ({ user, limit, period: day })
-const counts = (amount: number, day = period, limit = 'daily-usd') => ({ limit, period: day, amount })
+const allowance = (user: string, day = period, limit = 'test') => ({ user, limit, period: day })
+const counts = (amount: number, day = period, limit = 'test') => ({ limit, period: day, amount })
 const at = (second: number) => new Date(Date.UTC(2026, 10, 23, 12, 0, second)).toISOString()
 
-/** The result of a conversion, of ana. */
-export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> = {}): Succeeded {
+/** The result of an operation, of ana. */
+export function succeeded(id: string, more: Partial<Omit<Succeeded, 'status'>> = {}): Succeeded {
   return {
     id,
     user: 'ana',
-    type: 'convert',
+    type: sample.type,
     status: 'succeeded',
-    input: { from: 'USD', to: 'ARS', amount: '1' },
-    output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: period, source: 'live' },
-    facts: rates,
+    input: sample.input(),
+    output: sample.output(),
+    facts,
     createdAt: at(0),
     completedAt: at(0),
     counts: counts(100_000_000),
@@ -29,21 +30,18 @@ export function conversion(id: string, more: Partial<Omit<Succeeded, 'status'>> 
 }
 
 function failure(id: string, code: 'dead-lettered' | 'limit-exceeded'): Result & Outcome {
-  const { id: same, user, type, facts, createdAt, completedAt } = conversion(id)
+  const { id: same, user, type, facts, createdAt, completedAt } = succeeded(id)
   const error = { code, message: 'A sentence for people.' }
   return { id: same, user, type, facts, createdAt, completedAt, status: 'failed', error }
 }
 
-function table(id: string, base: string, date: string, completedAt: string): Result {
-  const rates = [{ code: 'ARS', rate: '1472.500000000000000000000000001' }]
-  const { counts, ...rest } = conversion(id, { completedAt, output: { base, date, currencies: 1, source: 'mirror' } })
-  return {
-    ...rest,
-    type: 'store-rates',
-    input: { base },
-    facts: { base, date, source: 'mirror', rates },
-    lookup: { key: base, order: date },
-  }
+/** One that can be looked up. */
+function named(id: string, key: string, order: string, completedAt: string): Result {
+  const { counts, ...rest } = succeeded(id, {
+    completedAt,
+    output: { key, order, exact: '1472.500000000000000000000001' },
+  })
+  return { ...rest, type: stepped.type, input: { key }, facts: { key, order }, lookup: { key, order } }
 }
 
 const withoutFacts = ({ facts, ...summary }: Result) => summary
@@ -67,9 +65,9 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
 
     test('what was appended is found unchanged, also by another process', async () => {
       const stored = [
-        conversion('a', { redrive: 'r1' }),
+        succeeded('a', { redrive: 'r1' }),
         failure('b', 'dead-lettered'),
-        table('c', 'EUR', '2026-11-22', at(1)),
+        named('c', 'lima', '2026-11-22', at(1)),
       ]
       expect(await results.append(stored)).toBe(3)
       await store.close()
@@ -84,7 +82,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
 
     test('text in any alphabet is kept, with quotes, backslashes and control characters', async () => {
       const text = 'Ñandú 🦤 "quoted" \\ back / \u0000 \u2028 {$set: 1} %'
-      const stored = conversion("it's.$id", { user: 'a"b\\c', output: { [`key ${text.slice(0, 8)}`]: text } })
+      const stored = succeeded("it's.$id", { user: 'a"b\\c', output: { [`key ${text.slice(0, 8)}`]: text } })
       await results.append([stored])
       expect<unknown>(await results.get("it's.$id")).toEqual(stored)
       expect(await results.used([allowance('a"b\\c')])).toEqual([100_000_000])
@@ -92,8 +90,8 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
     })
 
     test('an append stops before the first id that exists, and says how many it stored', async () => {
-      await results.append([conversion('c', { user: 'first' })])
-      const appended = ['a', 'b', 'c', 'd'].map((id) => conversion(id, { user: 'second' }))
+      await results.append([succeeded('c', { user: 'first' })])
+      const appended = ['a', 'b', 'c', 'd'].map((id) => succeeded(id, { user: 'second' }))
       expect(await results.append(appended)).toBe(2)
       const found = await results.find(['a', 'b', 'c', 'd'])
       expect([...found.values()].map(({ id, user }) => `${id} ${user}`).sort()).toEqual([
@@ -106,8 +104,8 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
     })
 
     test('an append of hundreds also stores nothing after the first id that exists', async () => {
-      await results.append([conversion('10')])
-      const many = Array.from({ length: 250 }, (_, number) => conversion(`${number}`))
+      await results.append([succeeded('10')])
+      const many = Array.from({ length: 250 }, (_, number) => succeeded(`${number}`))
       expect(await results.append(many)).toBe(10)
       expect((await results.find(many.map(({ id }) => id))).size).toBe(11)
       const rest = many.slice(11)
@@ -119,7 +117,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
       const ids = Array.from({ length: 20 }, (_, index) => `op-${String(index).padStart(2, '0')}`)
       const members = [here.open().results, here.open().results, here.open().results]
       const counts = await Promise.all(
-        members.map((member, index) => member.append(ids.map((id) => conversion(id, { user: `member-${index}` })))),
+        members.map((member, index) => member.append(ids.map((id) => succeeded(id, { user: `member-${index}` })))),
       )
       const stored = [...(await results.find(ids)).values()]
       for (const [index, count] of counts.entries())
@@ -131,14 +129,14 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
 
     test('what counts is summed exactly, per user and UTC day, in the order of the question', async () => {
       await results.append([
-        conversion('a', { counts: counts(999_999_999_999_999) }),
-        conversion('b', { counts: counts(1) }),
-        conversion('c', { counts: counts(2_147_483_647), user: 'bob' }),
-        conversion('d', { counts: counts(2_147_483_647), user: 'bob' }),
-        conversion('e', { counts: counts(7, '2026-11-24') }),
-        conversion('g', { counts: counts(9, period, 'another') }),
+        succeeded('a', { counts: counts(999_999_999_999_999) }),
+        succeeded('b', { counts: counts(1) }),
+        succeeded('c', { counts: counts(2_147_483_647), user: 'bob' }),
+        succeeded('d', { counts: counts(2_147_483_647), user: 'bob' }),
+        succeeded('e', { counts: counts(7, '2026-11-24') }),
+        succeeded('g', { counts: counts(9, period, 'another') }),
         failure('f', 'limit-exceeded'),
-        table('h', 'USD', period, at(1)),
+        named('h', 'quito', period, at(1)),
       ])
       const asked = [
         allowance('bob'),
@@ -153,8 +151,8 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
     })
 
     test('only a dead-lettered failure is replaced, and only once', async () => {
-      await results.append([conversion('a'), failure('b', 'limit-exceeded'), failure('c', 'dead-lettered')])
-      const replacement = (id: string) => conversion(id, { redrive: 'r1', completedAt: at(9), counts: counts(5) })
+      await results.append([succeeded('a'), failure('b', 'limit-exceeded'), failure('c', 'dead-lettered')])
+      const replacement = (id: string) => succeeded(id, { redrive: 'r1', completedAt: at(9), counts: counts(5) })
       expect(await results.replaceDeadLettered(replacement('a'))).toBe(false)
       expect(await results.replaceDeadLettered(replacement('b'))).toBe(false)
       expect(await results.replaceDeadLettered(replacement('no such'))).toBe(false)
@@ -167,7 +165,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
     })
 
     test('a running result counts, is on no page and is not deleted; only its outcome replaces it, and only once', async () => {
-      const { output, completedAt, ...rest } = conversion('a')
+      const { output, completedAt, ...rest } = succeeded('a')
       const running: Result = { ...rest, status: 'running', version: 2, decided: { approved: false }, decidedAt: at(0) }
       expect(await results.append([running])).toBe(1)
       expect<unknown>(await results.get('a')).toEqual(running)
@@ -175,7 +173,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
       expect(await results.used([allowance('ana')])).toEqual([100_000_000])
       expect(await results.page({ limit: 5 })).toEqual([])
       expect(await results.deleteBefore(at(59), 5)).toBe(0)
-      expect(await results.replaceDeadLettered(conversion('a'))).toBe(false)
+      expect(await results.replaceDeadLettered(succeeded('a'))).toBe(false)
 
       await results.settle([])
       await results.settle([
@@ -187,14 +185,14 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
       expect((await results.page({ limit: 5 })).map(({ id, completedAt }) => `${id} ${completedAt}`)).toEqual([
         `a ${at(7)}`,
       ])
-      await results.settle([conversion('a')])
+      await results.settle([succeeded('a')])
       expect((await results.get('a'))?.status).toBe('failed')
     })
 
     test('of outcomes that are settled together each replaces its own result, with its facts', async () => {
       const ids = ['a', 'b', 'c']
       const outcomes = ids.map((id, index) =>
-        conversion(id, { counts: counts(index), ...(id === 'b' ? { facts: undefined } : {}) }),
+        succeeded(id, { counts: counts(index), ...(id === 'b' ? { facts: undefined } : {}) }),
       )
       await results.append(
         outcomes.map(({ output, completedAt, ...rest }): Result => {
@@ -210,7 +208,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
 
     test('pages go from new to old without gap or repetition, while newer results are stored', async () => {
       const stored = Array.from({ length: 23 }, (_, index) =>
-        conversion(`op-${String(index).padStart(2, '0')}`, {
+        succeeded(`op-${String(index).padStart(2, '0')}`, {
           user: index % 3 === 0 ? 'bob' : 'ana',
           completedAt: at(Math.floor(index / 5)),
         }),
@@ -224,7 +222,7 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
           ids.push(...page.map(({ id }) => id))
           const before = page.at(-1)
           if (!before) break
-          await results.append([conversion(`late-${user}-${ids.length}`, { user: 'bob', completedAt: at(50) })])
+          await results.append([succeeded(`late-${user}-${ids.length}`, { user: 'bob', completedAt: at(50) })])
           page = await results.page({ ...(user && { user }), limit: 4, before })
         }
         return ids
@@ -236,23 +234,23 @@ export function describeResults(name: string, fresh: () => Fresh<Store>): void {
       expect(await results.page({ user: 'nobody', limit: 4 })).toEqual([])
     })
 
-    test('the newest rates are those of the latest date, and of these the ones stored last', async () => {
+    test('the newest result of a key is that of the latest order, and of these the one stored last', async () => {
       await results.append([
-        table('a', 'USD', '2026-11-22', at(9)),
-        table('b', 'USD', '2026-11-23', at(1)),
-        table('c', 'USD', '2026-11-23', at(3)),
-        table('d', 'USD', '2026-11-23', at(2)),
-        table('e', 'EUR', '2026-11-24', at(1)),
-        conversion('f', { lookup: { key: 'USD', order: '2026-11-25' } }),
-        { ...failure('g', 'dead-lettered'), type: 'store-rates' },
+        named('a', 'quito', '2026-11-22', at(9)),
+        named('b', 'quito', '2026-11-23', at(1)),
+        named('c', 'quito', '2026-11-23', at(3)),
+        named('d', 'quito', '2026-11-23', at(2)),
+        named('e', 'lima', '2026-11-24', at(1)),
+        succeeded('f', { lookup: { key: 'quito', order: '2026-11-25' } }),
+        { ...failure('g', 'dead-lettered'), type: stepped.type },
       ])
-      expect<unknown>(await results.newest('store-rates', 'USD')).toEqual(table('c', 'USD', '2026-11-23', at(3)))
-      expect((await results.newest('convert', 'USD'))?.id).toBe('f')
-      expect(await results.newest('store-rates', 'GBP')).toBeUndefined()
+      expect<unknown>(await results.newest(stepped.type, 'quito')).toEqual(named('c', 'quito', '2026-11-23', at(3)))
+      expect((await results.newest(sample.type, 'quito'))?.id).toBe('f')
+      expect(await results.newest(stepped.type, 'paris')).toBeUndefined()
     })
 
     test('the oldest results are deleted, at most as many as asked, and no others, even by two members at once', async () => {
-      const stored = Array.from({ length: 10 }, (_, index) => conversion(`op-${index}`, { completedAt: at(index) }))
+      const stored = Array.from({ length: 10 }, (_, index) => succeeded(`op-${index}`, { completedAt: at(index) }))
       await results.append(stored.toReversed())
       expect(await results.deleteBefore(at(7), 3)).toBe(3)
       expect((await results.page({ limit: 20 })).map(({ id }) => id).at(-1)).toBe('op-3')

@@ -3,6 +3,7 @@ import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { countSyncs, hasStrace } from '@posta/common/testing/count-syncs.ts'
 import { freshFile } from '@posta/common/testing/fresh-store.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { schema, statements } from './embedded.ts'
 import { aRun, describeRuns, done } from './runs.suite.ts'
@@ -71,9 +72,9 @@ test.skipIf(!hasStrace)(
     await runs.beat('me', 1)
     await runs.forget('me')
     mark('pause')
-    await runs.pause('convert', true)
+    await runs.pause('${sample.type}', true)
     mark('resume')
-    await runs.pause('convert', false)
+    await runs.pause('${sample.type}', false)
     mark('end')
     if ((await runs.unnoticed(9)).length !== 1) throw new Error('One was noticed.')`)
     const synced = { create: 1, append: 1, addInputs: 1, pause: 1, resume: 1 }

@@ -1,4 +1,5 @@
 // One run: goes on with it as far as it comes, and does what follows from that.
+import { type Contracts, catalog } from '@posta/common/operations/catalog.ts'
 import { unlessAborted } from '@posta/common/service/deadline.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
@@ -35,6 +36,8 @@ export function createGoOn(options: {
   readonly runs: Pick<Runs, 'get' | 'append' | 'history' | 'inputs' | 'notice' | 'put'>
   readonly results: Pick<Results, 'get' | 'settle'>
   readonly publisher: Pick<Publisher, 'publish'>
+  /** Those of the catalog by default. */
+  readonly contracts?: Contracts
   readonly codes: RunCode
   readonly settings: PerformerSettings
   readonly metrics: Registry
@@ -42,6 +45,7 @@ export function createGoOn(options: {
   readonly closing: AbortSignal
 }) {
   const { runs, results, publisher, codes, settings, metrics, deps, closing } = options
+  const contracts: Contracts = options.contracts ?? catalog
   const http = createHttp(deps)
   const appendTogether = together(runs.append, MAX_TOGETHER)
   const settleTogether = together(async (outcomes: readonly (Result & Outcome)[]) => {
@@ -91,8 +95,8 @@ export function createGoOn(options: {
         tell(record)
         return record
       },
-      context: () => ({ ...factsOf(run), http, settings: settings.get(run.type) ?? {} }),
-      faultOf: (outcome) => faultOf(run, outcome),
+      context: () => ({ ...factsOf(run, contracts[run.type]), http, settings: settings.get(run.type) ?? {} }),
+      faultOf: (outcome) => faultOf(run, outcome, contracts[run.type]),
       now: deps.now,
       closing,
     })
@@ -128,7 +132,7 @@ export function createGoOn(options: {
   async function settle(run: Run, records: readonly RunRecord[], told: Promise<void>): Promise<void> {
     await untilClosing(told)
     const before = await results.get(run.id)
-    const outcome = outcomeOf(run, records, before)
+    const outcome = outcomeOf(run, records, before, contracts[run.type])
     if (before?.status === 'running') {
       await settleTogether(outcome)
       settled.inc({ type: outcome.type, status: outcome.status })

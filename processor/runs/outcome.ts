@@ -1,6 +1,5 @@
 import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
-import { catalog } from '@posta/common/operations/catalog.ts'
 import type { Contract } from '@posta/common/operations/contract.ts'
 import { problems } from '@posta/common/service/problem.ts'
 import * as v from 'valibot'
@@ -10,14 +9,16 @@ import type { Outcome, Result } from '../results/results.ts'
 import type { Run, RunRecord } from './runs.ts'
 
 /** Input and facts, as the contract reads them. They fitted when `decide` read them. */
-export function factsOf({ type, input, facts }: Run) {
-  const contract: Contract = catalog[type]
+export function factsOf({ input, facts }: Run, contract: Contract) {
   return { input: v.parse(contract.input, input), facts: v.parse(contract.facts, facts) }
 }
 
 /** Why an outcome cannot become a result and a reply; undefined if it can. */
-export function faultOf(run: Run, outcome: Awaited<ReturnType<RunFunction<Contract>>>): string | undefined {
-  const contract: Contract = catalog[run.type]
+export function faultOf(
+  run: Run,
+  outcome: Awaited<ReturnType<RunFunction<Contract>>>,
+  contract: Contract,
+): string | undefined {
   const { id, user, type, createdAt } = run
   const common = { id, user, type, createdAt, completedAt: createdAt }
   try {
@@ -41,12 +42,16 @@ function faultOfReply(reply: Outgoing): string | undefined {
 }
 
 /** The result that an ended run comes to. What it counts is kept where it succeeded. */
-export function outcomeOf(run: Run, records: readonly RunRecord[], stored: Result | undefined): Result & Outcome {
+export function outcomeOf(
+  run: Run,
+  records: readonly RunRecord[],
+  stored: Result | undefined,
+  contract: Contract,
+): Result & Outcome {
   const ended = records.findLast((record) => record.kind === 'ended')
   if (!ended) throw new Error('The run has not ended.')
-  const contract: Contract = catalog[run.type]
   const { id, user, type, createdAt, redrive } = run
-  const { input, facts } = factsOf(run)
+  const { input, facts } = factsOf(run, contract)
   const completedAt = new Date(ended.atMs).toISOString()
   const common = { id, user, type, input, facts, createdAt, completedAt, redrive }
   if ('failure' in ended.outcome) {

@@ -70,7 +70,7 @@ describe('a run', () => {
       async run({ step }) {
         await step('pay', async ({ idempotencyKey, attempt }) => {
           attempts.push(`${idempotencyKey} ${attempt}`)
-          if (attempt < 4) throw new Error('The provider is away.')
+          if (attempt < 4) throw new Error('The other side is away.')
         })
         return done
       },
@@ -88,7 +88,7 @@ describe('a run', () => {
     ['is asked as usual where it said no time', 429, 'soon', {}, 1000],
     ['is asked as usual where it was a time in the past', 503, new Date(NOON_MS - 1000).toUTCString(), {}, 1000],
     ['is asked as usual where no wait was meant', 500, '600', {}, 1000],
-  ])('a provider that says when to come again %s (%d, %s)', async (_, status, retryAfter, policy, pausedMs) => {
+  ])('one that says when to come again %s (%d, %s)', async (_, status, retryAfter, policy, pausedMs) => {
     const answers = [
       new Response(null, { status, headers: { 'Retry-After': retryAfter } }),
       Response.json({ id: 'P1' }),
@@ -109,7 +109,7 @@ describe('a run', () => {
     expect(records[0]?.atMs).toBe(NOON_MS + pausedMs)
   })
 
-  test('outlasts a provider that is away for an hour', async () => {
+  test('outlasts another side that is away for an hour', async () => {
     const { outcome, records } = await runToEnd({
       async run({ step }) {
         await step('pay', async ({ attempt }) => {

@@ -5,6 +5,7 @@ import type { TokenVerifier } from '@posta/common/service/auth.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { testApp } from '@posta/common/testing/app.ts'
 import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import * as v from 'valibot'
 import { openEmbedded } from '../store/embedded.ts'
@@ -76,7 +77,7 @@ describe('GET /runs', () => {
     expect(await idsOf('/runs', 'olga-operator')).toEqual(['op-4', 'op-3', 'op-2', 'op-1'])
     expect(await idsOf('/runs?state=waiting', 'olga-operator')).toEqual(['op-2', 'op-1'])
     expect(await idsOf('/runs?user=bob', 'olga-operator')).toEqual(['op-2'])
-    expect(await idsOf('/runs?type=store-rates', 'olga-operator')).toEqual([])
+    expect(await idsOf(`/runs?type=${stepped.type}`, 'olga-operator')).toEqual([])
     expect(await idsOf('/runs?acceptedBefore=2026-11-24T13:00:00%2B01:00')).toEqual(['op-3', 'op-1'])
   })
 
@@ -118,18 +119,18 @@ test('GET /runs/{id} shows what is recorded', async () => {
 })
 
 test('an operator holds back the new runs of a type, once, and lets them go again; each is an event that names who', async () => {
-  expect((await ask('/runs/paused/convert', 'ana', 'PUT')).status).toBe(403)
+  expect((await ask(`/runs/paused/${sample.type}`, 'ana', 'PUT')).status).toBe(403)
   expect((await ask('/runs/paused/dance', 'olga-operator', 'PUT')).status).toBe(404)
   failNextPublishes(1)
-  expect((await ask('/runs/paused/convert', 'olga-operator', 'PUT')).status).toBe(503)
+  expect((await ask(`/runs/paused/${sample.type}`, 'olga-operator', 'PUT')).status).toBe(503)
   expect((await ask('/runs/paused', 'olga-operator')).body.items).toEqual([])
   for (let times = 0; times < 2; times++)
-    expect((await ask('/runs/paused/convert', 'olga-operator', 'PUT')).status).toBe(204)
-  expect((await ask('/runs/paused', 'olga-operator')).body.items).toEqual([{ type: 'convert' }])
-  expect((await ask('/runs/paused/convert', 'olga-operator', 'DELETE')).status).toBe(204)
+    expect((await ask(`/runs/paused/${sample.type}`, 'olga-operator', 'PUT')).status).toBe(204)
+  expect((await ask('/runs/paused', 'olga-operator')).body.items).toEqual([{ type: sample.type }])
+  expect((await ask(`/runs/paused/${sample.type}`, 'olga-operator', 'DELETE')).status).toBe(204)
   expect(await runs.paused()).toEqual([])
   expect(published.map((message) => decode(delivered(message)))).toMatchObject([
-    { envelope: { type: 'posta.runs.paused', data: { operationType: 'convert', by: 'olga' } } },
-    { envelope: { type: 'posta.runs.resumed', data: { operationType: 'convert', by: 'olga' } } },
+    { envelope: { type: 'posta.runs.paused', data: { operationType: sample.type, by: 'olga' } } },
+    { envelope: { type: 'posta.runs.resumed', data: { operationType: sample.type, by: 'olga' } } },
   ])
 })

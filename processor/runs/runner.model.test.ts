@@ -7,6 +7,7 @@ import { decode } from '@posta/common/messages/envelope.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
 import { isLong } from '@posta/common/testing/long.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import fc from 'fast-check'
 import * as v from 'valibot'
@@ -15,7 +16,7 @@ import { toReply } from '../reply.ts'
 import type { Result } from '../results/results.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { type Fault, type FaultyProcessor, type Shared, startFaulty } from '../testing/faulty-processor.ts'
-import { delivered, NOON, usdRates } from '../testing/requests.ts'
+import { delivered, NOON } from '../testing/requests.ts'
 import { deadLetterOf, messagesOf } from './run-messages.ts'
 import {
   abandonInput,
@@ -98,7 +99,7 @@ type Plan = typeof Plan extends fc.Arbitrary<infer Value> ? Value : never
 const ENDED_WITHIN_MS = 15_000
 /** Where there is such a folder, a sync costs nothing. No power cut is tested here. */
 const IN_MEMORY = '/dev/shm'
-const output = { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' }
+const output = sample.output()
 const refused = { failure: { code: 'limit-exceeded', message: 'No.' } } as const
 const nameOf = ({ kind }: Program['ops'][number], index: number) => `${kind}-${index}`
 
@@ -452,9 +453,10 @@ async function faultsOf(plan: Plan, weaken: (runs: Runs) => Runs = (runs) => run
   }
 
   const used = async () =>
-    (
-      await store.results.used(['ana', 'bob'].map((user) => ({ user, limit: 'daily-usd', period: '2026-11-23' })))
-    ).reduce((sum, amount) => sum + amount, 0)
+    (await store.results.used(['ana', 'bob'].map((user) => ({ user, limit: 'test', period: '2026-11-23' })))).reduce(
+      (sum, amount) => sum + amount,
+      0,
+    )
   /** What counts is what succeeded, and what is still running. */
   async function checkUsed(): Promise<void> {
     const counting = async () =>
@@ -602,10 +604,10 @@ function newRun(id: string, { user, livesMs }: Program, nowMs: number): NewRun {
   return {
     id,
     user,
-    type: 'convert',
+    type: sample.type,
     version: 1,
-    input: { from: 'USD', to: 'ARS', amount: '1' },
-    facts: usdRates,
+    input: sample.input(),
+    facts: sample.facts,
     createdAt: new Date(createdAtMs).toISOString(),
     decidedAtMs: nowMs,
     decided: null,
@@ -613,7 +615,7 @@ function newRun(id: string, { user, livesMs }: Program, nowMs: number): NewRun {
   }
 }
 
-const counts = { limit: 'daily-usd', period: '2026-11-23', amount: 100 }
+const counts = { limit: 'test', period: '2026-11-23', amount: 100 }
 
 function running({ id, user, type, input, facts, createdAt, version }: NewRun): Result {
   return { id, user, type, input, facts, createdAt, version, status: 'running', decided: null, decidedAt: NOON, counts }

@@ -9,6 +9,7 @@ import { eventually } from '@posta/common/testing/eventually.ts'
 import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
 import { type Fresh, freshDatabase, freshFile } from '@posta/common/testing/fresh-store.ts'
 import { isLong } from '@posta/common/testing/long.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { Registry } from 'prom-client'
 import { type AnyPerformer, later } from '../performers/performer.ts'
 import { type Performers, performers } from '../performers/performers.ts'
@@ -16,7 +17,7 @@ import type { Result } from '../results/results.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { openMongo } from '../store/mongo.ts'
 import type { Store } from '../store/store.ts'
-import { delivered, NOON, usdRates } from '../testing/requests.ts'
+import { contracts, delivered, NOON } from '../testing/requests.ts'
 import { deadLetterOf } from './run-messages.ts'
 import { createRunner, type RunnerOptions } from './runner.ts'
 import {
@@ -37,11 +38,11 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
 })
 
-const output = { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' }
+const output = sample.output()
 const succeeds = async (_ran: number) => ({ output })
 const refused = { failure: { code: 'limit-exceeded', message: 'No.' } } as const
-const counts = { limit: 'daily-usd', period: '2026-11-23', amount: 100 }
-const allowance = { user: 'ana', limit: 'daily-usd', period: '2026-11-23' }
+const counts = { limit: 'test', period: '2026-11-23', amount: 100 }
+const allowance = { user: 'ana', limit: 'test', period: '2026-11-23' }
 const nowMs = Date.now()
 /** Its clock runs ten times as fast, so that it soon finds that a holder is silent. */
 const impatient = { ...systemDeps, monotonicMs: () => 10 * systemDeps.monotonicMs() }
@@ -51,10 +52,10 @@ function newRun(id: string, more: Partial<NewRun> = {}): NewRun {
   return {
     id,
     user: 'ana',
-    type: 'convert',
+    type: sample.type,
     version: 1,
-    input: { from: 'USD', to: 'ARS', amount: '1' },
-    facts: usdRates,
+    input: sample.input(),
+    facts: sample.facts,
     createdAt: new Date(nowMs).toISOString(),
     decidedAtMs: nowMs,
     decided: null,
@@ -68,7 +69,7 @@ function running({ id, user, type, input, facts, createdAt, version }: NewRun): 
 }
 
 function withCode(run: Code, more: Partial<AnyPerformer> = {}): Performers {
-  return { ...performers, convert: Object.assign({ ...performers.convert, run }, more) }
+  return { ...performers, [sample.type]: Object.assign({ ...performers[sample.type], run }, more) }
 }
 
 const heldByTheDead = {
@@ -95,6 +96,7 @@ async function processor(here: Fresh<Store>, run: Code, more: Partial<RunnerOpti
   const store = here.open()
   const { broker, published, failNextPublishes } = createFakeBroker()
   const runner = createRunner({
+    contracts,
     runs: store.runs,
     results: store.results,
     broker,
@@ -169,11 +171,12 @@ describe.each(stores)('on $on', ({ fresh }) => {
     await untilState('op-1', 'ended')
     expect(kinds(await runs.history('op-1'))).toEqual(['done a', 'done b', 'done c', 'ended'])
     const ended = (await runs.history('op-1')).at(-1)
-    expect(await results.get('op-1')).toMatchObject({
+    const result = await results.get('op-1')
+    expect(result?.facts).toEqual(sample.facts)
+    expect(result).toMatchObject({
       status: 'succeeded',
       output,
       counts,
-      facts: usdRates,
       completedAt: new Date(ended?.atMs ?? 0).toISOString(),
     })
     expect(told(published)).toEqual([
@@ -402,13 +405,13 @@ describe.each(stores)('on $on', ({ fresh }) => {
     })
     await begin(newRun('op-1'))
     await untilState('op-1', 'waiting')
-    await runs.pause('convert', true)
+    await runs.pause(sample.type, true)
     await untilState('op-1', 'ended')
     await begin(newRun('op-2'), newRun('op-3'))
     await tell(input('op-3', CANCEL))
     await untilState('op-3', 'ended')
     expect(await stateOf('op-2')).toBe('ready')
-    await runs.pause('convert', false)
+    await runs.pause(sample.type, false)
     runner.wake()
     await untilState('op-2', 'ended')
   })

@@ -1,6 +1,7 @@
 // Goes on with runs: those that this processor began, those that are due, and those whose holder died.
 
 import type { Broker } from '@posta/common/broker/broker.ts'
+import type { Contracts } from '@posta/common/operations/catalog.ts'
 import { backoff, pause } from '@posta/common/service/backoff.ts'
 import type { Component } from '@posta/common/service/component.ts'
 import { within } from '@posta/common/service/deadline.ts'
@@ -42,6 +43,8 @@ export interface RunnerOptions {
   readonly runs: Runs
   readonly results: Pick<Results, 'get' | 'settle'>
   readonly broker: Pick<Broker, 'publish'>
+  /** Those of the catalog by default. */
+  readonly contracts?: Contracts
   readonly performers: Performers
   readonly settings: PerformerSettings
   readonly log: Logger

@@ -1,11 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import type { Fresh } from '@posta/common/testing/fresh-store.ts'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
 import type { Store } from '../store/store.ts'
 import { input as inputOfAna, newRun } from '../testing/run-to-end.ts'
 import { CANCEL, type Head, type Run, type RunInput, type RunRecord, type Runs, signalInput } from './runs.ts'
 
 const NOW_MS = 1_000_000
-const kinds = [{ type: 'convert', version: 1 }]
+const kinds = [{ type: sample.type, version: 1 }]
 const at = (second: number) => new Date(Date.UTC(2026, 10, 23, 12, 0, second)).toISOString()
 
 /** A run that nobody has taken yet, due at `NOW_MS`. */
@@ -96,7 +97,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       ]
       await runs.addInputs(inputs)
       await runs.beat('me', 8)
-      await runs.pause('convert', true)
+      await runs.pause(sample.type, true)
       await store.close()
 
       const other = here.open().runs
@@ -106,7 +107,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       expect<unknown>(await other.history('a')).toEqual(records)
       expect<unknown>(await other.history('b')).toEqual([])
       expect(await other.inputs(['a'])).toEqual(inputs)
-      expect(await other.paused()).toEqual(['convert'])
+      expect(await other.paused()).toEqual([sample.type])
     })
 
     test('text in any alphabet is kept, and members of any name, nested however deep', async () => {
@@ -223,19 +224,19 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
     })
 
     test('only runs of the kinds that are asked for are due, and none of the excepted users', async () => {
-      const tables = { type: 'store-rates' } as const
+      const others = { type: stepped.type } as const
       await create(
         aRun('a'),
         aRun('b', {}, { version: 2 }),
-        aRun('c', {}, tables),
-        aRun('d', {}, { ...tables, version: 2, user: 'bob' }),
+        aRun('c', {}, others),
+        aRun('d', {}, { ...others, version: 2, user: 'bob' }),
         aRun('e', {}, { user: 'bob' }),
       )
       expect(idsOf(await due())).toEqual(['a', 'e'])
       expect(idsOf(await due({ exceptUsers: ['ana', 'nobody'] }))).toEqual(['e'])
       const two = [
-        { type: 'convert', version: 2 },
-        { type: 'store-rates', version: 1 },
+        { type: sample.type, version: 2 },
+        { type: stepped.type, version: 1 },
       ]
       expect(idsOf(await due({ kinds: two }))).toEqual(['b', 'c'])
       expect(await due({ kinds: [] })).toEqual([])
@@ -247,30 +248,30 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
         aRun('new'),
         aRun('begun', { epoch: 1 }),
         aRun('asleep', { state: 'waiting', epoch: 2 }),
-        aRun('other', {}, { type: 'store-rates' }),
+        aRun('other', {}, { type: stepped.type }),
       )
-      const all = { kinds: [...kinds, { type: 'store-rates', version: 1 }] }
+      const all = { kinds: [...kinds, { type: stepped.type, version: 1 }] }
       expect(await runs.paused()).toEqual([])
-      await runs.pause('convert', true)
-      await runs.pause('convert', true)
+      await runs.pause(sample.type, true)
+      await runs.pause(sample.type, true)
       expect(idsOf(await due(all))).toEqual(['asleep', 'begun', 'other'])
-      await runs.pause('store-rates', true)
-      expect([...(await runs.paused())].sort()).toEqual(['convert', 'store-rates'])
+      await runs.pause(stepped.type, true)
+      expect([...(await runs.paused())].sort()).toEqual([sample.type, stepped.type].sort())
       expect(idsOf(await due(all))).toEqual(['asleep', 'begun'])
-      await runs.pause('convert', false)
-      await runs.pause('convert', false)
-      expect(await here.open().runs.paused()).toEqual(['store-rates'])
+      await runs.pause(sample.type, false)
+      await runs.pause(sample.type, false)
+      expect(await here.open().runs.paused()).toEqual([stepped.type])
       expect(idsOf(await due(all))).toEqual(['asleep', 'begun', 'new'])
     })
 
     test('the next due time is of a run of the kinds that nobody holds, after the given time', async () => {
-      const tables = { type: 'store-rates', version: 9 } as const
-      const both = [...kinds, tables]
+      const others = { type: stepped.type, version: 9 } as const
+      const both = [...kinds, others]
       expect(await runs.nextDueMs(0, both)).toBeUndefined()
       await create(
         aRun('now', { dueAtMs: NOW_MS }),
         aRun('last', { dueAtMs: NOW_MS + 30 }),
-        aRun('next', { state: 'waiting', epoch: 2, dueAtMs: NOW_MS + 20 }, tables),
+        aRun('next', { state: 'waiting', epoch: 2, dueAtMs: NOW_MS + 20 }, others),
         aRun('unknown', { dueAtMs: NOW_MS + 5 }, { version: 2 }),
         aRun('ended', { state: 'ended', dueAtMs: NOW_MS + 10 }),
         aRun('held', { state: 'running', holder: 'me', epoch: 1, dueAtMs: NOW_MS + 11 }),
@@ -288,9 +289,9 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       const dueLast = ids.toReversed()
       for (const [index, id] of ids.entries())
         await create(
-          aRun(id, { epoch: index % 3, dueAtMs: NOW_MS - index }, { type: index % 2 ? 'convert' : 'store-rates' }),
+          aRun(id, { epoch: index % 3, dueAtMs: NOW_MS - index }, { type: index % 2 ? sample.type : stepped.type }),
         )
-      const both = [...kinds, { type: 'store-rates', version: 1 }]
+      const both = [...kinds, { type: stepped.type, version: 1 }]
       expect(idsOf(await due({ kinds: both }))).toEqual(dueLast)
       expect(idsOf(await due({ kinds: both, limit: 5 }))).toEqual(dueLast.slice(0, 5))
     })
@@ -434,7 +435,7 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
         aRun(
           id,
           { state: index % 3 === 0 ? 'stuck' : 'ended' },
-          { user: index % 2 ? 'bob' : 'ana', type: index % 4 ? 'convert' : 'store-rates', createdAt: at(index) },
+          { user: index % 2 ? 'bob' : 'ana', type: index % 4 ? sample.type : stepped.type, createdAt: at(index) },
         ),
       )
       await create(...all)
@@ -447,7 +448,13 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
         }
         return ids
       }
-      const filters = [{}, { user: 'ana' }, { type: 'convert' }, { state: 'stuck' }, { createdBefore: at(13) }] as const
+      const filters = [
+        {},
+        { user: 'ana' },
+        { type: sample.type },
+        { state: 'stuck' },
+        { createdBefore: at(13) },
+      ] as const
       const both = { ...filters[1], ...filters[3], user: undefined }
       for (const filter of [...filters, Object.assign({}, ...filters.slice(2)), both, Object.assign({}, ...filters)]) {
         const { user = '', type = '', state = '', createdBefore = '~' } = filter

@@ -17,6 +17,7 @@ async function syncsOf(code: string): Promise<Record<string, number>> {
     import { systemDeps } from '${common}/service/deps.ts'
     import { eventually } from '${common}/testing/eventually.ts'
     import { createFakeBroker } from '${common}/testing/fake-broker.ts'
+    import { sample } from '${common}/testing/sample.ts'
     import { performers } from '${processor}/performers/performers.ts'
     import { createRunner } from '${processor}/runs/runner.ts'
     import { openEmbedded } from '${processor}/store/embedded.ts'
@@ -33,7 +34,7 @@ async function syncsOf(code: string): Promise<Record<string, number>> {
       runs,
       results: { get: results.get, settle },
       broker: createFakeBroker().broker,
-      performers: { ...performers, convert: { ...performers.convert, run } },
+      performers: { ...performers, [sample.type]: { ...performers[sample.type], run } },
       settings: new Map(),
       log: createLog('test', 'warn'),
       metrics: createMetrics('test'),
@@ -55,7 +56,7 @@ async function syncsOf(code: string): Promise<Record<string, number>> {
     await close()`)
 }
 
-const output = `{ output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date: '2026-11-23', source: 'live' } }`
+const output = '{ output: sample.output() }'
 
 test.skipIf(!hasStrace)(
   'under strace: a run syncs its creation, each step and its end, and one more makes the outcome the result',

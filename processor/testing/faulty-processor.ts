@@ -2,6 +2,7 @@ import type { Broker } from '@posta/common/broker/broker.ts'
 import type { Outgoing } from '@posta/common/messages/message.ts'
 import { systemDeps } from '@posta/common/service/deps.ts'
 import { createLog } from '@posta/common/service/log.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import { Registry } from 'prom-client'
 import type { AnyPerformer } from '../performers/performer.ts'
 import { performers } from '../performers/performers.ts'
@@ -9,6 +10,7 @@ import type { Results } from '../results/results.ts'
 import { createRunner, type Runner } from '../runs/runner.ts'
 import type { Head, Run, Runs } from '../runs/runs.ts'
 import type { Store } from '../store/store.ts'
+import { contracts } from './requests.ts'
 
 /** What befalls a processor at one of its calls that write, publish or have an effect outside. */
 export interface Fault {
@@ -127,7 +129,7 @@ export interface FaultyProcessor {
 /**
  * For tests: a processor's runner that a fault befalls. Another takes its runs over as soon as it seems dead, and not after
  * seconds.
- * @param code makes the code of `convert` for this processor
+ * @param code makes the code of `sample` for this processor
  */
 export async function startFaulty(
   { store, published, processors, racyHeads, publishMs }: Shared,
@@ -164,10 +166,14 @@ export async function startFaulty(
     },
   }
   const runner = createRunner({
+    contracts,
     runs,
     results,
     broker,
-    performers: { ...performers, convert: Object.assign({ ...performers.convert }, { run: code({ gate, known }) }) },
+    performers: {
+      ...performers,
+      [sample.type]: Object.assign({ ...performers[sample.type] }, { run: code({ gate, known }) }),
+    },
     settings: new Map(),
     log: createLog('test', 'silent'),
     metrics: new Registry(),

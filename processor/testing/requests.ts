@@ -1,39 +1,33 @@
 import { decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
 import type { Delivered, Outgoing } from '@posta/common/messages/message.ts'
 import { topics } from '@posta/common/messages/topics.ts'
-import type { OperationType } from '@posta/common/operations/catalog.ts'
-import type { RateTable } from '@posta/common/operations/rates.ts'
+import { type Contracts, catalog, type OperationType } from '@posta/common/operations/catalog.ts'
+import type { Limit } from '@posta/common/operations/contract.ts'
 import { createFakeBroker } from '@posta/common/testing/fake-broker.ts'
+import { sample, stepped } from '@posta/common/testing/sample.ts'
+import * as v from 'valibot'
+import type { AnyPerformer } from '../performers/performer.ts'
+import { type Performers, performers } from '../performers/performers.ts'
 
 // For the tests of processor: requests as gateway sends them, and what gateway reads of the replies.
 
 export const NOON_MS = Date.UTC(2026, 10, 23, 12)
 export const NOON = new Date(NOON_MS).toISOString()
 
-export const usdRates: RateTable = {
-  base: 'USD',
-  date: '2026-11-23',
-  source: 'live',
-  rates: [
-    { code: 'ARS', rate: '1472.5' },
-    { code: 'USD', rate: '1' },
-  ],
-}
-
 export interface Asked {
   readonly user?: string
   readonly type?: OperationType
   readonly input?: Record<string, unknown>
-  /** Undefined: those of USD. */
+  /** Undefined: those of `sample`, or `stepped`. */
   readonly facts?: Record<string, unknown>
   readonly createdAt?: string
   readonly redrive?: string
 }
 
-/** A request as gateway sends it. By default, one USD is converted to ARS. */
+/** A request as gateway sends it: by default, of `sample`. */
 export function requested(operation: string, asked: Asked = {}): Outgoing {
-  const { user = 'ana', type = 'convert', facts = usdRates, createdAt = NOON, redrive } = asked
-  const input = asked.input ?? { from: 'USD', to: 'ARS', amount: '1' }
+  const { user = 'ana', type = sample.type, createdAt = NOON, redrive } = asked
+  const { input = sample.input(), facts = (type === stepped.type ? stepped : sample).facts } = asked
   return encode({
     id: `${operation}.requested`,
     type: 'posta.operation.requested',
@@ -45,8 +39,42 @@ export function requested(operation: string, asked: Asked = {}): Outgoing {
   })
 }
 
-export function usd(amount: string): Record<string, unknown> {
-  return { from: 'USD', to: 'ARS', amount }
+const limit: Limit = { name: 'test', period: 'day', variable: 'TEST_LIMIT', defaultBound: '10000', digits: 0 }
+const failures = ['limit-exceeded'] as const
+const signals = {
+  approve: {
+    description: 'Whether it may be done.',
+    payload: v.strictObject({ approved: v.boolean() }),
+    from: 'operator',
+  },
+} as const
+
+/** The catalog, in which `sample` and `stepped` count against one limit of 10,000 in a day, and `stepped` takes an answer. */
+export const contracts: Contracts = {
+  ...catalog,
+  [sample.type]: { ...catalog[sample.type], limit, failures },
+  [stepped.type]: { ...catalog[stepped.type], limit, failures, signals },
+}
+export const bounds: ReadonlyMap<string, number> = new Map([['test', 10_000]])
+export const allowance = (user: string, period = '2026-11-23') => ({ user, limit: 'test', period })
+
+/** As much is counted as the number in the input says. */
+const counting = (succeed: (n: number) => ReturnType<AnyPerformer['decide']>): AnyPerformer['decide'] => {
+  return ({ input, limit: { used, bound } }) => {
+    const n = sample.numberIn(input)
+    if (used + n > bound) return { failure: { code: 'limit-exceeded', message: 'It is too much.' } }
+    return { ...succeed(n), counts: n }
+  }
+}
+export const decideSample = counting((n) => ({ output: sample.output(n) }))
+
+/** Performers that count. `sample` decides as it is said. */
+export function countingPerformers(decide = decideSample): Performers {
+  return {
+    ...performers,
+    [sample.type]: Object.assign({ ...performers[sample.type] }, { decide }),
+    [stepped.type]: Object.assign({ ...performers[stepped.type] }, { decide: counting((n) => ({ goOn: { n } })) }),
+  }
 }
 
 export function delivered({ topic, key, value, headers }: Outgoing, offset = 0): Delivered {

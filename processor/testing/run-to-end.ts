@@ -1,20 +1,21 @@
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { createHttp } from '@posta/common/service/external-http.ts'
+import { sample } from '@posta/common/testing/sample.ts'
 import type { AnyPerformer } from '../performers/performer.ts'
 import { readHistory } from '../runs/history.ts'
 import { pass, type Stop, type Unplaced } from '../runs/pass.ts'
 import type { Run, RunInput, RunRecord } from '../runs/runs.ts'
-import { NOON, NOON_MS, usdRates } from './requests.ts'
+import { NOON, NOON_MS } from './requests.ts'
 
 /** A run of ana's, that `decide` has just said to go on with. */
 export function newRun(more: Partial<Run> = {}): Run {
   return {
     id: 'op',
     user: 'ana',
-    type: 'convert',
+    type: sample.type,
     version: 1,
-    input: { from: 'USD', to: 'ARS', amount: '1' },
-    facts: usdRates,
+    input: sample.input(),
+    facts: sample.facts,
     createdAt: NOON,
     decidedAtMs: NOON_MS,
     decided: null,
@@ -47,8 +48,8 @@ interface Ran {
  * @param options.records what was recorded before
  * @param options.beforeAppend is called before each record; what it throws is as a crash: nothing is recorded
  * @example
- * const { outcome } = await runToEnd(payout, { run: newRun({ input, decided }), settings })
- * expect(outcome).toMatchObject({ output: { amount: '147250.00' } })
+ * const { outcome } = await runToEnd(shipOrder, { run: newRun({ input, decided }), settings })
+ * expect(outcome).toEqual({ output: { label: 'L1' } })
  */
 export async function runToEnd(
   performer: Required<Pick<AnyPerformer, 'run'>>,

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import * as v from 'valibot'
+import { sample } from '../../common/testing/sample.ts'
 import { call, expectBody, graphql, Tokens } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { describeLong, describeOnParts, type MakeParts, type Parts } from '../testing/parts.ts'
@@ -35,11 +36,11 @@ function describeFilling(makeParts: MakeParts): void {
 
   test('one account with 1,200 submissions in 120 GraphQL documents stores its quota of a day, also after a restart of gateway', async () => {
     const { token } = await newUser(urls.gatewayUrl)
-    const fields = Array.from({ length: 10 }, (_, n) => `a${n}: storeRates(input: { base: "USD" }) { id }`)
-    const document = `mutation { ${fields.join(' ')} }`
+    const fields = Array.from({ length: 10 }, (_, n) => `a${n}: ${sample.type}(input: $input) { id }`)
+    const document = `mutation ($input: ${sample.graphql.input}!) { ${fields.join(' ')} }`
     /** Resolves to how many operations the user has. */
     const flood = async (documents: number) => {
-      for (let n = 0; n < documents; n += 1) await graphql(urls.gatewayUrl, document, {}, token)
+      for (let n = 0; n < documents; n += 1) await graphql(urls.gatewayUrl, document, { input: sample.input() }, token)
       return expectBody(await call('GET', `${urls.gatewayUrl}/operations?limit=100`, { token }), 200, Page).items.length
     }
     expect(await flood(60)).toBe(PER_DAY)
@@ -49,7 +50,7 @@ function describeFilling(makeParts: MakeParts): void {
 
     const refused = await call('POST', `${urls.gatewayUrl}/operations`, {
       token,
-      body: { type: 'store-rates', input: { base: 'USD' } },
+      body: { type: sample.type, input: sample.input() },
     })
     expect(refused).toMatchObject({ status: 429, body: { code: 'quota-exceeded' } })
     expect(refused.headers.get('ratelimit-policy')).toBe(`"submissions-per-day";q=${PER_DAY};qu="requests";w=86400`)

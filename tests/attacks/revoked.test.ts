@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import * as v from 'valibot'
 import { eventually } from '../../common/testing/eventually.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { call, expectBody, graphql } from '../../tools/client.ts'
 import { describeLong, embeddedParts, type Parts } from '../testing/parts.ts'
 import { runProgram } from '../testing/run-program.ts'
@@ -31,7 +32,7 @@ describeLong('an access token that was revoked', () => {
     )
   /** Gateway refuses at once, all within 60 s. */
   async function expectRevoked(token: string): Promise<void> {
-    const submission = { type: 'convert', input: { from: 'USD', to: 'ARS', amount: '1' } }
+    const submission = { type: sample.type, input: sample.input() }
     const answer = await call('POST', `${services.gateway.url}/operations`, { token, body: submission })
     expect(answer).toMatchObject({ status: 401, body: { code: 'invalid-token' } })
     await eventually(async () => Bun.deepEquals(await statuses(token), [401, 401, 401]), 60_000)

@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { call, expectBody } from '../../tools/client.ts'
 import { startInProcess } from '../../tools/in-process.ts'
-import { usdToArs } from '../testing/operations.ts'
+import { submissionOf } from '../testing/operations.ts'
 import { embeddedParts, type Parts, realParts } from '../testing/parts.ts'
 import { newUser } from '../testing/users.ts'
 import { openEcho } from './kafka-echo.ts'
@@ -56,7 +56,7 @@ async function compareTrips(
   try {
     const { token } = await newUser(system.gatewayUrl)
     const trip = async () => {
-      const options = { token, body: usdToArs('1'), headers: { Prefer: 'wait=10' } }
+      const options = { token, body: submissionOf(), headers: { Prefer: 'wait=10' } }
       expectBody(await call('POST', `${system.gatewayUrl}/operations`, options), 200, Succeeded)
     }
     return await compare(figure, ROUNDS, [

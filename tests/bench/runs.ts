@@ -4,17 +4,17 @@ import type { Broker } from '../../common/broker/broker.ts'
 import { openEmbedded as openBroker } from '../../common/broker/embedded/embedded.ts'
 import { encode } from '../../common/messages/envelope.ts'
 import { headerText, type Outgoing } from '../../common/messages/message.ts'
-import type { payout } from '../../common/operations/payout.ts'
+import type { Catalog } from '../../common/operations/catalog.ts'
 import { systemDeps } from '../../common/service/deps.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
+import { stepped } from '../../common/testing/sample.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import type { Performer } from '../../processor/performers/performer.ts'
 import { performers } from '../../processor/performers/performers.ts'
 import { receiveRequests } from '../../processor/receive-requests.ts'
 import { createRunner } from '../../processor/runs/runner.ts'
 import { openEmbedded as openStore } from '../../processor/store/embedded.ts'
-import { usdRates } from '../../processor/testing/requests.ts'
 import { compare, type Figure, perSecond, timeMs } from './measure.ts'
 
 const RUNS = 1000
@@ -26,11 +26,11 @@ const ROUNDS = 3
 const SYNCED_ALONE = 2000
 
 /** Does in five steps nothing that takes time. */
-const fiveSteps: Performer<typeof payout> = {
-  decide: () => ({ goOn: null, counts: 1 }),
-  async run({ step, facts: { date, source } }) {
+const fiveSteps: Performer<Catalog[typeof stepped.type]> = {
+  decide: () => ({ goOn: null }),
+  async run({ step }) {
     for (let n = 0; n < STEPS; n++) await step(`step-${n}`, async () => ({ reference: `reference-${n}` }))
-    return { output: { amount: '1472.50', currency: 'ARS', rate: '1472.5', date, source, reference: '1' } }
+    return { output: stepped.output() }
   },
 }
 
@@ -91,7 +91,7 @@ async function startProcessor(brokerPath: string, storePath: string) {
   const common = {
     ...store,
     broker: counted,
-    performers: { ...performers, payout: fiveSteps },
+    performers: { ...performers, [stepped.type]: fiveSteps },
     settings: new Map(),
     log: createLog('bench', 'warn'),
     metrics: createMetrics('bench'),
@@ -129,9 +129,9 @@ function requested(user: string): Outgoing {
     data: {
       user,
       operation,
-      operationType: 'payout',
-      input: { from: 'USD', to: 'ARS', amount: '1', payee: 'AR-1' },
-      facts: usdRates,
+      operationType: stepped.type,
+      input: stepped.input(),
+      facts: stepped.facts,
       createdAt,
     },
   })

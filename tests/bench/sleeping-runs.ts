@@ -2,10 +2,10 @@ import { join } from 'node:path'
 import * as v from 'valibot'
 import { systemDeps } from '../../common/service/deps.ts'
 import { run } from '../../common/service/run.ts'
+import { stepped } from '../../common/testing/sample.ts'
 import { processor } from '../../processor/processor.ts'
 import type { Run, RunRecord } from '../../processor/runs/runs.ts'
 import { openEmbedded } from '../../processor/store/embedded.ts'
-import { usdRates } from '../../processor/testing/requests.ts'
 import { embeddedParts } from '../testing/parts.ts'
 import { spawnService } from '../testing/service-processes.ts'
 import { type Figure, median } from './measure.ts'
@@ -106,13 +106,13 @@ function waiting(index: number): Run {
   return {
     id: systemDeps.newId(),
     user: `user-${index % USERS}`,
-    type: 'payout',
+    type: stepped.type,
     version: 1,
-    input: { from: 'USD', to: 'ARS', amount: '2000', payee: 'AR-1' },
-    facts: usdRates,
+    input: stepped.input(2000),
+    facts: stepped.facts,
     createdAt: new Date(nowMs).toISOString(),
     decidedAtMs: nowMs,
-    decided: { amount: '2945000.00', rate: '1472.5', needsApproval: true },
+    decided: null,
     position: { partition: 0, offset: index, timestampMs: nowMs },
     head: {
       state: 'waiting',

@@ -3,7 +3,7 @@ import { createClient, type InValue } from '@libsql/client'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { openDatabase } from '../../gateway/database/open.ts'
 import { MAX_PENDING_PER_USER } from '../../gateway/operations/submit.ts'
-import { usdToArs } from '../testing/operations.ts'
+import { submissionOf } from '../testing/operations.ts'
 import { startLoadGenerator } from './load-generator.ts'
 import { compare, type Figure, perSecond, timeMs } from './measure.ts'
 import { startGateway } from './start-gateway.ts'
@@ -45,7 +45,7 @@ export async function measureSubmissions(): Promise<readonly Figure[]> {
   /** Each has a user of its own. */
   async function newConnection() {
     const headers = { authorization: `Bearer ${await gateway.token()}`, 'content-type': 'application/json' }
-    return { headers, body: JSON.stringify(usdToArs('100.50')) }
+    return { headers, body: JSON.stringify(submissionOf(100)) }
   }
 
   /** Writes the rows that gateway stored last. */

@@ -40,10 +40,7 @@ describeLong('an operation that is added as the documents say', () => {
     expect(typeErrors()).toBe('')
     const list = join(copy, 'processor/performers/performers.ts')
     const whole = await Bun.file(list).text()
-    await Bun.write(
-      list,
-      whole.replace('storeRates, split }', 'storeRates }').replace("import { split } from './split.ts'\n", ''),
-    )
+    await Bun.write(list, whole.replace(' split,', '').replace("import { split } from './split.ts'\n", ''))
     expect(typeErrors()).toContain("Property 'split' is missing")
     await Bun.write(list, whole)
   }, 60_000)
@@ -139,8 +136,8 @@ describeLong('an operation that is added as the documents say', () => {
 async function addSplit(list: string): Promise<void> {
   const text = await Bun.file(list).text()
   const after = text
-    .replace('import { storeRates }', "import { split } from './split.ts'\nimport { storeRates }")
-    .replace("'store-rates': storeRates }", "'store-rates': storeRates, split }")
+    .replace(/(?:^import .*\n)+/m, "$&import { split } from './split.ts'\n")
+    .replace(/export const (?:catalog|performers)[^=]*= \{/, '$& split,')
   if (after === text) throw new Error(`Nothing was changed in ${list}.`)
   await Bun.write(list, after)
 }

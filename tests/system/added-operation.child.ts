@@ -31,7 +31,7 @@ const Done = v.object({
 
 const dataDir = mkdtempSync(join(tmpdir(), `${NAME}-added-`))
 const ports = { GATEWAY_PORT: '0', PROCESSOR_PORT: '0', MONITOR_PORT: '0' }
-const environment = { ...ports, DATA_DIR: dataDir, RATES_URL: 'bundled:', LOG_LEVEL: 'silent' }
+const environment = { ...ports, DATA_DIR: dataDir, LOG_LEVEL: 'silent' }
 const system = await startInProcess(environment)
 try {
   const { gatewayUrl, processorUrl, monitorUrl } = system

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHmac, generateKeyPairSync, sign as signBytes } from 'node:crypto'
 import * as v from 'valibot'
+import { sample } from '../../common/testing/sample.ts'
 import { type Answer, call, expectBody, graphql } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { embeddedParts, type Parts } from '../testing/parts.ts'
@@ -53,52 +54,21 @@ function expectProblem(answer: Answer, status: number, code: string): void {
 }
 
 describe('a submission that is refused changes nothing and says why', () => {
-  const convert = (input: Record<string, unknown>) => ({
-    type: 'convert',
-    input: { from: 'USD', to: 'ARS', amount: '1', ...input },
-  })
-  const badAmounts = [
-    '-1',
-    '0',
-    '0.00',
-    'NaN',
-    'Infinity',
-    '1e999',
-    '1e2',
-    '9'.repeat(400),
-    '1,5',
-    ' 1',
-    '1 ',
-    '1 000',
-    '',
-    '.5',
-    '5.',
-    '+1',
-    '0x10',
-    '1.123456789',
-    '1234567890123456789',
-    '٣',
-    100,
-    null,
-    ['1'],
-    { value: '1' },
-  ]
+  const { wrong } = sample
+  const submissionOf = (input: object = sample.input()) => ({ type: sample.type, input })
   const cases: [string, unknown, number, string, string][] = [
-    ...badAmounts.map((amount): [string, unknown, number, string, string] => [
-      `the amount ${JSON.stringify(amount).slice(0, 20)}`,
-      convert({ amount }),
+    ['a member that does not fit', submissionOf(wrong.input), 422, 'invalid-input', `#/input/${wrong.member}`],
+    [
+      'an unknown member of the input',
+      submissionOf({ ...sample.input(), memo: 'x' }),
       422,
       'invalid-input',
-      '#/input/amount',
-    ]),
-    ['an unknown member of the input', convert({ memo: 'x' }), 422, 'invalid-input', '#/input/memo'],
-    ['an unknown member beside it', { ...convert({}), user: 'someone' }, 422, 'invalid-input', '#/user'],
+      '#/input/memo',
+    ],
+    ['an unknown member beside it', { ...submissionOf(), user: 'someone' }, 422, 'invalid-input', '#/user'],
     ['an unknown type', { type: 'transfer', input: {} }, 422, 'invalid-input', '#/type'],
     ['a type of the prototype', { type: 'constructor', input: {} }, 422, 'invalid-input', '#/type'],
-    ['no input', { type: 'convert' }, 422, 'invalid-input', '#/input'],
-    ['an unknown currency to convert to', convert({ to: 'XYZW' }), 422, 'unknown-currency', '#/input/to'],
-    ['an unknown currency to convert from', convert({ from: 'XYZW' }), 422, 'unknown-currency', '#/input/from'],
-    ['a currency that is a path', convert({ from: '../../etc' }), 422, 'invalid-input', '#/input/from'],
+    ['no input', { type: sample.type }, 422, 'invalid-input', '#/input'],
     ['an array', [], 422, 'invalid-input', '#/type'],
     ['null', null, 422, 'invalid-input', '#'],
   ]
@@ -114,7 +84,7 @@ describe('a submission that is refused changes nothing and says why', () => {
     expectProblem(await raw('', json), 400, 'malformed-request')
     expectProblem(await raw('{}', { 'content-type': 'text/plain' }), 415, 'unsupported-media-type')
     expectProblem(
-      await raw('type=convert', { 'content-type': 'application/x-www-form-urlencoded' }),
+      await raw(`type=${sample.type}`, { 'content-type': 'application/x-www-form-urlencoded' }),
       415,
       'unsupported-media-type',
     )
@@ -123,7 +93,7 @@ describe('a submission that is refused changes nothing and says why', () => {
   })
 
   test.each(['x'.repeat(256), 'has space', 'ä'])('the idempotency key %s is refused', async (key) => {
-    const answer = await raw(JSON.stringify(convert({})), {
+    const answer = await raw(JSON.stringify(submissionOf()), {
       ...json,
       'idempotency-key':
         encodeURIComponent(key) === key || key.includes(' ') ? key : Buffer.from(key).toString('latin1'),
@@ -137,15 +107,11 @@ describe('a submission that is refused changes nothing and says why', () => {
 
   test('GraphQL refuses the same with the same codes, and does not repeat the refused value', async () => {
     const secret = 'not to be repeated'
+    const mutation = `mutation ($input: ${sample.graphql.input}!) { ${sample.type}(input: $input) { id } }`
     const asked: [string, Record<string, unknown>, string][] = [
-      ['mutation { convert(input: { from: "USD", to: "ARS", amount: "-1" }) { id } }', {}, 'invalid-input'],
-      ['mutation { convert(input: { from: "USD", to: "XYZW", amount: "1" }) { id } }', {}, 'unknown-currency'],
-      ['mutation { convert(input: { from: "USD", to: "ARS", amount: 1 }) { id } }', {}, 'malformed-request'],
-      [
-        'mutation ($input: ConvertInput!) { convert(input: $input) { id } }',
-        { input: { from: 'USD', to: 'ARS', amount: '1', memo: secret } },
-        'malformed-request',
-      ],
+      [mutation, { input: wrong.input }, 'invalid-input'],
+      [mutation, { input: { ...sample.input(), memo: secret } }, 'malformed-request'],
+      [mutation, { input: { ...sample.input(), [wrong.member]: 1 } }, 'malformed-request'],
       [
         'mutation ($input: LoginInput!) { login(input: $input) { accessToken } }',
         { input: { email: 'a@example.com', password: { secret } } },

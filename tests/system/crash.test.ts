@@ -1,8 +1,11 @@
 import { expect, test } from 'bun:test'
 import { type ServiceName, serviceNames } from '../../common/name.ts'
+import { catalog } from '../../common/operations/catalog.ts'
+import type { Contract } from '../../common/operations/contract.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { askUntil, call, expectBody } from '../../tools/client.ts'
 import { deadLettersOf } from '../testing/dead-letters.ts'
-import { Operation, outcomeOf, timelineOf, usdToArs } from '../testing/operations.ts'
+import { Operation, outcomeOf, submissionOf, timelineOf } from '../testing/operations.ts'
 import { describeLong, describeOnParts, type Parts } from '../testing/parts.ts'
 import { type ServiceProcess, serviceProcesses } from '../testing/service-processes.ts'
 import { tryCall } from '../testing/try-call.ts'
@@ -10,10 +13,12 @@ import { newOperator, newUser } from '../testing/users.ts'
 
 const USERS = 3
 const PER_USER = 20
-const AMOUNT_USD = 7
-const LIMIT_USD = 100
+const N = 7
+/** What the operations of a user may come to, where they count against a limit. */
+const { limit }: Contract = catalog[sample.type]
+const BOUND = limit ? 100 : Number.POSITIVE_INFINITY
 /** 14 x 7 is the most that fits into 100. */
-const FITTING = Math.floor(LIMIT_USD / AMOUNT_USD)
+const FITTING = Math.floor(BOUND / N)
 const WITHIN_MS = 30_000
 
 describeOnParts(describeLong, (makeParts, kind) => {
@@ -23,7 +28,10 @@ describeOnParts(describeLong, (makeParts, kind) => {
     'kill -9 of %s loses no operation, performs none twice and lets nobody over the limit',
     async (victim) => {
       const parts = await makeParts()
-      const services = await serviceProcesses({ ...parts.environment, DAILY_LIMIT_USD: String(LIMIT_USD) })
+      const services = await serviceProcesses({
+        ...parts.environment,
+        ...(limit && { [limit.variable]: String(BOUND) }),
+      })
       try {
         await Promise.all(Object.values(services).map((service) => service.start()))
         await killWhileInFlight(victim, parts, services)
@@ -51,7 +59,7 @@ async function killWhileInFlight(
 
   /** Sends until it is acknowledged, as a client with an idempotency key does. */
   async function submit(token: string, key: string): Promise<Operation> {
-    const request = { token, body: usdToArs(String(AMOUNT_USD)), headers: { 'Idempotency-Key': key } }
+    const request = { token, body: submissionOf(N), headers: { 'Idempotency-Key': key } }
     const ask = () => tryCall('POST', `${gateway.url}/operations`, request)
     const operation = expectBody(await askUntil(ask, ({ status }) => status === 202, WITHIN_MS), 202, Operation)
     acknowledged += 1

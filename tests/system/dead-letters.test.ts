@@ -7,10 +7,10 @@ import { readMonitorConfig } from '../../monitor/config.ts'
 import { openStore } from '../../monitor/store/store.ts'
 import { askUntil, call, expectBody } from '../../tools/client.ts'
 import type { System } from '../../tools/in-process.ts'
-import { breakConvert } from '../testing/break-convert.ts'
+import { breakSample } from '../testing/break-sample.ts'
 import { type DeadLetter, deadLettersOf, expectRedriven, redrive } from '../testing/dead-letters.ts'
 import { publishForeign } from '../testing/foreign-client.ts'
-import { Operation, outcomeOf, timelineOf, usdToArs } from '../testing/operations.ts'
+import { Operation, outcomeOf, submissionOf, timelineOf } from '../testing/operations.ts'
 import { describeLong, describeOnParts, type MakeParts, type Parts, startReplicas } from '../testing/parts.ts'
 import { newOperator, newUser, type User } from '../testing/users.ts'
 
@@ -38,20 +38,19 @@ function describeDeadLetters(makeParts: MakeParts): void {
       if (!user) throw new Error('There are three users.')
       return user
     }
-    const submit = (user: User | undefined, amount: string, headers: Record<string, string> = {}) =>
+    const submit = (user: User | undefined, n: number, headers: Record<string, string> = {}) =>
       call('POST', `${urlsOf(0).gatewayUrl}/operations`, {
         token: userOf(user).token,
-        body: usdToArs(amount),
-        headers: { 'Idempotency-Key': `order-of-${amount}`, ...headers },
+        body: submissionOf(n),
+        headers: { 'Idempotency-Key': `order-of-${n}`, ...headers },
       })
-    const accept = async (user: User | undefined, amount: string) =>
-      expectBody(await submit(user, amount), 202, Operation)
+    const accept = async (user: User | undefined, n: number) => expectBody(await submit(user, n), 202, Operation)
     const lettersOf = async (user: User | undefined): Promise<DeadLetter[]> =>
       (await deadLettersOf(urlsOf(0).monitorUrl, operator, 5)).filter((letter) => letter.user === userOf(user).id)
     const many = (replica: number, what: 'redrive' | 'discard', body: object) =>
       call('POST', `${urlsOf(replica).monitorUrl}/dead-letters/${what}`, { token: operator, body })
 
-    // While every conversion fails, Ana submits three and the others one each.
+    // While every operation fails, Ana submits three and the others one each.
     beforeAll(async () => {
       parts = await makeParts()
       systems = await startReplicas(parts, 2)
@@ -60,11 +59,11 @@ function describeDeadLetters(makeParts: MakeParts): void {
       const me = await call('GET', `${gatewayUrl}/auth/me`, { token: operator })
       operatorId = expectBody(me, 200, v.object({ id: v.string() })).id
       ;[ana, bob, carl] = [await newUser(gatewayUrl), await newUser(gatewayUrl), await newUser(gatewayUrl)]
-      const repairs = await Promise.all(systems.map(breakConvert))
-      anas = [await accept(ana, '1')]
+      const repairs = await Promise.all(systems.map(breakSample))
+      anas = [await accept(ana, 1)]
       watched = systems.flatMap(({ gatewayUrl }) => watches(gatewayUrl, userOf(ana).token, anas[0]?.id ?? ''))
-      anas.push(await accept(ana, '2'), await accept(ana, '3'))
-      const others = [await accept(bob, '1'), await accept(carl, '6000')]
+      anas.push(await accept(ana, 2), await accept(ana, 3))
+      const others = [await accept(bob, 1), await accept(carl, 6000)]
       for (const { id } of anas) await expectDeadLettered(ana, id)
       await expectDeadLettered(bob, others[0]?.id)
       await expectDeadLettered(carl, others[1]?.id)
@@ -84,7 +83,7 @@ function describeDeadLetters(makeParts: MakeParts): void {
     test('every stream of an operation shows its failure and ends', async () => {
       expect(watched).toHaveLength(4)
       for (const statuses of watched) expect(await statuses).toMatch(/^(pending,)?failed$/)
-      const waited = await submit(ana, '1', { Prefer: 'wait=10' })
+      const waited = await submit(ana, 1, { Prefer: 'wait=10' })
       expect(waited).toMatchObject({ status: 200, body: { id: anas[0]?.id, error: { code: 'dead-lettered' } } })
     }, 30_000)
 
@@ -119,7 +118,7 @@ function describeDeadLetters(makeParts: MakeParts): void {
         const read = await call('GET', `${urlsOf(1).gatewayUrl}/operations/${id}`, { token })
         expect(read).toMatchObject({ body: { id, status: 'succeeded' } })
         expect(read.body).not.toHaveProperty('error')
-        const waited = await submit(ana, String(index + 1), { Prefer: 'wait=10' })
+        const waited = await submit(ana, index + 1, { Prefer: 'wait=10' })
         expect(waited).toMatchObject({ status: 200, body: { id, status: 'succeeded' } })
         expect(await timelineOf(urlsOf(1).monitorUrl, token, id, 5)).toEqual([
           'posta.operation.requested',
@@ -201,14 +200,16 @@ function describeDeadLetters(makeParts: MakeParts): void {
         'posta.operation.succeeded',
       ])
       expect((await read()).body).toEqual(succeeded)
+      // example {
       // The 6000 USD counted once: 4000 of the day's 10000 USD are left.
       const outcomes: string[] = []
-      for (const amount of ['4000', '0.01']) {
-        const { id } = await accept(carl, amount)
+      for (const n of [4000, 1]) {
+        const { id } = await accept(carl, n)
         const { status, error } = await outcomeOf(gatewayUrl, token, id)
         outcomes.push(error?.code ?? status)
       }
       expect(outcomes).toEqual(['succeeded', 'limit-exceeded'])
+      // }
       expect(await call('GET', `${monitorUrl}/audit/verify`, { token: operator })).toMatchObject({ body: { ok: true } })
       expect((await lettersOf(carl)).every((each) => each.user === user)).toBe(true)
     }, 60_000)

@@ -14,7 +14,7 @@ afterAll(remove)
 const environment = {
   ...process.env,
   DATA_DIR: dataDir,
-  RATES_URL: 'bundled:',
+  RATES_URL: 'bundled:', // example
   GATEWAY_PORT: '0',
   PROCESSOR_PORT: '0',
   MONITOR_PORT: '0',

@@ -5,7 +5,7 @@ import { type ServiceName, serviceNames } from '../../common/name.ts'
 import { eventually } from '../../common/testing/eventually.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { call, expectBody } from '../../tools/client.ts'
-import { Operation, outcomeOf, timelineOf, usdToArs } from '../testing/operations.ts'
+import { Operation, outcomeOf, submissionOf, timelineOf } from '../testing/operations.ts'
 import { describeLong, embeddedParts } from '../testing/parts.ts'
 import { serviceProcesses } from '../testing/service-processes.ts'
 import { newUser } from '../testing/users.ts'
@@ -80,7 +80,7 @@ describeLong('an embedded file', () => {
   })
 })
 
-/** Runs one conversion on a new system, from the submission until monitor has it. Resolves to all calls. */
+/** Runs one operation on a new system, from the submission until monitor has it. Resolves to all calls. */
 async function traceConversion(): Promise<{ calls: readonly Call[]; id: string }> {
   const parts = await embeddedParts()
   using traces = temporaryFolder()
@@ -95,7 +95,7 @@ async function traceConversion(): Promise<{ calls: readonly Call[]; id: string }
   try {
     await Promise.all(serviceNames.map((name) => services[name].start()))
     const { token } = await newUser(services.gateway.url)
-    const answer = await call('POST', `${services.gateway.url}/operations`, { token, body: usdToArs('1') })
+    const answer = await call('POST', `${services.gateway.url}/operations`, { token, body: submissionOf() })
     id = expectBody(answer, 202, Operation).id
     await outcomeOf(services.gateway.url, token, id)
     await timelineOf(services.monitor.url, token, id, 2)

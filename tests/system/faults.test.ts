@@ -4,9 +4,10 @@ import * as v from 'valibot'
 import type { Header } from '../../common/messages/message.ts'
 import { topics } from '../../common/messages/topics.ts'
 import type { Service } from '../../common/service/service.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { askUntil, call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
-import { breakConvert } from '../testing/break-convert.ts'
+import { breakSample } from '../testing/break-sample.ts'
 import { deadLettersOf, expectRedriven, redrive } from '../testing/dead-letters.ts'
 import { type Foreign, publishForeign } from '../testing/foreign-client.ts'
 import { holdLocks } from '../testing/hold-locks.ts'
@@ -14,10 +15,10 @@ import {
   expectAllSucceed,
   Operation,
   outcomeOf,
-  submitConversions,
+  submissionOf,
+  submitMany,
   timelineOf,
   untilFailing,
-  usdToArs,
 } from '../testing/operations.ts'
 import { describeLong, describeOnParts, embeddedParts, type MakeParts, type Parts } from '../testing/parts.ts'
 import { newOperator, newUser } from '../testing/users.ts'
@@ -46,12 +47,12 @@ function describeFaults(makeParts: MakeParts): void {
     test('poison on every topic becomes dead letters, and messages after it are handled', async () => {
       const { gatewayUrl, monitorUrl } = system
       const user = await newUser(gatewayUrl)
-      const before = await submitConversions(gatewayUrl, user.token, 3)
+      const before = await submitMany(gatewayUrl, user.token, 3)
       const poison = poisonFor(user.id).filter(
         ({ key, value }) => parts.environment.BROKER_URL !== undefined || (key !== null && value !== null),
       )
       await publishForeign(parts.environment, poison, user.id)
-      const after = await submitConversions(gatewayUrl, user.token, 3)
+      const after = await submitMany(gatewayUrl, user.token, 3)
       await expectAllSucceed(system, user.token, [...before, ...after], 30_000)
 
       const found = await deadLettersOf(monitorUrl, operator, poison.length)
@@ -78,7 +79,7 @@ function describeFaults(makeParts: MakeParts): void {
       const [request] = found.filter(({ topic }) => topic === topics.requests)
       expect(expectRedriven(await redrive(monitorUrl, operator, request?.id ?? '')).status).toBe('redriven')
       expect(await deadLettersOf(monitorUrl, operator, poison.length + 1)).toHaveLength(poison.length + 1)
-      await expectAllSucceed(system, user.token, await submitConversions(gatewayUrl, user.token, 1))
+      await expectAllSucceed(system, user.token, await submitMany(gatewayUrl, user.token, 1))
       expect(await deadLettersOf(monitorUrl, operator, poison.length + 1)).toHaveLength(poison.length + 1)
       expect(await call('GET', `${monitorUrl}/audit/verify`, { token: operator })).toMatchObject({ body: { ok: true } })
       for (const url of [gatewayUrl, system.processorUrl, monitorUrl]) await untilFailing(url, [])
@@ -92,15 +93,15 @@ function describeFaults(makeParts: MakeParts): void {
         200,
         v.object({ id: v.string() }),
       ).id
-      const submit = (amount: string) =>
+      const submit = (n: number) =>
         call('POST', `${gatewayUrl}/operations`, {
           token: user.token,
-          body: usdToArs(amount),
-          headers: { 'Idempotency-Key': `order-of-${amount}` },
+          body: submissionOf(n),
+          headers: { 'Idempotency-Key': `order-of-${n}` },
         })
 
-      const repair = await breakConvert(system)
-      const { id } = expectBody(await submit('6000'), 202, Operation)
+      const repair = await breakSample(system)
+      const { id } = expectBody(await submit(6000), 202, Operation)
       expect(await outcomeOf(gatewayUrl, user.token, id, 30_000)).toMatchObject({
         status: 'failed',
         error: { code: 'dead-lettered' },
@@ -111,7 +112,7 @@ function describeFaults(makeParts: MakeParts): void {
       const letters = await deadLettersOf(monitorUrl, operator, 1)
       const letter = letters.find(({ operation }) => operation === id)
       expect(letter).toMatchObject({ status: 'open', topic: topics.requests, group: 'posta.processor', user: user.id })
-      expect(letter?.reason).toContain('Performing convert failed: It was released too early.')
+      expect(letter?.reason).toContain(`Performing ${sample.type} failed: It was released too early.`)
       const letterId = letter?.id ?? ''
       expect(await redrive(monitorUrl, user.token, letterId)).toMatchObject({
         status: 403,
@@ -132,17 +133,19 @@ function describeFaults(makeParts: MakeParts): void {
           redrive: { ...expectRedriven(asked[0] ?? answer).redrive, by: operatorId },
         })
 
+      // example {
       // The 6000 USD counted once: 4000 of the day's 10000 USD are left.
-      const next = expectBody(await submit('4000'), 202, Operation)
+      const next = expectBody(await submit(4000), 202, Operation)
       expect((await outcomeOf(gatewayUrl, user.token, next.id)).status).toBe('succeeded')
-      const over = expectBody(await submit('0.01'), 202, Operation)
+      const over = expectBody(await submit(1), 202, Operation)
       expect((await outcomeOf(gatewayUrl, user.token, over.id)).error?.code).toBe('limit-exceeded')
-      expect(await submit('6000')).toMatchObject({ body: { id, status: 'succeeded' } })
+      await timelineOf(monitorUrl, user.token, over.id, 2)
+      // }
+      expect(await submit(6000)).toMatchObject({ body: { id, status: 'succeeded' } })
       expect(await call('GET', `${processorUrl}/results/${id}`, { token: user.token })).toMatchObject({
         body: { status: 'succeeded' },
       })
 
-      await timelineOf(monitorUrl, user.token, over.id, 2)
       expect(await timelineOf(monitorUrl, user.token, id, 5)).toEqual([
         'posta.operation.requested',
         'posta.message.dead-lettered',
@@ -200,8 +203,8 @@ function poisonFor(user: string): Foreign[] {
       { ...message, key: null, value: json({ secret: SECRET }), headers: headersOf(type) },
     ]
   })
-  const result = { user, operation: Bun.randomUUIDv7(), operationType: 'convert', createdAt: time, completedAt: time }
-  const output = { amount: '1.00', currency: 'ARS', rate: '1', date: time.slice(0, 10), source: 'live' }
+  const result = { user, operation: Bun.randomUUIDv7(), operationType: sample.type, createdAt: time, completedAt: time }
+  const output = sample.output()
   const letter = { topic: topics.deadLetters, key: 'garbage', value: Buffer.from(SECRET), headers: [] }
   const forged = { id: 'posta.requests.0.1.1', group: 'posta.processor', reason: SECRET, topic: topics.requests }
   const facts = { ...forged, partition: '0', offset: '2', timestamp: '1' }
@@ -215,8 +218,8 @@ function poisonFor(user: string): Foreign[] {
       key: 'another',
       value: json({
         ...result,
-        input: usdToArs('1').input,
-        rates: { base: 'USD', date: output.date, source: 'live', rates: [] },
+        input: sample.input(),
+        facts: sample.facts,
       }),
       headers: headersOf(types[topics.requests]),
     },
@@ -257,7 +260,7 @@ describeLong('while another process keeps files locked for a second', () => {
     const { token } = await newUser(system.gatewayUrl)
     const ids: string[] = []
     await whileLocked(['processor.db', 'monitor.db'], async () => {
-      if (ids.length < 10) ids.push(...(await submitConversions(system.gatewayUrl, token, 1)))
+      if (ids.length < 10) ids.push(...(await submitMany(system.gatewayUrl, token, 1)))
       for (const id of ids)
         expect(await call('GET', `${system.gatewayUrl}/operations/${id}`, { token })).toMatchObject({
           body: { status: 'pending' },
@@ -270,7 +273,7 @@ describeLong('while another process keeps files locked for a second', () => {
     const { token } = await newUser(system.gatewayUrl)
     const submitted: Promise<string[]>[] = []
     await whileLocked(['gateway.db', 'broker.db'], async () => {
-      if (submitted.length < 10) submitted.push(submitConversions(system.gatewayUrl, token, 1))
+      if (submitted.length < 10) submitted.push(submitMany(system.gatewayUrl, token, 1))
       expect((await call('GET', `${system.gatewayUrl}/operations`, { token })).body).toEqual({ items: [] })
     })
     const ids = (await Promise.all(submitted)).flat()

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import * as v from 'valibot'
 import { groups, type Topic, topics } from '../../common/messages/topics.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { call, expectBody } from '../../tools/client.ts'
 import { type System, startInProcess } from '../../tools/in-process.ts'
 import { kafkaClient, readTopics } from '../testing/foreign-client.ts'
-import { Operation, timelineOf, usdToArs } from '../testing/operations.ts'
+import { Operation, submissionOf, timelineOf } from '../testing/operations.ts'
 import { noRealParts, type Parts, realParts } from '../testing/parts.ts'
 import { newUser } from '../testing/users.ts'
 
@@ -35,7 +36,7 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
     user = id
     const answer = await call('POST', `${gatewayUrl}/operations`, {
       token,
-      body: usdToArs('1'),
+      body: submissionOf(),
       headers: { Prefer: 'wait=20', traceparent: `00-${TRACE_ID}-00f067aa0ba902b7-01` },
     })
     operation = expectBody(answer, 200, Operation).id
@@ -77,7 +78,7 @@ describe.skipIf(noRealParts !== undefined)('on Kafka the messages are CloudEvent
     })
     for (const message of [request, result]) {
       expect(message?.headers.traceparent).toContain(TRACE_ID)
-      expect(JSON.parse(message?.value ?? '')).toMatchObject({ user, operation, operationType: 'convert' })
+      expect(JSON.parse(message?.value ?? '')).toMatchObject({ user, operation, operationType: sample.type })
     }
     expect(events.map(({ headers }) => headers)).toEqual(
       ['posta.user.registered', 'posta.user.logged-in'].map((type) => ({

@@ -3,10 +3,10 @@ import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { type ServiceName, serviceNames } from '../../common/name.ts'
 import { type Environment, portVariable } from '../../common/service/config.ts'
-import { eventually } from '../../common/testing/eventually.ts'
+import { eventually } from '../../common/testing/eventually.ts' // example
 import { startFakeApi } from '../../gateway/testing/fake-rates-api.ts'
 import { call, expectBody } from '../../tools/client.ts'
-import { expectAllSucceed, Operation, submitConversions, usdToArs } from '../testing/operations.ts'
+import { expectAllSucceed, Operation, submissionOf, submitMany } from '../testing/operations.ts'
 import { describeLong, embeddedParts, type Parts } from '../testing/parts.ts'
 import { runProgram } from '../testing/run-program.ts'
 import { type ServiceProcess, serviceProcesses } from '../testing/service-processes.ts'
@@ -28,8 +28,15 @@ describeLong('configuration that cannot work', () => {
     NODE_ENV: 'staging',
   }
   const own: Record<ServiceName, Environment> = {
-    gateway: { DATABASE_URL: `mysql://root:${SECRET}@db`, RATES_URL: 'tomorrow', TOKEN_KEYS: `{"keys": "${SECRET}"}` },
-    processor: { PROCESSOR_STORE_URL: `mongodb://root:${SECRET}@db`, DAILY_LIMIT_USD: '-5' },
+    gateway: {
+      DATABASE_URL: `mysql://root:${SECRET}@db`,
+      TOKEN_KEYS: `{"keys": "${SECRET}"}`,
+      RATES_URL: 'tomorrow', // example
+    },
+    processor: {
+      PROCESSOR_STORE_URL: `mongodb://root:${SECRET}@db`,
+      DAILY_LIMIT_USD: '-5', // example
+    },
     monitor: { MONITOR_STORE_URL: `mongodb://root:${SECRET}@db` },
   }
 
@@ -95,7 +102,7 @@ describeLong('processes', () => {
     /** Submits until gateway has closed. */
     async function submitAll(token: string, ids: string[]): Promise<void> {
       for (;;) {
-        const answer = await tryCall('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') })
+        const answer = await tryCall('POST', `${gateway.url}/operations`, { token, body: submissionOf() })
         if (answer.status === 0 || answer.status === 503) return
         if (answer.status === 429) continue
         ids.push(expectBody(answer, 202, Operation).id)
@@ -114,6 +121,7 @@ describeLong('processes', () => {
       await expectAllSucceed({ gatewayUrl: gateway.url, monitorUrl: monitor.url }, token, accepted[index] ?? [], 30_000)
   }, 60_000)
 
+  // example {
   test.concurrent('end at once on a second signal', async () => {
     await using cleanups = new AsyncDisposableStack()
     const api = startFakeApi()
@@ -123,7 +131,7 @@ describeLong('processes', () => {
     const { gateway } = await serviceProcesses({ ...environment, RATES_URL: api.url })
     await startAll(cleanups, [gateway])
     const { token } = await newUser(gateway.url)
-    const pending = tryCall('POST', `${gateway.url}/operations`, { token, body: usdToArs('1') })
+    const pending = tryCall('POST', `${gateway.url}/operations`, { token, body: submissionOf() })
     await eventually(() => api.asked.length > 0)
     const first = gateway.stop('SIGTERM')
     await eventually(async () => (await tryCall('GET', `${gateway.url}/health/live`)).status === 0)
@@ -136,6 +144,7 @@ describeLong('processes', () => {
     expect(performance.now() - startedMs).toBeLessThan(3000)
     await pending
   }, 30_000)
+  // }
 
   test.concurrent('two gateways look like one to clients, and one goes on without the other', async () => {
     await using cleanups = new AsyncDisposableStack()
@@ -153,7 +162,7 @@ describeLong('processes', () => {
         urls.map((url) =>
           call('POST', `${url}/operations`, {
             token,
-            body: usdToArs('1'),
+            body: submissionOf(),
             headers: { 'Idempotency-Key': `order-${index}`, Prefer: 'wait=20' },
           }),
         ),
@@ -171,7 +180,7 @@ describeLong('processes', () => {
 
     // The first one started first, so it sends and receives.
     await first.gateway.stop('SIGKILL')
-    const more = await submitConversions(second.url, token, 5)
+    const more = await submitMany(second.url, token, 5)
     await expectAllSucceed({ gatewayUrl: second.url, monitorUrl: first.monitor.url }, token, more, 20_000)
   }, 60_000)
 })

@@ -73,7 +73,7 @@ describeLong('a new project', () => {
       'tools/infra.ts',
       'tools/infra/ferretdb/go.mod',
       'tools/infra/pom.xml',
-      'tools/infra/toxiproxy/go.mod',
+      'tools/infra/toxiproxy/go.mod', // example
     ])
   })
 
@@ -113,7 +113,6 @@ describeLong('a new project', () => {
     [[], 'NAME is missing.'],
     [['shop', join(folder, 'x'), 'y'], 'A project has one name and one folder, so y is too much.'],
     [['shop', join(folder, 'x'), '--examples'], "Unknown option '--examples'"],
-    [['shop', join(folder, 'x'), '--without-examples'], 'A project cannot be made without the example operations'],
     [['shop', project], `${project} is in this repository.`],
     [['shop', join(project, 'x')], `${join(project, 'x')} is in this repository.`],
     [['shop', full], `${full} is not empty.`],

@@ -6,7 +6,7 @@ import { type KafkaServer, startKafka } from '../../tools/infra/kafka.ts'
 import { missingTools } from '../../tools/infra/parts.ts'
 import type { Server } from '../../tools/infra/server.ts'
 import { deadLettersOf } from '../testing/dead-letters.ts'
-import { expectAllSucceed, outcomeOf, submitConversions, untilFailing } from '../testing/operations.ts'
+import { expectAllSucceed, outcomeOf, submitMany, untilFailing } from '../testing/operations.ts'
 import { embeddedParts, noRealParts, type Parts } from '../testing/parts.ts'
 import { logIn, newOperator, newUser } from '../testing/users.ts'
 
@@ -40,7 +40,7 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
     })
     operator = await newOperator(parts.environment, system.gatewayUrl)
     const { token } = await newUser(system.gatewayUrl)
-    await expectAllSucceed(system, token, await submitConversions(system.gatewayUrl, token, 1), 30_000)
+    await expectAllSucceed(system, token, await submitMany(system.gatewayUrl, token, 1), 30_000)
   }, 90_000)
   afterAll(async () => {
     await system?.close()
@@ -64,10 +64,10 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
     async (_what, signal) => {
       const { gatewayUrl, processorUrl, monitorUrl } = system
       const users = [await newUser(gatewayUrl), await newUser(gatewayUrl)]
-      const before = await Promise.all(users.map(({ token }) => submitConversions(gatewayUrl, token, 5)))
+      const before = await Promise.all(users.map(({ token }) => submitMany(gatewayUrl, token, 5)))
       await broker.kill(signal)
       const during = await Promise.all(
-        users.map(async ({ email }) => submitConversions(gatewayUrl, (await logIn(gatewayUrl, email)).accessToken, 10)),
+        users.map(async ({ email }) => submitMany(gatewayUrl, (await logIn(gatewayUrl, email)).accessToken, 10)),
       )
       await Promise.all([
         untilFailing(gatewayUrl, ['broker', 'relay', 'results'], 25_000),
@@ -96,9 +96,9 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
   test('keeps operations pending while processor’s store is down, and all succeed after each outage', async () => {
     const { gatewayUrl, processorUrl } = system
     const { token } = await newUser(gatewayUrl)
-    const ids = await submitConversions(gatewayUrl, token, 5)
+    const ids = await submitMany(gatewayUrl, token, 5)
     await processorStore.kill()
-    const during = await submitConversions(gatewayUrl, token, 10)
+    const during = await submitMany(gatewayUrl, token, 10)
     await untilFailing(processorUrl, ['store', 'runs', 'requests'])
     for (const id of during)
       expect(await call('GET', `${gatewayUrl}/operations/${id}`, { token })).toMatchObject({
@@ -109,7 +109,7 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
     await processorStore.restart()
     await expectAllSucceed(system, token, [...ids, ...during], 30_000)
     for (let kills = 1; kills < KILLS; kills++) {
-      const next = await submitConversions(gatewayUrl, token, 5)
+      const next = await submitMany(gatewayUrl, token, 5)
       await processorStore.restart()
       await expectAllSucceed(system, token, next, 30_000)
     }
@@ -122,14 +122,14 @@ describe.skipIf(reason !== undefined)(`the whole system${reason === undefined ? 
     const { token, email } = await newUser(gatewayUrl)
     await monitorStore.kill()
     await logIn(gatewayUrl, email)
-    const ids = await submitConversions(gatewayUrl, token, 10)
+    const ids = await submitMany(gatewayUrl, token, 10)
     for (const id of ids) expect((await outcomeOf(gatewayUrl, token, id)).status).toBe('succeeded')
     await untilFailing(monitorUrl, ['store', 'events'])
     await expectUnavailable(`${monitorUrl}/events`, token)
     await monitorStore.restart()
     await expectAllSucceed(system, token, ids, 30_000)
     for (let kills = 1; kills < KILLS; kills++) {
-      const next = await submitConversions(gatewayUrl, token, 5)
+      const next = await submitMany(gatewayUrl, token, 5)
       await monitorStore.restart()
       await expectAllSucceed(system, token, next, 30_000)
     }

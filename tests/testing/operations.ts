@@ -1,5 +1,6 @@
 import { expect } from 'bun:test'
 import * as v from 'valibot'
+import { sample } from '../../common/testing/sample.ts'
 import { type Answer, askUntil, call, expectBody } from '../../tools/client.ts'
 import type { System } from '../../tools/in-process.ts'
 
@@ -11,13 +12,14 @@ export const Operation = v.object({
 })
 export type Operation = v.InferOutput<typeof Operation>
 
-export const usdToArs = (amount: string) => ({ type: 'convert', input: { from: 'USD', to: 'ARS', amount } })
+/** A submission of `sample`. */
+export const submissionOf = (n = 1) => ({ type: sample.type, input: sample.input(n) })
 
-/** Submits conversions one after the other, and expects that each is accepted. Resolves to their ids. */
-export async function submitConversions(gatewayUrl: string, token: string, count: number): Promise<string[]> {
+/** Submits operations one after the other, and expects that each is accepted. Resolves to their ids. */
+export async function submitMany(gatewayUrl: string, token: string, count: number): Promise<string[]> {
   const ids: string[] = []
   for (let index = 0; index < count; index++) {
-    const answer = await call('POST', `${gatewayUrl}/operations`, { token, body: usdToArs('1') })
+    const answer = await call('POST', `${gatewayUrl}/operations`, { token, body: submissionOf() })
     ids.push(expectBody(answer, 202, Operation).id)
   }
   return ids

@@ -25,7 +25,7 @@ export async function embeddedParts(): Promise<Parts> {
       GATEWAY_PORT: '0',
       PROCESSOR_PORT: '0',
       MONITOR_PORT: '0',
-      RATES_URL: 'bundled:',
+      RATES_URL: 'bundled:', // example
       LOG_LEVEL: 'silent',
       DATA_DIR: path,
     },

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CommandError } from '../../common/service/command.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
@@ -16,6 +16,8 @@ interface NewOperation extends Kind {
   readonly name: string
 }
 
+type TextOf = (path: string) => string | undefined
+
 const MAX_NAME_CHARACTERS = 40
 
 /**
@@ -24,20 +26,29 @@ const MAX_NAME_CHARACTERS = 40
  * @throws CommandError for a name that is none, or that is in use
  */
 export async function writeOperation(type: string, kind: Kind): Promise<string[]> {
-  const operation = { type, name: nameOf(type), ...kind }
-  const files = filesOf(operation)
-  if (!files.every(([, text]) => compiles(text)))
-    throw new CommandError(`${type} is no name of an operation: the files need ${operation.name} for something else.`)
-  for (const [path] of files)
-    if (existsSync(join(REPOSITORY_ROOT, path))) throw new CommandError(`${path} exists already.`)
-  const lists = await Promise.all(
-    listsOf(operation).map(async (list): Promise<[string, string]> => [list.path, await added(operation, list)]),
-  )
-  const all = [...files, ...lists]
+  const all = operationFiles(type, kind, (path) => {
+    const at = join(REPOSITORY_ROOT, path)
+    return existsSync(at) ? readFileSync(at, 'utf8') : undefined
+  })
   for (const [path, text] of all) await Bun.write(join(REPOSITORY_ROOT, path), text)
   const paths = all.map(([path]) => path)
   format(REPOSITORY_ROOT, paths)
   return paths
+}
+
+/**
+ * The files of an operation and the lists with it in them, path and text, not formatted.
+ * @param textOf the text of a file as it is, undefined where there is none
+ * @throws CommandError for a name that is none, or that is in use
+ */
+export function operationFiles(type: string, kind: Kind, textOf: TextOf): [string, string][] {
+  const operation = { type, name: nameOf(type), ...kind }
+  const files = filesOf(operation)
+  if (!files.every(([, text]) => compiles(text)))
+    throw new CommandError(`${type} is no name of an operation: the files need ${operation.name} for something else.`)
+  for (const [path] of files) if (textOf(path) !== undefined) throw new CommandError(`${path} exists already.`)
+  const lists = listsOf(operation).map((list): [string, string] => [list.path, added(operation, list, textOf)])
+  return [...files, ...lists]
 }
 
 /** The name of the operation's constants. @throws CommandError */
@@ -81,18 +92,18 @@ function listsOf({ facts }: Kind): List[] {
   ]
 }
 
-/** The list's file with the operation in it: an import, and an entry at the end of the list. */
-async function added({ type, name }: NewOperation, { path, declaration }: List): Promise<string> {
-  const text = await Bun.file(join(REPOSITORY_ROOT, path)).text()
+/** The list's file with the operation in it: an import, and an entry at the beginning of the list. */
+function added({ type, name }: NewOperation, { path, declaration }: List, textOf: TextOf): string {
+  const text = textOf(path) ?? ''
   const entry = type === name ? name : `'${type}': ${name}`
-  const list = new RegExp(`(${declaration}[^=]*= \\{[^}]*?),?\\s*\\}`)
+  const list = new RegExp(`${declaration}[^=]*= \\{`)
   const imports = /(?:^import .*\n)+/m
   if (!list.test(text) || !imports.test(text))
     throw new CommandError(`${path} is not as expected: add ${entry} by hand.`)
   if (new RegExp(`\\b${name}\\b`).test(text)) throw new CommandError(`${path} has a ${name} already.`)
   return text
     .replace(imports, (block) => `${block}import { ${name} } from './${type}.ts'\n`)
-    .replace(list, (_, entries: string) => `${entries}, ${entry} }`)
+    .replace(list, (begin) => `${begin} ${entry},`)
 }
 
 const NOW = '2026-11-24T12:00:00.000Z'
@@ -117,7 +128,7 @@ import { defineContract } from './contract.ts'
 export const ${name} = defineContract({
   type: '${type}',
   summary: '${summary}',
-  description: 'What it does, in a sentence or two.',
+  description: 'Answers with the text that it was given.',
   input: v.strictObject({ text: v.pipe(v.string(), v.minLength(1), v.maxLength(1000)) }),
   output: v.object({ text: v.string()${steps ? ', reference: v.string()' : ''} }),
   failures: [],

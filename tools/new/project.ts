@@ -15,26 +15,29 @@ const KEPT = new Set(['LICENSE'])
  * Copies this repository to a folder under another name: that of its packages, topics, groups, token audience, metrics,
  * databases, documents and whatever else has this repository's name. Nothing is written unless all of it can be.
  * @param folder must be empty, or not exist
+ * @param sources by their paths, what becomes the project's files
  * @returns the paths, and which of them have the name in them
  * @throws CommandError for a name that is none, or a folder that cannot be used
  */
-export function writeProject(name: string, folder: string): { paths: string[]; changed: string[] } {
+export function writeProject(
+  name: string,
+  folder: string,
+  sources = allFiles(),
+): { paths: string[]; changed: string[] } {
   checkName(name)
   const target = resolve(folder)
   checkFolder(target)
   const rename = renamer(name)
-  const files = repositoryFiles(REPOSITORY_ROOT).map((path) => {
-    const source = join(REPOSITORY_ROOT, path)
-    const bytes = readFileSync(source)
-    const text = bytes.includes(0) || KEPT.has(path) ? undefined : bytes.toString()
+  const files = [...sources].map(([path, bytes]) => {
+    const text = bytes.includes(0) || KEPT.has(path) ? undefined : Buffer.from(bytes).toString()
     const content = text === undefined ? bytes : rename(text)
-    return { path: rename(path), content, mode: statSync(source).mode, isChanged: content !== (text ?? bytes) }
+    return { path: rename(path), content, isChanged: content !== (text ?? bytes) }
   })
-  for (const { path, content, mode } of files) {
+  for (const { path, content } of files) {
     const to = join(target, path)
     mkdirSync(dirname(to), { recursive: true })
     writeFileSync(to, content)
-    chmodSync(to, mode)
+    if (content.toString().startsWith('#!')) chmodSync(to, 0o755)
   }
   // The order of imports and where lines break follow from the name's letters.
   format(target, ['.'])
@@ -42,6 +45,11 @@ export function writeProject(name: string, folder: string): { paths: string[]; c
     paths: files.map(({ path }) => path),
     changed: files.filter(({ isChanged }) => isChanged).map(({ path }) => path),
   }
+}
+
+/** The files of this repository, by their paths. */
+function allFiles(): ReadonlyMap<string, Uint8Array> {
+  return new Map(repositoryFiles(REPOSITORY_ROOT).map((path) => [path, readFileSync(join(REPOSITORY_ROOT, path))]))
 }
 
 function checkName(name: string): void {

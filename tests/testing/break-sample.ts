@@ -4,6 +4,7 @@ import { listen } from '../../common/service/listener.ts'
 import { createLog } from '../../common/service/log.ts'
 import { createMetrics } from '../../common/service/metrics.ts'
 import type { Service } from '../../common/service/service.ts'
+import { sample } from '../../common/testing/sample.ts'
 import { readProcessorConfig } from '../../processor/config.ts'
 import { performers } from '../../processor/performers/performers.ts'
 import { createProcessor } from '../../processor/processor.ts'
@@ -12,10 +13,10 @@ import { openStore } from '../../processor/store/store.ts'
 import type { System } from '../../tools/in-process.ts'
 
 /**
- * Replaces the system's processor by one whose `convert` always throws, and whose attempts follow each other quickly.
+ * Replaces the system's processor by one whose performer of `sample` always throws, and whose attempts follow each other quickly.
  * Resolves to a function that starts a working processor again.
  */
-export async function breakConvert({ services, environment }: System): Promise<() => Promise<Service>> {
+export async function breakSample({ services, environment }: System): Promise<() => Promise<Service>> {
   await services.find(({ name }) => name === 'processor')?.close()
   const config = readProcessorConfig(environment)
   const log = createLog('processor', 'silent')
@@ -26,7 +27,7 @@ export async function breakConvert({ services, environment }: System): Promise<(
     results: store.results,
     performers: {
       ...performers,
-      convert: {
+      [sample.type]: {
         decide() {
           throw new Error('It was released too early.')
         },
@@ -35,7 +36,7 @@ export async function breakConvert({ services, environment }: System): Promise<(
     bounds: config.bounds,
     settings: config.settings,
     runs: store.runs,
-    // Conversions have no runs.
+    // It has no runs.
     runner: { async admit() {}, wake() {} },
     firstPauseMs: 1,
     log,
