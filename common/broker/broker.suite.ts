@@ -434,6 +434,21 @@ export function describeBroker(name: string, fresh: () => Fresh | Promise<Fresh>
       },
     )
 
+    promise('a message takes as many headers as its topic allows, and is refused with one more', async ({ open }) => {
+      const broker = await open()
+      const { maxHeaders } = topicSettings[topics.requests]
+      const headers = Array.from({ length: maxHeaders }, (_, n): Header => [`h${n}`, Buffer.from('v')])
+      const tooMany = { ...small('a', ''), headers: [...headers, ['one', Buffer.from('more')] as const] }
+      const refusal = await broker.publish([small('a', 'never sent'), tooMany]).catch((error: unknown) => error)
+      expect(refusal).toBeInstanceOf(MessageTooLarge)
+      expect(String(refusal)).toContain(`${topics.requests} has ${maxHeaders + 1} headers`)
+      await broker.publish([{ ...small('a', 'sent'), headers }])
+      const got = await subscribe(broker, groups.processor, [topics.requests])
+      const [message] = await got.atLeast(1)
+      expect(message).not.toHaveProperty('unreadable')
+      expect(message?.headers).toHaveLength(maxHeaders)
+    })
+
     promise(
       'later batches arrive while heldFrom holds the offset; after a restart delivery begins at the held offset',
       async ({ open }) => {

@@ -1,5 +1,5 @@
-import type { Delivered, Outgoing, RecordPosition } from '../messages/message.ts'
-import type { Group, Topic } from '../messages/topics.ts'
+import { type Delivered, type Outgoing, type RecordPosition, sizeBytes } from '../messages/message.ts'
+import { type Group, type Topic, topicSettings } from '../messages/topics.ts'
 
 /**
  * Carries messages between services.
@@ -19,7 +19,7 @@ export interface Broker {
   /**
    * Resolves, with the position of each message in the order given, when the broker holds all of them durably. A rejection
    * may leave some of them published. No batch of a partition exceeds 512 KiB, unless one message does by itself.
-   * @throws MessageTooLarge, before anything is sent, where a message exceeds its topic's limit
+   * @throws MessageTooLarge, before anything is sent, where a message has more bytes or headers than its topic takes
    */
   publish(messages: readonly Outgoing[]): Promise<readonly RecordPosition[]>
   subscribe(group: Group, topics: readonly Topic[], handle: BatchHandler): Promise<Subscription>
@@ -40,7 +40,7 @@ export type BatchHandler = (batch: Batch) => Promise<{ readonly heldFrom: number
 export interface Batch {
   readonly topic: Topic
   readonly partition: number
-  /** In order, at least one. */
+  /** In order, at least one. Some may be `unreadable`: whatever a broker holds, what comes after it is delivered. */
   readonly messages: readonly Delivered[]
   /**
    * Aborts when this member loses the partition or closes: stop soon, and change nothing more where that is possible. It
@@ -71,7 +71,22 @@ export interface Subscription {
 
 export class MessageTooLarge extends Error {
   override name = 'MessageTooLarge'
-  constructor(topic: Topic, bytes: number, limitBytes: number) {
-    super(`A message for ${topic} has ${bytes} bytes with its headers; at most ${limitBytes} fit there.`)
-  }
+}
+
+/** Why the message does not fit on its topic, as a sentence; undefined where it does. */
+export function tooLarge(message: Outgoing): string | undefined {
+  const { topic, headers } = message
+  const bytes = sizeBytes(message)
+  const { maxMessageBytes, maxHeaders } = topicSettings[topic]
+  if (bytes > maxMessageBytes)
+    return `A message for ${topic} has ${bytes} bytes with its headers; at most ${maxMessageBytes} fit there.`
+  if (headers.length > maxHeaders)
+    return `A message for ${topic} has ${headers.length} headers; at most ${maxHeaders} fit there.`
+  return undefined
+}
+
+/** @throws MessageTooLarge where the message does not fit on its topic */
+export function refuseTooLarge(message: Outgoing): void {
+  const detail = tooLarge(message)
+  if (detail !== undefined) throw new MessageTooLarge(detail)
 }

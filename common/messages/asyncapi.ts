@@ -126,6 +126,9 @@ export function asyncApi() {
               ...withPrefix({
                 key: text("The original's key. Absent if it had none."),
                 value: text('`null` if the original had no value.'),
+                unreadable: text(
+                  '`true` if no client could read the original: the value is the first 64 KiB of its bytes.',
+                ),
                 occurrence: text('Of a run that is stuck: the number of its record.'),
               }),
             },

@@ -49,6 +49,7 @@ export function encodeDeadLetter(original: Delivered, group: Group, reason: stri
   add('timestamp', original.timestampMs)
   if (original.key) facts.push([`${DEAD_LETTER_PREFIX}key`, original.key])
   if (!original.value) add('value', 'null')
+  if (original.unreadable !== undefined) add('unreadable', 'true')
   return {
     topic: topics.deadLetters,
     key: id,
@@ -102,6 +103,7 @@ export function decodeDeadLetter(message: Delivered): DeadLetter | undefined {
     key: message.headers.findLast(([name]) => name === `${DEAD_LETTER_PREFIX}key`)?.[1] ?? null,
     value: fact('value') === 'null' ? null : message.value,
     headers: message.headers.filter(([name]) => !name.startsWith(DEAD_LETTER_PREFIX)),
+    ...(fact('unreadable') !== undefined && { unreadable: reason }),
   }
   // Whatever the header says, the id must follow from the position: no message can pass for another dead letter.
   return id === deadLetterId(original, occurrence) ? { id, group, reason, original } : undefined

@@ -79,6 +79,7 @@ export type Decoded = { readonly envelope: AnyEnvelope } | { readonly unreadable
  * if ('envelope' in decoded && decoded.envelope.type === 'posta.user.registered') welcome(decoded.envelope.data.user)
  */
 export function decode(message: Delivered): Decoded {
+  if (message.unreadable !== undefined) return { unreadable: message.unreadable }
   const attributes = v.safeParse(
     Attributes,
     Object.fromEntries(Object.keys(Attributes.entries).map((name) => [name, headerText(message, name)])),

@@ -26,6 +26,11 @@ export interface Delivered extends RecordPosition {
   readonly headers: readonly Header[]
   /** By the broker's or the producer's clock, in ms since the epoch. */
   readonly timestampMs: number
+  /**
+   * Set where the broker holds something that is no message as it should be: a sentence that says why, and the length and
+   * hash of the raw bytes. Then `value` is the beginning of these bytes, and there is neither key nor header.
+   */
+  readonly unreadable?: string
 }
 
 /** What counts against the size limit of a topic, in bytes. */

@@ -5,6 +5,7 @@ interface TopicSettings {
   readonly partitions: number
   readonly retentionMs: number
   readonly maxMessageBytes: number
+  readonly maxHeaders: number
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000
@@ -17,14 +18,23 @@ export const topics = {
 } as const
 export type Topic = (typeof topics)[keyof typeof topics]
 
-const usual: TopicSettings = { partitions: 6, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024 }
+/** Of any topic. */
+export const MAX_HEADERS = 512
+
+const usual: TopicSettings = { partitions: 6, retentionMs: 7 * DAY_MS, maxMessageBytes: 1024 * 1024, maxHeaders: 256 }
 
 export const topicSettings: Readonly<Record<Topic, TopicSettings>> = {
   [topics.requests]: usual,
   [topics.results]: usual,
   [topics.events]: usual,
-  // Larger than the others, since a dead letter holds a whole message and more.
-  [topics.deadLetters]: { partitions: 1, retentionMs: 30 * DAY_MS, maxMessageBytes: 2 * 1024 * 1024 },
+  // More than the others, since a dead letter holds a whole message and the facts about it.
+  [topics.deadLetters]: {
+    ...usual,
+    partitions: 1,
+    retentionMs: 30 * DAY_MS,
+    maxMessageBytes: 2 * 1024 * 1024,
+    maxHeaders: MAX_HEADERS,
+  },
 }
 
 export const groups = {

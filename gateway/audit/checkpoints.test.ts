@@ -33,7 +33,7 @@ async function monitor(url: string | URL | Request, init: RequestInit = {}): Pro
     throw new Error('Connection refused.')
   }
   const token = new Headers(init.headers).get('authorization')?.replace('Bearer ', '') ?? ''
-  // As monitor does: gateway is no user of its database.
+  // Monitor asks nobody whether a user exists.
   const verify = createTokenVerifier({ issuer: ISSUER, findKey: accounts.keys.find, deps: accounts.deps })
   expect(await verify(token)).toEqual({ user: 'gateway', role: 'operator' })
   asked += 1

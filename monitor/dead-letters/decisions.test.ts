@@ -83,12 +83,18 @@ describe.each(stores)('with the %s store', (_, fresh) => {
 
     test('is refused, and nothing recorded, for what is unknown, unreadable or too large', async () => {
       const large = setAside({ ...original, offset: 8, value: new Uint8Array(1024 * 1024) })
-      const { decide, store } = await keep(unreadable, large)
+      const packed = setAside({ ...original, offset: 9, key: null, headers: [], unreadable: 'It is packed with zstd.' })
+      const { decide, store } = await keep(unreadable, large, packed)
       await expect(decide('olga', redriven, 'unknown')).rejects.toMatchObject({ code: 'not-found' })
       await expect(decide('olga', redriven, unreadable.id)).rejects.toMatchObject({ code: 'conflict' })
       await expect(decide('olga', redriven, large.id)).rejects.toMatchObject({ code: 'conflict' })
+      await expect(decide('olga', redriven, packed.id)).rejects.toMatchObject({
+        code: 'conflict',
+        message: expect.stringContaining('The message could not be read'),
+      })
       expect(await store.deadLetters.unconfirmed({ limit: 9 })).toEqual([])
       expect(await decide('olga', discarded, large.id)).toMatchObject({ status: 'discarded' })
+      expect(await decide('olga', discarded, packed.id)).toMatchObject({ status: 'discarded' })
     })
   })
 

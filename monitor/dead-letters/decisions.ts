@@ -1,8 +1,8 @@
-import type { Broker } from '@posta/common/broker/broker.ts'
+import { type Broker, tooLarge } from '@posta/common/broker/broker.ts'
 import { redriveId } from '@posta/common/messages/dead-letter.ts'
 import { decode, type Envelope, encode } from '@posta/common/messages/envelope.ts'
-import { type Header, headerText, type Outgoing, sizeBytes } from '@posta/common/messages/message.ts'
-import { groups, topicSettings, topics } from '@posta/common/messages/topics.ts'
+import { type Header, headerText, type Outgoing } from '@posta/common/messages/message.ts'
+import { groups, topics } from '@posta/common/messages/topics.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import { Problem } from '@posta/common/service/problem.ts'
 import type { Choice, DeadLetters, Decision, DecisionOn, StoredDeadLetter } from './dead-letters.ts'
@@ -116,12 +116,11 @@ function obstacleTo(deadLetter: StoredDeadLetter, { to }: Choice): string | unde
   const { decision, redrivable } = deadLetter
   if (decision) return decision.to === to ? undefined : `It was ${decision.to} by ${decision.by} at ${decision.at}.`
   if (to === 'discarded') return undefined
-  if (!redrivable) return 'It cannot be read as a dead letter: there is nothing to redrive.'
-  const bytes = sizeBytes(redrivenMessage(deadLetter, eventOf(deadLetter.id, to)))
-  const limitBytes = topicSettings[deadLetter.topic].maxMessageBytes
-  if (bytes > limitBytes)
-    return `Its message would have ${bytes} bytes with its headers; at most ${limitBytes} fit on ${deadLetter.topic}.`
-  return undefined
+  if (!redrivable)
+    return deadLetter.group === undefined
+      ? 'It cannot be read as a dead letter: there is nothing to redrive.'
+      : 'The message could not be read, and its bytes may not be whole: there is nothing to redrive. It can be discarded.'
+  return tooLarge(redrivenMessage(deadLetter, eventOf(deadLetter.id, to)))
 }
 
 /** What a decision publishes, the event first. */

@@ -111,7 +111,7 @@ describe.each(stores)('with the %s store', (_, fresh) => {
       if (!messages.some(({ headers }) => headers.some(([name]) => name === 'ce_redrive')))
         return broker.publish(messages)
       refusals++
-      throw new MessageTooLarge('posta.requests', 2, 1)
+      throw new MessageTooLarge('It has 2 bytes.')
     })
     await untilFinished(2)
     await startReplica()

@@ -39,6 +39,15 @@ describe('a dead letter', () => {
     expect(setAside(original).redrivable).toBe(false)
   })
 
+  test('of what the broker could not read cannot be redriven, and says why', () => {
+    const unreadable = 'It is a batch packed with zstd.'
+    const raw = { ...deliver(requested('op-1'), 7, 3), key: null, headers: [], unreadable }
+    const expected = { redrivable: false, reason: unreadable, partition: 3, offset: 7 }
+    expect(setAside(raw, unreadable)).toMatchObject({ ...expected, topic: 'posta.requests', group: 'posta.processor' })
+    const onItsOwnTopic = { ...raw, topic: 'posta.dead-letters' as const }
+    expect(toDeadLetter(onItsOwnTopic, NOON_MS)).toMatchObject({ ...expected, topic: 'posta.dead-letters' })
+  })
+
   test('that cannot be read keeps 64 KiB at most', () => {
     const bytes = new Uint8Array(1024 * 1024)
     const headers = Array.from({ length: 1000 }, () => ['h'.repeat(1000), bytes] as const)

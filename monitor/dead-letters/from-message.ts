@@ -13,7 +13,14 @@ export function toDeadLetter(message: Delivered, receivedAtMs: number): StoredDe
   // Redriven, a message of the dead-letter topic would come back as a dead letter, for ever.
   if (!decoded || decoded.original.topic === topics.deadLetters) return unreadable(message, receivedAtMs)
   const { id, group, reason, original } = decoded
-  return { ...common(original, receivedAtMs), id, group, reason, redrivable: true, original: inBase64(original) }
+  return {
+    ...common(original, receivedAtMs),
+    id,
+    group,
+    reason,
+    redrivable: original.unreadable === undefined,
+    original: inBase64(original),
+  }
 }
 
 function unreadable(message: Delivered, receivedAtMs: number): StoredDeadLetter {
@@ -32,7 +39,7 @@ function unreadable(message: Delivered, receivedAtMs: number): StoredDeadLetter 
   return {
     ...common(message, receivedAtMs),
     id: deadLetterId(message),
-    reason: 'It cannot be read as a dead letter: another program wrote it.',
+    reason: message.unreadable ?? 'It cannot be read as a dead letter: another program wrote it.',
     redrivable: false,
     original: inBase64(kept),
   }

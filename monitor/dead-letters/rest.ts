@@ -80,7 +80,7 @@ const WholeDeadLetter = v.object({
       headers: v.array(v.object({ name: v.string(), ...Bytes.entries })),
       value: v.nullable(Bytes),
     }),
-    'The message as it was. If it cannot be read as a dead letter, its first 64 KiB.',
+    'The message as it was. If it could not be read, or cannot be read as a dead letter, its first 64 KiB.',
   ),
 })
 type WholeDeadLetter = v.InferOutput<typeof WholeDeadLetter>

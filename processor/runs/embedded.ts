@@ -79,6 +79,7 @@ export const statements = {
       value ->> 'head', value ->> 'body'
     FROM json_each(?) WHERE true ON CONFLICT DO NOTHING RETURNING id`,
   get: 'SELECT head, body FROM runs WHERE id = ?',
+  getMany: 'SELECT head, body FROM runs WHERE id IN (SELECT value FROM json_each(?))',
   append: `
     INSERT INTO run_records (run, n, body)
     SELECT value ->> 'run', value ->> 'n', value ->> 'body' FROM json_each(?)
@@ -148,6 +149,10 @@ export function embeddedRuns({ all, write, writeUnsynced }: SqliteFile): Runs {
 
     async get(id) {
       return toRun(await all<RunRow>(statements.get, id))
+    },
+
+    async getMany(ids) {
+      return toRuns(await all<RunRow>(statements.getMany, JSON.stringify(ids)))
     },
 
     async append(appended) {

@@ -98,6 +98,11 @@ export function mongoRuns(collections: () => Promise<RunCollections>): Runs {
       return toRun(await runs.findOne({ _id: id }))
     },
 
+    async getMany(ids) {
+      const { runs } = await collections()
+      return toRuns(await runs.find({ _id: { $in: [...ids] } }).toArray())
+    },
+
     async append(appended) {
       const { runRecords } = await collections()
       const documents = appended.map(({ run, record }) => {

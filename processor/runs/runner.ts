@@ -208,12 +208,15 @@ export function createRunner(options: RunnerOptions): Runner {
   async function noticeInputs(): Promise<void> {
     const unnoticed = await runs.unnoticed(MAX_UNNOTICED, lastUnnoticed)
     lastUnnoticed = unnoticed.length < MAX_UNNOTICED ? undefined : unnoticed.at(-1)
+    const byRun = Map.groupBy(unnoticed, ({ run }) => run)
+    const found = byRun.size === 0 ? [] : await runs.getMany([...byRun.keys()])
+    const foundById = new Map(found.map((run) => [run.id, run]))
     const known: RunInput[] = []
-    for (const [id, inputs] of Map.groupBy(unnoticed, ({ run }) => run)) {
+    for (const [id, inputs] of byRun) {
       const mine = held.get(id)
       if (mine) for (const input of inputs) if (input.user === mine.run.user) mine.inputs.set(input.name, input)
       if (mine || admitting.has(id)) continue
-      const run = await runs.get(id)
+      const run = foundById.get(id)
       // Whoever creates the run later reads the inputs then.
       const idle = run && run.head.state !== 'ended' ? inputs.filter(({ user }) => user === run.user) : []
       known.push(...inputs.filter((input) => !idle.includes(input)))

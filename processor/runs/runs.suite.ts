@@ -388,6 +388,13 @@ export function describeRuns(name: string, options: { fresh: () => Fresh<Store>;
       expect(await runs.inputs(['c'])).toHaveLength(1)
     })
 
+    test('of many runs those that exist are found, with their heads', async () => {
+      const [a, b] = await create(aRun('a'), aRun('b', { state: 'stuck' }))
+      const found = await runs.getMany(['b', 'no such', 'a'])
+      expect(found.toSorted((x, y) => (x.id < y.id ? -1 : 1))).toEqual([a, b].flatMap((run) => run ?? []))
+      expect(await runs.getMany([])).toEqual([])
+    })
+
     test('inputs are unnoticed, the oldest first, until they are marked', async () => {
       await runs.addInputs([
         input('a', CANCEL, { atMs: 30 }),

@@ -164,6 +164,8 @@ export interface Runs {
   /** Stores the runs that do not exist, with their heads. Resolves to the ids of those that it stored. */
   create(runs: readonly Run[]): Promise<ReadonlySet<string>>
   get(id: string): Promise<Run | undefined>
+  /** Those of them that exist. */
+  getMany(ids: readonly string[]): Promise<readonly Run[]>
   /**
    * Adds each record to the history of its run, unless that has one with this number. Resolves, in the order given, to
    * whether it was added. Records are of different runs.

@@ -222,6 +222,7 @@ function faultyRuns(runs: Runs, gate: Gate, known: Map<string, number>, seemsDea
   return {
     create: write(runs.create),
     get: read(runs.get),
+    getMany: read(runs.getMany),
     append: write(async (records) => {
       const added = await runs.append(records)
       for (const [index, { run, record }] of records.entries()) if (added[index]) known.set(run, record.n + 1)

@@ -3,7 +3,7 @@ import { topicSettings, topics } from '../../messages/topics.ts'
 import { type Clock, systemClock } from '../../service/clock.ts'
 import { within } from '../../service/deadline.ts'
 import { createLog, type Logger } from '../../service/log.ts'
-import { type Broker, MessageTooLarge, type Subscription } from '../broker.ts'
+import { type Broker, refuseTooLarge, type Subscription } from '../broker.ts'
 import { type EmbeddedFile, openFile } from './file.ts'
 import { startMember } from './member.ts'
 import { newRow, PARTITION } from './messages.ts'
@@ -70,10 +70,7 @@ export function openEmbedded(options: {
   return {
     async publish(messages) {
       refuseIf(isDrained)
-      for (const message of messages) {
-        const [bytes, limitBytes] = [sizeBytes(message), topicSettings[message.topic].maxMessageBytes]
-        if (bytes > limitBytes) throw new MessageTooLarge(message.topic, bytes, limitBytes)
-      }
+      for (const message of messages) refuseTooLarge(message)
       if (messages.length === 0) return []
       if (isNewWork(messages) && file.usedBytes() >= maxBytes)
         throw new Error("The broker's file is full: a group does not read its messages, or reads them too slowly.")

@@ -1,4 +1,5 @@
 import type { EachBatchPayload } from 'kafkajs'
+import type { Delivered } from '../../messages/message.ts'
 import type { Topic } from '../../messages/topics.ts'
 import { within } from '../../service/deadline.ts'
 import type { Logger } from '../../service/log.ts'
@@ -12,6 +13,8 @@ export type Draining = Map<string, Promise<void>>
 
 interface AssignedPartition {
   readonly queue: PartitionQueue
+  /** What was unreadable in the last fetch, by offset: what was wrong with which bytes. */
+  suspects: ReadonlyMap<number, string>
   /** Set while kafkajs does not fetch the partition. */
   resume?: () => void
 }
@@ -43,7 +46,7 @@ export function createAssignment(options: {
       after: draining.get(name),
       log,
     })
-    const opened = { queue }
+    const opened: AssignedPartition = { queue, suspects: new Map() }
     partitions.set(name, opened)
     return opened
   }
@@ -65,15 +68,20 @@ export function createAssignment(options: {
     receive({ batch, resolveOffset, pause, commitOffsetsIfNecessary }: EachBatchPayload): void {
       const { partition } = batch
       const topic = topicByName.get(batch.topic)
-      const last = batch.messages.at(-1)
-      if (!topic || !last) return
+      if (!topic || batch.messages.length === 0) return
       commitOffsets = commitOffsetsIfNecessary
       const assigned = partitions.get(partitionName({ topic, partition })) ?? open(batch.topic, topic, partition)
       const { queue } = assigned
       if (state !== 'active') void queue.stop()
-      const messages = batch.messages.map((message) => fromKafka(topic, partition, message))
+      const fetched = batch.messages.map((message) => fromKafka(topic, partition, message))
+      const messages = confirmed(fetched, assigned.suspects)
+      assigned.suspects = suspectsAmong(fetched)
       queue.add(messages, Number(batch.highWatermark))
-      resolveOffset(last.offset)
+      // The rest is fetched again.
+      const last = messages.at(-1)
+      if (last) resolveOffset(String(last.offset))
+      if (messages.length < fetched.length)
+        log.warn({ topic, partition, offset: fetched[messages.length]?.offset }, 'unreadable: it is fetched again')
       if (queue.isFull()) assigned.resume = pause()
     },
     /**
@@ -102,4 +110,18 @@ export function createAssignment(options: {
 
 function partitionName({ topic, partition }: { readonly topic: Topic; readonly partition: number }): string {
   return `${topic}/${partition}`
+}
+
+/** Those before the first unreadable one that is no suspect. A fault on the way is gone when they are fetched again. */
+function confirmed(fetched: readonly Delivered[], suspects: ReadonlyMap<number, string>): readonly Delivered[] {
+  const first = fetched.findIndex(
+    ({ offset, unreadable }) => unreadable !== undefined && suspects.get(offset) !== unreadable,
+  )
+  return first < 0 ? fetched : fetched.slice(0, first)
+}
+
+function suspectsAmong(fetched: readonly Delivered[]): ReadonlyMap<number, string> {
+  return new Map(
+    fetched.flatMap(({ offset, unreadable }): [number, string][] => (unreadable ? [[offset, unreadable]] : [])),
+  )
 }

@@ -1,8 +1,12 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
-import { Kafka, type LogEntry, logLevel, type SASLOptions } from 'kafkajs'
+import { Kafka, type LogEntry, logLevel, RecordDecoder, type SASLOptions } from 'kafkajs'
 import type { Logger } from '../../service/log.ts'
 import type { KafkaAddress } from '../broker-url.ts'
+import { decodeRecordBatches } from './record-batches.ts'
+
+// kafkajs has one decoder for all its clients.
+RecordDecoder.decode = decodeRecordBatches
 
 /** An instance of kafkajs with connections of its own. */
 export interface Client {

@@ -1,10 +1,9 @@
-import { type Outgoing, type RecordPosition, sizeBytes } from '../../messages/message.ts'
-import { type Topic, topicSettings } from '../../messages/topics.ts'
-import { MessageTooLarge } from '../broker.ts'
+import type { Outgoing, RecordPosition } from '../../messages/message.ts'
+import type { Topic } from '../../messages/topics.ts'
+import { refuseTooLarge } from '../broker.ts'
 import type { Connect } from './client.ts'
-import { framedBytes } from './message-format.ts'
 import { createTopicProducer, type TopicProducer } from './topic-producer.ts'
-import { FRAMING_BYTES, type Topics } from './topics.ts'
+import type { Topics } from './topics.ts'
 
 /** Publishes to any topic. Each topic has a producer of its own, so that one which fails holds up no other. */
 export function createPublisher(options: { readonly connect: Connect; readonly topics: Topics }) {
@@ -30,12 +29,4 @@ export function createPublisher(options: { readonly connect: Connect; readonly t
       await Promise.all(producers.values().map((producer) => producer.close(graceMs)))
     },
   }
-}
-
-function refuseTooLarge(message: Outgoing): void {
-  const { topic } = message
-  const bytes = sizeBytes(message)
-  const limitBytes = topicSettings[topic].maxMessageBytes
-  if (bytes > limitBytes || framedBytes(message) > limitBytes + FRAMING_BYTES)
-    throw new MessageTooLarge(topic, bytes, limitBytes)
 }

@@ -83,6 +83,8 @@ export function createTopics(options: {
         const settings = {
           'retention.ms': retentionMs,
           'max.message.bytes': maxMessageBytes + FRAMING_BYTES,
+          // Kafka unpacks what comes packed, and then the limit counts. Redpanda may take the setting and ignore it.
+          'compression.type': 'uncompressed',
           // Two of three replicas acknowledge: what `publish` resolved survives the loss of any one broker.
           ...(replicated && { 'min.insync.replicas': 2 }),
         }
