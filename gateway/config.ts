@@ -11,6 +11,7 @@ import {
 } from '@posta/common/service/config.ts'
 import { fileUrl } from '@posta/common/service/file-url.ts'
 import * as v from 'valibot'
+import { KeyEncryptionKeys } from './accounts/key-encryption.ts'
 import { PrivateKeySet } from './accounts/key-set.ts'
 import { type Quotas, quotaEntries, readQuotas } from './quotas.ts'
 
@@ -23,6 +24,8 @@ export interface GatewayConfig extends CommonConfig {
   // }
   /** Undefined: the keys are rows of the database. */
   readonly tokenKeys: PrivateKeySet | undefined
+  /** What those rows are encrypted under. Empty: they are not. */
+  readonly keyEncryptionKeys: v.InferOutput<typeof KeyEncryptionKeys>
   /** Where monitor shows its audit chains and accepts checkpoints of them. */
   readonly auditUrl: string
   /** The types of the catalog whose required variable is set. */
@@ -58,6 +61,7 @@ const entries = {
   ),
   // }
   TOKEN_KEYS: v.optional(v.pipe(v.string(), v.parseJson(undefined, 'must be JSON: a private JWK set'), PrivateKeySet)),
+  KEY_ENCRYPTION_KEY: v.optional(KeyEncryptionKeys),
   AUDIT_URL: v.optional(HttpUrl),
   ...quotaEntries,
   REGISTRATIONS_PER_HOUR: v.optional(
@@ -68,7 +72,7 @@ const entries = {
 
 /** @throws ConfigError with every fault. */
 export function readGatewayConfig(environment: Environment): GatewayConfig {
-  const values = readConfig(entries, environment, brokerFault)
+  const values = readConfig(entries, environment, brokerFault, plainKeysFault)
   const common = resolveConfig('gateway', values)
   return {
     ...common,
@@ -79,11 +83,22 @@ export function readGatewayConfig(environment: Environment): GatewayConfig {
     },
     ratesUrl: values.RATES_URL, // example
     tokenKeys: values.TOKEN_KEYS,
+    keyEncryptionKeys: values.KEY_ENCRYPTION_KEY ?? [],
     auditUrl: values.AUDIT_URL ?? `${common.urls.monitor}/audit`,
     offered: new Set(operationTypes.filter((type) => isOffered(catalog[type], values))),
     quotas: readQuotas(values),
     registrationsPerHour: values.REGISTRATIONS_PER_HOUR,
   }
+}
+
+/**
+ * Signing keys in plain text are for a file, which only its owner reads, as only they read the environment. A server has
+ * administrators, backups and a network of its own.
+ */
+function plainKeysFault(given: Environment): string | undefined {
+  const isRemote = given.DATABASE_URL !== undefined && !given.DATABASE_URL.startsWith('file:')
+  if (given.NODE_ENV !== 'production' || !isRemote || given.TOKEN_KEYS || given.KEY_ENCRYPTION_KEY) return undefined
+  return 'KEY_ENCRYPTION_KEY: must be set in production where DATABASE_URL names a server, unless TOKEN_KEYS is. `openssl rand -base64 32` makes one'
 }
 
 function isOffered({ requires }: Contract, values: Readonly<Record<string, unknown>>): boolean {

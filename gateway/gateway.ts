@@ -49,7 +49,9 @@ export async function createGateway(config: GatewayConfig, deps: GatewayDeps, li
   const lease = holdLease({ name: 'relay', database, writer, deps, log })
 
   const addEvent = eventAdder(deps)
-  const keys = config.tokenKeys ? fixedKeys(config.tokenKeys) : await openKeys({ database, writer, addEvent, deps })
+  const keys = config.tokenKeys
+    ? fixedKeys(config.tokenKeys)
+    : await openKeys({ database, writer, addEvent, encryptionKeys: config.keyEncryptionKeys, log, deps })
   const verify = createTokenVerifier({ issuer, findKey: keys.find, isRevoked: revokedIn(database), deps })
   const throttled = createTally(({ what }: Throttled): Throttled => ({ what }), deps.now)
   const { logIn, ...others } = createAccounts({

@@ -5,9 +5,9 @@ import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { type Listener, listen } from '@posta/common/service/listener.ts'
 import { createLog } from '@posta/common/service/log.ts'
 import type { Service } from '@posta/common/service/service.ts'
+import { PublicKey, signAccessToken } from '@posta/common/service/tokens.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
-import { sign } from 'hono/jwt'
 import * as v from 'valibot'
 import { readMonitorConfig } from './config.ts'
 import { createMonitor } from './monitor.ts'
@@ -24,16 +24,16 @@ let tokenOf: (user: string, role: 'user' | 'operator') => Promise<string>
 
 /** A signing key, and a fetch that answers with its public half wherever the keys are asked for. */
 async function createKeys() {
-  const { privateKey, publicKey } = await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])
-  const { x } = await crypto.subtle.exportKey('jwk', publicKey)
-  const kid = 'test'
-  const keys = { keys: [{ kty: 'OKP', crv: 'Ed25519', x, kid, alg: 'EdDSA', use: 'sig' }] }
-  const jwk = { ...(await crypto.subtle.exportKey('jwk', privateKey)), alg: 'EdDSA', kid }
+  const { privateKey } = await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])
+  const { d = '', ...exported } = await crypto.subtle.exportKey('jwk', privateKey)
+  const key = v.parse(PublicKey, { ...exported, kid: 'test', alg: 'EdDSA', use: 'sig' })
+  const keys = { keys: [key] }
   return {
     fetch: Object.assign(async () => Response.json(keys), { preconnect: fetch.preconnect }) satisfies typeof fetch,
-    tokenOf: (user: string, role: 'user' | 'operator') => {
+    tokenOf: async (user: string, role: 'user' | 'operator') => {
       const now = Math.floor(Date.now() / 1000)
-      return sign({ iss: ISSUER, aud: 'posta', sub: user, role, jti: user, iat: now, exp: now + 60 }, jwk, 'EdDSA')
+      const claims = { iss: ISSUER, aud: 'posta', sub: user, role, jti: user, iat: now, exp: now + 60 }
+      return signAccessToken(claims, { ...key, d })
     },
   }
 }

@@ -8,10 +8,10 @@ import { groups, topics } from '@posta/common/messages/topics.ts'
 import { NAME } from '@posta/common/name.ts'
 import { type Deps, systemDeps } from '@posta/common/service/deps.ts'
 import { listen } from '@posta/common/service/listener.ts'
+import { PublicKey, signAccessToken } from '@posta/common/service/tokens.ts'
 import { eventually } from '@posta/common/testing/eventually.ts'
 import { sample } from '@posta/common/testing/sample.ts'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
-import { sign } from 'hono/utils/jwt/jwt'
 import * as v from 'valibot'
 import { readProcessorConfig } from './config.ts'
 import { createProcessor } from './processor.ts'
@@ -27,13 +27,12 @@ const issuer = 'http://gateway.test'
 
 /** What gateway gives: a key set, and a token that it signed. */
 async function keys() {
-  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
-  const jwk = { ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA', use: 'sig' }
-  const answer = async () => Response.json({ keys: [jwk] })
+  const { d = '', ...exported } = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' })
+  const key = v.parse(PublicKey, { ...exported, kid: 'k1', alg: 'EdDSA', use: 'sig' })
+  const answer = async () => Response.json({ keys: [key] })
   const nowS = Math.floor(Date.now() / 1000)
-  const claims = { iss: issuer, aud: NAME, sub: 'ana', role: 'user', jti: '1', iat: nowS, exp: nowS + 900 }
-  const signing = { ...privateKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA' }
-  return { fetch: Object.assign(answer, { preconnect() {} }), token: await sign(claims, signing, 'EdDSA') }
+  const claims = { iss: issuer, aud: NAME, sub: 'ana', role: 'user' as const, jti: '1', iat: nowS, exp: nowS + 900 }
+  return { fetch: Object.assign(answer, { preconnect() {} }), token: signAccessToken(claims, { ...key, d }) }
 }
 
 async function start(folder: string, deps: Partial<Deps> = {}) {

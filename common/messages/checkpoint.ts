@@ -1,8 +1,7 @@
-import { createPrivateKey, sign } from 'node:crypto'
 import { decode, verify } from 'hono/utils/jwt/jwt'
 import * as v from 'valibot'
 import { NAME } from '../name.ts'
-import { type FindKey, PublicKey } from '../service/tokens.ts'
+import { type FindKey, PublicKey, signJwt } from '../service/tokens.ts'
 
 /** An event of an audit chain: its number, and its hash, which covers it and all events before it. */
 export const ChainHead = v.object({
@@ -42,10 +41,7 @@ export function signCheckpoint(checkpoint: Checkpoint, key: PublicKey & { readon
     heads: [...heads],
     keys: [...keys],
   }
-  const part = (content: object) => Buffer.from(JSON.stringify(content)).toString('base64url')
-  const signed = `${part({ alg: 'EdDSA', typ: TYPE, kid: key.kid })}.${part(claims)}`
-  const signature = sign(null, Buffer.from(signed), createPrivateKey({ key: { ...key }, format: 'jwk' }))
-  return `${signed}.${signature.toString('base64url')}`
+  return signJwt(TYPE, claims, key)
 }
 
 /** The checkpoint in a JWT; undefined where no key of `findKey` has signed it. Rejects only where `findKey` does. */

@@ -128,7 +128,10 @@ export const messages = {
   /** `by`: the operator. New runs of the type wait from now on. */
   'posta.runs.paused': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
   'posta.runs.resumed': { topic: topics.events, data: v.object({ operationType: v.picklist(operationTypes), by: Id }) },
+  /** `kid`: the key that signs from now on. */
   'posta.key.rotated': { topic: topics.events, data: v.object({ kid: Id }) },
+  /** `kid`: the key that counts no more. */
+  'posta.key.revoked': { topic: topics.events, data: v.object({ kid: Id }) },
   'posta.message.dead-lettered': {
     topic: topics.events,
     data: v.object({ user: v.optional(Id), deadLetter: Id, group: Id, ...Position, reason: Text }),

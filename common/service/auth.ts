@@ -18,10 +18,15 @@ export interface Authenticated {
 
 const BEARER = /^Bearer +([\w~+/.-]+=*)$/i
 
-/** The caller whose token is in an `Authorization` header (RFC 6750, section 2.1). @throws Problem */
-export async function authenticate(authorization: string | null | undefined, verify: TokenVerifier): Promise<Caller> {
+/** The token of an `Authorization` header (RFC 6750, section 2.1). @throws Problem where there is none */
+export function bearerToken(authorization: string | null | undefined): string {
   if (!authorization) throw new Problem('invalid-token', 'The request has no Authorization header.')
   const token = BEARER.exec(authorization)?.[1]
   if (!token) throw new Problem('invalid-token', 'The Authorization header is not of the form `Bearer <token>`.')
-  return verify(token)
+  return token
+}
+
+/** The caller whose token is in an `Authorization` header. @throws Problem */
+export async function authenticate(authorization: string | null | undefined, verify: TokenVerifier): Promise<Caller> {
+  return verify(bearerToken(authorization))
 }

@@ -16,7 +16,7 @@ export class ConfigError extends Error {
 
 /**
  * Reads a configuration from the environment. An empty variable counts as absent.
- * @param contradiction says why values that are each valid do not fit together; undefined if they do
+ * @param contradictions each says why values that are each valid do not fit together; undefined if they do
  * @throws ConfigError with every fault. It does not repeat values, since some are secret.
  * @example
  * const { PORT } = readConfig({ PORT: v.optional(Port, '3000') }, process.env)
@@ -24,13 +24,12 @@ export class ConfigError extends Error {
 export function readConfig<Entries extends v.ObjectEntries>(
   entries: Entries,
   environment: Environment,
-  contradiction: (given: Environment) => string | undefined = () => undefined,
+  ...contradictions: readonly ((given: Environment) => string | undefined)[]
 ): v.InferOutput<v.ObjectSchema<Entries, undefined>> {
   const given = Object.fromEntries(Object.entries(environment).filter(([, text]) => text !== undefined && text !== ''))
   const checked = v.safeParse(v.object(entries), given)
   const faults = checked.issues?.map((issue) => `${String(issue.path?.[0]?.key)}: ${issue.message}`) ?? []
-  const contradicting = contradiction(given)
-  if (contradicting) faults.push(contradicting)
+  faults.push(...contradictions.flatMap((contradiction) => contradiction(given) ?? []))
   if (checked.success && faults.length === 0) return checked.output
   throw new ConfigError(faults)
 }
@@ -119,6 +118,9 @@ export const commonEntries = {
   JWKS_URL: v.optional(HttpUrl),
   ALLOWED_ORIGINS: v.optional(Origins),
   TRUSTED_PROXIES: v.optional(Proxies, ''),
+  METRICS_TOKEN: v.optional(
+    v.pipe(v.string(), v.regex(/^[\w~+/.-]{16,256}=*$/, 'must have at least 16 letters, digits or -._~+/')),
+  ),
   LOG_LEVEL: v.optional(
     v.picklist(
       ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
@@ -151,6 +153,8 @@ export function resolveConfig(name: ServiceName, values: CommonEntries) {
     jwksUrl: values.JWKS_URL ?? `${urls.gateway}/.well-known/jwks.json`,
     allowedOrigins: values.ALLOWED_ORIGINS ?? Object.values(urls).map((url) => new URL(url).origin),
     trustedProxies: values.TRUSTED_PROXIES,
+    /** What a reader of `/metrics` must show. Undefined: nothing. */
+    metricsToken: values.METRICS_TOKEN,
     logLevel: values.LOG_LEVEL,
     production: values.NODE_ENV === 'production',
   }

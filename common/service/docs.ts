@@ -1,8 +1,10 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
 import { Hono } from 'hono'
 import { html } from 'hono/html'
 import { secureHeaders } from 'hono/secure-headers'
 import { openAPIRouteHandler } from 'hono-openapi'
 import type { Registry } from 'prom-client'
+import { bearerToken } from './auth.ts'
 import { Problem, type ProblemCode, problems } from './problem.ts'
 
 /** Where the page at `/` leads to: paths of this service, or URLs of another. */
@@ -26,9 +28,16 @@ const ownLinks: readonly Link[] = [
  */
 export function addDocs(
   app: Hono,
-  options: { title: string; description: string; url: string; links: readonly Link[]; metrics: Registry },
+  options: {
+    title: string
+    description: string
+    url: string
+    links: readonly Link[]
+    metrics: Registry
+    metricsToken?: string | undefined
+  },
 ): void {
-  const { title, description, url, links, metrics } = options
+  const { title, description, url, links, metrics, metricsToken } = options
   const items = [...ownLinks, ...links].map(({ href, text }) => html`<li><a href="${href}">${text}</a></li>`)
   app.get('/', (c) => c.html(page(title, html`<p>${description}</p><ul>${items}</ul>`)))
   app.get(
@@ -42,9 +51,19 @@ export function addDocs(
       defaultValidationErrorResponse: false,
     }),
   )
-  app.get('/metrics', async (c) => c.text(await metrics.metrics(), 200, { 'Content-Type': metrics.contentType }))
+  app.get('/metrics', async (c) => {
+    if (metricsToken !== undefined && !isSame(bearerToken(c.req.header('authorization')), metricsToken))
+      throw new Problem('invalid-token', 'The metrics are for whoever has METRICS_TOKEN.')
+    return c.text(await metrics.metrics(), 200, { 'Content-Type': metrics.contentType, 'Cache-Control': 'no-store' })
+  })
   app.route('/problems', problemPages())
   app.route('/docs', docsPage(title))
+}
+
+/** Takes as long for every guess. */
+function isSame(given: string, expected: string): boolean {
+  const hash = (text: string) => createHash('sha256').update(text).digest()
+  return timingSafeEqual(hash(given), hash(expected))
 }
 
 function problemPages(): Hono {

@@ -57,6 +57,21 @@ describe('an app', () => {
     await server.stop(true)
   })
 
+  test('refuses a request with two Host headers, which a proxy may have read otherwise', async () => {
+    const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: makeApp().fetch })
+    const statusOf = async (headers: string) => {
+      const socket = connect(server.port ?? 0, '127.0.0.1')
+      socket.write(`GET /problem HTTP/1.1\r\n${headers}Connection: close\r\n\r\n`)
+      let answer = ''
+      for await (const chunk of socket) answer += String(chunk)
+      return Number(answer.split(' ')[1])
+    }
+    expect(await statusOf('Host: gateway.test\r\n')).toBe(404)
+    expect(await statusOf('Host: gateway.test\r\nHost: evil.test\r\n')).toBe(400)
+    expect(await statusOf('Host: gateway.test\r\nhost: gateway.test\r\n')).toBe(400)
+    await server.stop(true)
+  })
+
   test('keeps a request id that a client sends, unless it is unfit for a log', async () => {
     const idOf = async (id: string) =>
       (await makeApp().request('/busy', { headers: { 'x-request-id': id } })).headers.get('x-request-id')

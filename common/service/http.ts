@@ -49,6 +49,12 @@ export function createApp(options: {
       log.debug({ method: c.req.method, route, status: c.res.status, tookMs: Math.round(tookMs) }, 'request')
     })
   })
+  app.use(async (c, next) => {
+    // Bun joins headers of one name. Whoever stands in front may have gone by the other one (RFC 9112, section 3.2).
+    if (c.req.header('host')?.includes(','))
+      throw new Problem('malformed-request', 'The request has more than one Host header.')
+    await next()
+  })
   app.use(
     cors({
       origin: [...config.allowedOrigins],

@@ -106,15 +106,19 @@ export function validate<Target extends 'json' | 'query', Schema extends v.Gener
     if (!result.success) checkInput(schema, result.data)
   })
   const guarded: typeof validated = async (c, next) => {
-    if (target === 'json' && !isJson(c.req.header('content-type')))
-      throw new Problem('unsupported-media-type', 'Send the body as JSON with `Content-Type: application/json`.')
+    if (target === 'json') requireJson(c.req.header('content-type'))
     return validated(c, next)
   }
   return Object.assign(guarded, validated)
 }
 
-function isJson(contentType: string | undefined): boolean {
-  return /^application\/json\s*(?:;|$)/i.test(contentType?.trim() ?? '')
+/**
+ * Refuses a body that does not say it is JSON. What a page of another site can send without being asked, a form, is such a
+ * body. @throws Problem `unsupported-media-type`
+ */
+export function requireJson(contentType: string | undefined): void {
+  if (!/^application\/json\s*(?:;|$)/i.test(contentType?.trim() ?? ''))
+    throw new Problem('unsupported-media-type', 'Send the body as JSON with `Content-Type: application/json`.')
 }
 
 const ProblemDetails = v.object({

@@ -67,6 +67,7 @@ export function beginService(name: ServiceName, config: CommonConfig, deps: Deps
         url: config.urls[name],
         links: [...links, ...others.map((other) => ({ href: config.urls[other], text: `${TITLE} ${other}` }))],
         metrics,
+        metricsToken: config.metricsToken,
       })
       return createService({ name, listener, app, components, log, closing })
     },

@@ -1,3 +1,4 @@
+import { createPrivateKey, sign } from 'node:crypto'
 import { decodeHeader, verify } from 'hono/utils/jwt/jwt'
 import { LRUCache } from 'lru-cache'
 import * as v from 'valibot'
@@ -21,21 +22,49 @@ export type PublicKey = v.InferOutput<typeof PublicKey>
 /** Finds the key with an id. Undefined: no key has it. @throws Problem `keys-unavailable` */
 export type FindKey = (kid: string) => Promise<PublicKey | undefined>
 
-const Claims = v.object({
-  sub: v.pipe(v.string(), v.minLength(1)),
-  role: v.picklist(['user', 'operator']),
-  sid: v.optional(v.string()),
-  jti: v.string(),
-  iat: v.number(),
-  exp: v.number(),
-})
+/** How long an access token lives at most. One that says it lives longer is refused, whoever signed it. */
+export const ACCESS_TOKEN_LIFETIME_S = 15 * 60
+/** RFC 9068, section 2.1: nothing else that the same keys sign passes for an access token. */
+const ACCESS_TOKEN_TYPE = 'at+jwt'
+/** The clocks of two machines may differ by so much. */
+const MAX_AHEAD_S = 60
+
+const Time = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const Claims = v.pipe(
+  v.object({
+    sub: v.pipe(v.string(), v.minLength(1)),
+    role: v.picklist(['user', 'operator']),
+    sid: v.optional(v.string()),
+    jti: v.string(),
+    iat: Time,
+    exp: Time,
+  }),
+  v.check(({ iat, exp }) => exp - iat <= ACCESS_TOKEN_LIFETIME_S),
+)
 
 const MAX_TOKEN_CHARACTERS = 2048
 const REMEMBERED_TOKENS = 10_000
 
+/** A JWT (RFC 7519) with `typ` in its header, signed with EdDSA. */
+export function signJwt(typ: string, claims: object, key: PublicKey & { readonly d: string }): string {
+  const part = (content: object) => Buffer.from(JSON.stringify(content)).toString('base64url')
+  const signed = `${part({ alg: 'EdDSA', typ, kid: key.kid })}.${part(claims)}`
+  const signature = sign(null, Buffer.from(signed), createPrivateKey({ key: { ...key }, format: 'jwk' }))
+  return `${signed}.${signature.toString('base64url')}`
+}
+
+/** An access token, which a verifier accepts if its claims are right. Times are in seconds. */
+export function signAccessToken(
+  claims: { iss: string; aud: string } & v.InferInput<typeof Claims>,
+  key: PublicKey & { readonly d: string },
+): string {
+  return signJwt(ACCESS_TOKEN_TYPE, claims, key)
+}
+
 /**
- * Checks access tokens (RFC 8725): signed with EdDSA by a key that `findKey` knows, of this issuer, for this audience, not
- * expired, not revoked. A `jwk` or `jku` in the token is ignored. A token that has passed is remembered until it expires.
+ * Checks access tokens (RFC 8725): of their own type, signed with EdDSA by a key that `findKey` knows, of this issuer, for
+ * this audience, not expired, not made to live longer than access tokens do, not revoked. A `jwk` or `jku` in the token is
+ * ignored. A token that has passed is remembered until it expires, and counts as long as `findKey` still knows its key.
  * @example
  * const verify = createTokenVerifier({ issuer: config.tokenIssuer, findKey: remoteKeys({ url: config.jwksUrl, deps }), deps })
  * const { user, role } = await verify(token)
@@ -48,29 +77,34 @@ export function createTokenVerifier(options: {
   deps: Pick<Deps, 'now'>
 }): TokenVerifier {
   const { issuer, findKey, isRevoked, deps } = options
-  const passed = new LRUCache<string, v.InferOutput<typeof Claims>>({ max: REMEMBERED_TOKENS })
+  const passed = new LRUCache<string, { key: PublicKey; claims: v.InferOutput<typeof Claims> }>({
+    max: REMEMBERED_TOKENS,
+  })
   const refused = new Problem('invalid-token', 'The access token is invalid or has expired.')
 
-  async function claimsOf(token: string): Promise<v.InferOutput<typeof Claims>> {
-    const kid = keyIdOf(token)
-    const key = kid === undefined ? undefined : await findKey(kid)
-    if (!key) throw refused
+  async function claimsOf(token: string, key: PublicKey): Promise<v.InferOutput<typeof Claims>> {
+    if (!isCanonical(token)) throw refused
     try {
-      // Clocks of two machines differ, so `iat` may lie in the future. The library takes a token without `exp`; Claims does not.
-      const payload = await verify(token, key, { alg: 'EdDSA', iss: issuer, aud: NAME, iat: false })
-      return v.parse(Claims, payload)
+      // The library compares `iat` with no allowance, and takes a token without `iat` or `exp`; Claims does not.
+      const options = { alg: 'EdDSA', typ: ACCESS_TOKEN_TYPE, iss: issuer, aud: NAME, iat: false } as const
+      const claims = v.parse(Claims, await verify(token, key, options))
+      if (claims.iat * 1000 <= deps.now() + MAX_AHEAD_S * 1000) return claims
     } catch {
       // The library's messages contain the token.
-      throw refused
     }
+    throw refused
   }
 
   return async (token) => {
     if (token.length > MAX_TOKEN_CHARACTERS) throw refused
-    let claims = passed.get(token)
+    const before = passed.get(token)
+    const kid = before?.key.kid ?? keyIdOf(token)
+    const key = kid === undefined ? undefined : await findKey(kid)
+    if (!key) throw refused
+    let claims = before?.key.x === key.x ? before.claims : undefined
     if (!claims) {
-      claims = await claimsOf(token)
-      passed.set(token, claims)
+      claims = await claimsOf(token, key)
+      passed.set(token, { key, claims })
     }
     if (claims.exp * 1000 <= deps.now()) throw refused
     const { sub: user, role, sid } = claims
@@ -78,6 +112,14 @@ export function createTokenVerifier(options: {
     if (await isRevoked?.(caller)) throw refused
     return caller
   }
+}
+
+/**
+ * Whether each part is base64url as RFC 7515 has it: without padding, and with no bits that mean nothing. Otherwise others
+ * could write one token in many ways.
+ */
+function isCanonical(token: string): boolean {
+  return token.split('.').every((part) => Buffer.from(part, 'base64url').toString('base64url') === part)
 }
 
 function keyIdOf(token: string): string | undefined {
@@ -91,26 +133,36 @@ function keyIdOf(token: string): string | undefined {
 
 const KeySet = v.object({ keys: v.pipe(v.array(v.unknown()), v.maxLength(100)) })
 
-const REFRESH_MS = 5 * 60 * 1000
+/** From this age on the set is fetched anew while the keys known so far are used. */
+const REFRESH_MS = 20 * 1000
+/**
+ * From this age on a fetch is waited for. Gateway itself notices within 10 s that a key was revoked: both together are less
+ * than the 60 s within which a revoked key counts nowhere.
+ */
+const STALE_MS = 40 * 1000
 const UNKNOWN_KEY_REFRESH_MS = 10 * 1000
 const FETCH_TIMEOUT_MS = 3000
 
 /**
- * Finds keys in the JWK set at a URL. The set is fetched when a key is first needed, then every 5 minutes, and at most every
- * 10 s for an id that it does not have. While it cannot be fetched, the keys known so far are used.
+ * Finds keys in the JWK set at a URL. The set is fetched when a key is first needed, then every 20 s while it is used, and at
+ * most every 10 s for an id that it does not have. A key that left the set is not found after 40 s, except while the set
+ * cannot be fetched: then the keys known so far are used.
  */
 export function remoteKeys(options: { url: string; deps: Pick<Deps, 'monotonicMs' | 'fetch'> }): FindKey {
   const { url, deps } = options
   let keys: ReadonlyMap<string, PublicKey> | undefined
+  let askedAtMs = Number.NEGATIVE_INFINITY
   let triedAtMs = Number.NEGATIVE_INFINITY
   let fetching: Promise<void> | undefined
 
   async function fetchKeys(): Promise<void> {
+    const startedMs = deps.monotonicMs()
     const response = await deps.fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), redirect: 'error' })
     if (!response.ok) throw new Error(`The key set's URL answered ${response.status}.`)
     const found = v.parse(KeySet, await response.json()).keys
     // Parsed, so that only a key's own members remain.
     keys = new Map(found.filter((key) => v.is(PublicKey, key)).map((key) => [key.kid, v.parse(PublicKey, key)]))
+    askedAtMs = startedMs
   }
 
   /** Fetches unless a fetch was tried within `everyMs`; calls at the same time share one fetch. */
@@ -130,8 +182,7 @@ export function remoteKeys(options: { url: string; deps: Pick<Deps, 'monotonicMs
     const refreshed = refresh(known ? REFRESH_MS : keys ? UNKNOWN_KEY_REFRESH_MS : 1000).catch((error: unknown) => {
       failure = error
     })
-    // A known key is used at once, while the set is refreshed.
-    if (known) return known
+    if (known && deps.monotonicMs() - askedAtMs < STALE_MS) return known
     await refreshed
     if (!keys) throw new Problem('keys-unavailable', undefined, { retryAfterS: 5, cause: failure })
     return keys.get(kid)

@@ -1,10 +1,10 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { rmSync, statSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { countSyncs, hasStrace } from '../testing/count-syncs.ts'
 import { temporaryFolder } from '../testing/temporary-folder.ts'
-import { type SqliteFile, sqliteFile } from './sqlite-file.ts'
+import { makePrivate, type SqliteFile, sqliteFile } from './sqlite-file.ts'
 
 const schema = 'CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, age INTEGER) STRICT'
 let folder: ReturnType<typeof temporaryFolder>
@@ -107,6 +107,12 @@ test('several processes can make a new file at the same time, and insert each ro
 test('only its owner may read the file, and what SQLite puts beside it', async () => {
   await open().write('INSERT INTO users VALUES (?, ?)', 'ana', 30)
   for (const suffix of ['', '-wal', '-shm']) expect(statSync(path + suffix).mode & 0o777).toBe(0o600)
+})
+
+test('only its owner may look into the folders that are made for the file', () => {
+  const data = join(dirname(path), 'data')
+  makePrivate(join(data, 'deeper', 'a.db'))
+  for (const folder of [data, join(data, 'deeper')]) expect(statSync(folder).mode & 0o777).toBe(0o700)
 })
 
 test('a write waits while another process holds the lock, this process goes on, and then the write is stored', async () => {

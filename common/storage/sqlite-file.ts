@@ -161,12 +161,12 @@ function definitions(database: Database): [name: string, definition: string][] {
 }
 
 /**
- * Makes the file, unless it exists, so that its owner alone may read it. SQLite gives the files beside it the same mode.
+ * Makes the file and its folder, unless they exist, so that their owner alone may read them. SQLite gives the files beside it the same mode.
  * @throws ConfigError where this process may not write there
  */
 export function makePrivate(path: string): void {
   try {
-    mkdirSync(dirname(path), { recursive: true })
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
     closeSync(openSync(path, 'a', 0o600))
   } catch (error) {
     const reason = error instanceof Error && 'code' in error ? error.code : error

@@ -1,11 +1,9 @@
 import { NAME } from '@posta/common/name.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
-import { sign } from 'hono/jwt'
+import { ACCESS_TOKEN_LIFETIME_S, signAccessToken } from '@posta/common/service/tokens.ts'
 import type { Tokens } from './credentials.ts'
 import type { Keys } from './keys.ts'
 import type { UserRow } from './user.ts'
-
-export const LIFETIME_S = 15 * 60
 
 /** Makes the answer of login and refresh: a new access token, with the claims of RFC 9068 that apply, and `refreshToken`. */
 export type Grant = (user: Pick<UserRow, 'id' | 'role'>, session: string, refreshToken: string) => Promise<Tokens>
@@ -27,9 +25,9 @@ export function createGrant(options: {
       sid: session,
       jti: deps.newId(),
       iat,
-      exp: iat + LIFETIME_S,
+      exp: iat + ACCESS_TOKEN_LIFETIME_S,
     }
-    const accessToken = await sign(claims, key, key.alg)
-    return { accessToken, tokenType: 'Bearer', expiresIn: LIFETIME_S, refreshToken }
+    const accessToken = signAccessToken(claims, key)
+    return { accessToken, tokenType: 'Bearer', expiresIn: ACCESS_TOKEN_LIFETIME_S, refreshToken }
   }
 }

@@ -72,7 +72,7 @@ test('an access token has the claims of its user, issuer, audience and times, an
   const { user, accessToken } = await accounts.enter('claims@example.com')
   const { header, payload } = decode(accessToken)
   const issuedAtS = Math.floor(accounts.deps.now() / 1000)
-  expect(header).toEqual({ alg: 'EdDSA', typ: 'JWT', kid: (await accounts.keys.current()).kid })
+  expect(header).toEqual({ alg: 'EdDSA', typ: 'at+jwt', kid: (await accounts.keys.current()).kid })
   expect(payload).toEqual({
     iss: ISSUER,
     aud: 'posta',

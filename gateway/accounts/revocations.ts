@@ -1,12 +1,12 @@
 import type { IsRevoked, Revocations } from '@posta/common/service/revocations.ts'
+import { ACCESS_TOKEN_LIFETIME_S } from '@posta/common/service/tokens.ts'
 import { eq, gt, sql } from 'drizzle-orm'
 import type { Database } from '../database/open.ts'
 import { refreshTokens, revocations, users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
-import { LIFETIME_S } from './access-tokens.ts'
 
 /** How long a revocation counts: as long as an access token of before may live, and clocks may differ. */
-const KEPT_MS = (LIFETIME_S + 60) * 1000
+const KEPT_MS = (ACCESS_TOKEN_LIFETIME_S + 60) * 1000
 
 /** Tells the other services that the user's role changed, or that they were disabled or enabled. */
 export const revoke = (userId: string, nowMs: number): Statement => sql`

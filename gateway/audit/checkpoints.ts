@@ -12,8 +12,8 @@ import type { Component } from '@posta/common/service/component.ts'
 import type { Deps } from '@posta/common/service/deps.ts'
 import type { Logger } from '@posta/common/service/log.ts'
 import { repeat } from '@posta/common/service/repeat.ts'
+import { signAccessToken } from '@posta/common/service/tokens.ts'
 import { eq, sql } from 'drizzle-orm'
-import { sign } from 'hono/jwt'
 import * as v from 'valibot'
 import type { Keys } from '../accounts/keys.ts'
 import type { Writer } from '../database/commit.ts'
@@ -172,8 +172,16 @@ type Ask = ReturnType<typeof askMonitor>
 function askMonitor({ url, issuer, deps }: Options, key: PrivateKey, signal: AbortSignal) {
   return async <Answer>(path: string, answer: v.GenericSchema<unknown, Answer>, body?: object): Promise<Answer> => {
     const iat = Math.floor(deps.now() / 1000)
-    const claims = { iss: issuer, aud: NAME, sub: 'gateway', role: 'operator', jti: deps.newId(), iat, exp: iat + 60 }
-    const token = await sign(claims, key, key.alg)
+    const claims = {
+      iss: issuer,
+      aud: NAME,
+      sub: 'gateway',
+      role: 'operator' as const,
+      jti: deps.newId(),
+      iat,
+      exp: iat + 60,
+    }
+    const token = signAccessToken(claims, key)
     const response = await deps.fetch(`${url}/${path}`, {
       headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
       ...(body && { method: 'POST', body: JSON.stringify(body) }),

@@ -63,11 +63,16 @@ export const revocations = sqliteTable(
 /** A private Ed25519 key (RFC 8037): the public one and `d`. */
 export type PrivateKey = PublicKey & { readonly d: string }
 
+/** A private key under AES-256-GCM: its iv and what it encrypts to, in base64url. See accounts/key-encryption.ts. */
+export interface SealedKey {
+  readonly A256GCM: string
+}
+
 /** At most one row per status: the first gateway to write it decides. */
 export const signingKeys = sqliteTable('signing_keys', {
   kid: text().primaryKey(),
   status: text().$type<'next' | 'current' | 'previous'>().notNull().unique(),
-  privateJwk: text('private_jwk', { mode: 'json' }).$type<PrivateKey>().notNull(),
+  privateJwk: text('private_jwk', { mode: 'json' }).$type<PrivateKey | SealedKey>().notNull(),
   publicJwk: text('public_jwk', { mode: 'json' }).$type<PublicKey>().notNull(),
   createdAt: integer('created_at').notNull(),
   /** When it began to sign; null before. */

@@ -1,6 +1,6 @@
 import { logFault, toProblem } from '@posta/common/service/http.ts'
 import type { Logger } from '@posta/common/service/log.ts'
-import { inputFaults, Problem } from '@posta/common/service/problem.ts'
+import { inputFaults, Problem, problems } from '@posta/common/service/problem.ts'
 import { GraphQLError } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import * as v from 'valibot'
@@ -36,7 +36,7 @@ export function maskError(log: Logger, options: { suggestions: boolean }): (erro
 
 function problemError(problem: Problem, at?: GraphQLError): GraphQLError {
   const { code, errors, retryAfterS } = problem
-  const http = at?.extensions.http
+  const http = httpOf(at)
   return new GraphQLError(problem.message, {
     ...(at?.nodes && { nodes: at.nodes }),
     ...(at?.source && { source: at.source }),
@@ -48,6 +48,41 @@ function problemError(problem: Problem, at?: GraphQLError): GraphQLError {
       ...(retryAfterS !== undefined && { retryAfter: Math.ceil(retryAfterS) }),
       ...(http !== undefined && { http }),
     },
+  })
+}
+
+/**
+ * The status that an error asks for. Yoga answers 200 to what it marks with `spec`, where a client accepts
+ * `application/json`: right for a document with a fault, and not for a body that is no request at all.
+ */
+function httpOf(error: GraphQLError | undefined) {
+  const { http, code } = error?.extensions ?? {}
+  const isBody = code === 'BAD_REQUEST' && error?.source === undefined
+  return isBody && v.is(v.object({ status: v.literal(400) }), http) ? { status: 400 } : http
+}
+
+/** Gives an error that comes before a subscription begins the status that REST would answer: no stream begins. */
+export function statusOfSubscriptions(): Plugin {
+  return {
+    onSubscribe: () => ({
+      onSubscribeResult({ result, setResult }) {
+        if (!('errors' in result) || !result.errors) return
+        setResult({ errors: result.errors.map(withStatus) })
+      },
+    }),
+  }
+}
+
+function withStatus(error: GraphQLError): GraphQLError {
+  if (!error.originalError || error.originalError instanceof GraphQLError) return error
+  const { code, retryAfterS } = toProblem(error.originalError)
+  const headers = retryAfterS === undefined ? {} : { 'Retry-After': String(Math.ceil(retryAfterS)) }
+  const { nodes, path, originalError } = error
+  return new GraphQLError(error.message, {
+    ...(nodes && { nodes }),
+    ...(path && { path }),
+    originalError,
+    extensions: { http: { status: problems[code].status, headers } },
   })
 }
 

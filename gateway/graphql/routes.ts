@@ -3,11 +3,12 @@ import { TITLE } from '@posta/common/name.ts'
 import { clientAddress } from '@posta/common/service/client-address.ts'
 import type { CommonConfig } from '@posta/common/service/config.ts'
 import type { Logger } from '@posta/common/service/log.ts'
+import { requireJson } from '@posta/common/service/route.ts'
 import { createYoga } from 'graphql-yoga'
 import { Hono } from 'hono'
 import { secureHeaders } from 'hono/secure-headers'
 import { PROOF_HEADER } from '../rest/accounts.ts'
-import { maskError, maskValidationErrors } from './errors.ts'
+import { maskError, maskValidationErrors, statusOfSubscriptions } from './errors.ts'
 import { documentCaches, limits } from './limits.ts'
 import { createSchema, type RequestContext, type SchemaOptions } from './schema.ts'
 
@@ -35,9 +36,10 @@ export function graphqlRoutes(
     cors: false,
     logging: false,
     batching: false,
+    multipart: false,
     parserAndValidationCache: documentCaches(),
     maskedErrors: { maskError: mask },
-    plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask)],
+    plugins: [limits({ introspection: !config.production }), maskValidationErrors(mask), statusOfSubscriptions()],
   })
   const app = new Hono()
   // GraphiQL has its scripts and styles inline in the page.
@@ -51,6 +53,8 @@ export function graphqlRoutes(
       }),
     )
   return app.on(['GET', 'POST'], '/', async (c) => {
+    // Yoga takes forms and plain documents too.
+    if (c.req.method === 'POST') requireJson(c.req.header('content-type'))
     const response = await yoga.fetch(c.req.raw, {
       authorization: c.req.header('authorization') ?? null,
       address: clientAddress(c, config.trustedProxies),

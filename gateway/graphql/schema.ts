@@ -175,10 +175,21 @@ export function createSchema(options: SchemaOptions): GraphQLSchema {
           'The operation as it is, and again when it has more progress and when its result arrives. Changes that come close together may come as one. After the result the subscription ends, also where the operation failed as dead-lettered: if an operator redrives its message, a new subscription shows the new result.',
         )
         .input({ id: Id })
-        .subscribe(async function* ({ id }, payload) {
+        .subscribe(async ({ id }, payload) => {
           const { user } = await callerOf(payload)
           const signal = AbortSignal.any([closing, contextOf(payload).request.signal])
-          for await (const operation of waiters.changes(user, id, signal)) yield toObject(operation)
+          const changes = waiters.changes(user, id, signal)
+          // A client that leaves before it reads must not keep a place.
+          signal.addEventListener('abort', () => void changes.return(), { once: true })
+          // Before the answer begins: what is refused is answered with its status, and no stream.
+          const first = await changes.next()
+          return (async function* () {
+            try {
+              for (let next = first; !next.done; next = await changes.next()) yield toObject(next.value)
+            } finally {
+              await changes.return()
+            }
+          })()
         }),
     }),
   )

@@ -227,7 +227,9 @@ test('each refusal says in words what is wrong', async () => {
   const id = await submit()
   const confirm = { caller: operator, id, name: 'confirm', payload: {}, base: '#' }
   await expect(tell.cancel({ caller: bob, id })).rejects.toThrow('You have no operation with this id.')
-  await expect(tell.signal({ ...confirm, name: 'none' })).rejects.toThrow(`${sample.type} waits for no answer of this name.`)
+  await expect(tell.signal({ ...confirm, name: 'none' })).rejects.toThrow(
+    `${sample.type} waits for no answer of this name.`,
+  )
   await expect(tell.signal(confirm)).rejects.toThrow('The owner of the operation gives this answer.')
   await expect(tell.signal(approve(id, ana))).rejects.toThrow(
     'An operator who is not the owner of the operation gives this answer.',

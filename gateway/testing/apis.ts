@@ -17,7 +17,7 @@ import { answering, everyType, fixedSources, submission } from './operations.ts'
  * For tests: operations over both APIs, on a database of their own. A token is the name of a user: ana and bob, and olga, who
  * is an operator. `submission` takes the answers of `answering`.
  */
-export async function openApis() {
+export async function openApis({ production = true } = {}) {
   const opened = await openAccounts()
   const { database, writer, addEvent } = opened
   const log = createLog('test', 'silent')
@@ -42,7 +42,7 @@ export async function openApis() {
     closing: new AbortController().signal,
     onForbidden: (each: Forbidden) => forbidden.push(each),
   }
-  const config = { production: true, trustedProxies: new BlockList() }
+  const config = { production, trustedProxies: new BlockList() }
   const app = testApp()
     .route('/operations', operationRoutes(functions))
     .route('/graphql', graphqlRoutes({ ...functions, accounts: opened, config, log }))

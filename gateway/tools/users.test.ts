@@ -1,4 +1,5 @@
 import { afterAll, expect, test } from 'bun:test'
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { temporaryFolder } from '@posta/common/testing/temporary-folder.ts'
 import { openDatabase } from '../database/open.ts'
@@ -11,9 +12,9 @@ const databaseUrl = () => `file:${join(folder.path, 'gateway.db')}`
 const environment = () => ({ PATH: process.env.PATH, DATABASE_URL: databaseUrl() })
 const command = (tool: string, words: string[]) => [process.execPath, join(import.meta.dir, `${tool}.ts`), ...words]
 
-async function run(tool: 'users' | 'keys', words: string[], input = '') {
+async function run(tool: 'users' | 'keys', words: string[], input = '', more: object = {}) {
   const spawned = Bun.spawn(command(tool, words), {
-    env: environment(),
+    env: { ...environment(), ...more },
     stdin: Buffer.from(input),
     stdout: 'pipe',
     stderr: 'pipe',
@@ -81,7 +82,29 @@ test('keys rotate makes the next key the current one', async () => {
   expect(rows).toHaveLength(3)
   expect(rows).toContainEqual({ kid: out.split(' ')[0] ?? '', status: 'current' })
   await close()
-  expect(await run('keys', [])).toMatchObject({ err: 'bun run keys rotate\n', code: 1 })
+  for (const words of [[], ['rotate', 'x'], ['revoke'], ['revoke', 'a', 'b'], ['toString']]) {
+    const { err, code } = await run('keys', words)
+    expect(err).toStartWith('bun run keys rotate\nbun run keys revoke KID\n')
+    expect(code).toBe(1)
+  }
+})
+
+test('keys list shows what keys revoke takes, and keys encrypt says what to do about keys that were readable', async () => {
+  const before = (await run('keys', ['list'])).out
+  const current = /^(\S+) current$/m.exec(before)?.[1] ?? ''
+  const next = /^(\S+) next$/m.exec(before)?.[1] ?? ''
+  expect(await run('keys', ['revoke', 'none'])).toMatchObject({ err: expect.stringContaining(current), code: 1 })
+  expect((await run('keys', ['revoke', current])).out).toContain(`${next} signs from now on`)
+  const after = (await run('keys', ['list'])).out
+  expect(after).not.toContain(current)
+  expect(after).toContain(`${next} current\n`)
+
+  expect(await run('keys', ['encrypt'])).toMatchObject({ err: 'KEY_ENCRYPTION_KEY is not set.\n', code: 1 })
+  const KEY_ENCRYPTION_KEY = randomBytes(32).toString('base64')
+  expect((await run('keys', ['encrypt'], '', { KEY_ENCRYPTION_KEY })).out).toContain('`bun run keys rotate`, twice')
+  expect((await run('keys', ['encrypt'], '', { KEY_ENCRYPTION_KEY })).out).not.toContain('twice')
+  expect((await run('keys', ['list'], '', { KEY_ENCRYPTION_KEY })).out).toContain(`${next} current, encrypted\n`)
+  expect(await run('keys', ['list'])).toMatchObject({ err: expect.stringContaining('KEY_ENCRYPTION_KEY: '), code: 1 })
 })
 
 test('a password typed at a terminal is not shown', async () => {

@@ -71,12 +71,12 @@ export function eventRoutes(options: {
         query: StreamQuery,
         parameters: [{ in: 'header', name: 'Last-Event-ID', schema: { type: 'string' } }],
         answers: { 200: eventStream('The events.') },
-        problems: ['overloaded'],
+        problems: ['too-many-requests', 'overloaded'],
       }),
       async (c) => {
         // Before `follow`, which counts a client: nobody reads the body of a HEAD, so that client would never leave.
         if (c.req.method === 'HEAD') return headOfStream(c)
-        const following = await stream.follow(c.req.valid('query'), c.req.header('last-event-id'))
+        const following = await stream.follow(c.var.caller.user, c.req.valid('query'), c.req.header('last-event-id'))
         return streamEvents(c, closing, following)
       },
     )

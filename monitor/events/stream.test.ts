@@ -60,11 +60,13 @@ function openStream(): EventStream {
   })
 }
 
-/** A client of the stream that takes what it is asked to take. */
-async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stream) {
+let followers = 0
+
+/** A client of the stream that takes what it is asked to take: each time of another operator, unless `by` says who. */
+async function follow(filter: StreamFilter = {}, lastEventId?: string, of = stream, by = `o${followers++}`) {
   const leaving = new AbortController()
   left.push(leaving)
-  const events = (await of.follow(filter, lastEventId))(leaving.signal)
+  const events = (await of.follow(by, filter, lastEventId))(leaving.signal)
   const take = async (count: number): Promise<ServerSentEvent[]> => {
     const taken: ServerSentEvent[] = []
     while (taken.length < count) {
@@ -256,7 +258,7 @@ test('a hundred clients that wait at the end cost the store as much as one', asy
 
 test('an id that the stream did not give is refused', async () => {
   for (const id of ['', 'x', '1.2.3', `${'1.'.repeat(17)}x`, `${'1.'.repeat(17)}${'9'.repeat(40)}`])
-    await expect(stream.follow({}, id)).rejects.toMatchObject({
+    await expect(stream.follow('olga', {}, id)).rejects.toMatchObject({
       code: 'malformed-request',
       message: '`Last-Event-ID` is not an id that this stream gave.',
     })
@@ -275,6 +277,20 @@ test('a client beyond the hundredth is refused until another leaves', async () =
   expect(idsOf((await first?.take(1)) ?? [])).toEqual(['end'])
   await first?.take(1)
   expect(idsOf(await (await follow()).take(1))).toEqual(['ready'])
+})
+
+test('one operator takes 20 of the 100 places, and the other 80 are there for the rest', async () => {
+  const greedy = () => follow({}, undefined, stream, 'greedy')
+  const own = await Promise.all(Array.from({ length: 20 }, greedy))
+  for (let n = 0; n < 100; n += 1)
+    await expect(greedy()).rejects.toMatchObject({ code: 'too-many-requests', retryAfterS: 5 })
+  for (let n = 0; n < 80; n += 1) await follow()
+  await expect(follow()).rejects.toMatchObject({ code: 'overloaded' })
+  const first = own[0]
+  await first?.take(1)
+  first?.leave()
+  await first?.take(2)
+  expect(idsOf(await (await greedy()).take(1))).toEqual(['ready'])
 })
 
 test('the store is read only while a client follows, and again after a failure', async () => {

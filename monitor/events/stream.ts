@@ -16,9 +16,12 @@ export interface EventStream {
    * its chain, with an id to go on from. A client takes them at its own pace; none is left out, however slow it is.
    * `ready` comes first, or `skipped` where more than 10,000 were stored since `lastEventId`; those are not sent. `end`
    * comes last, once `signal` aborts or 15 minutes have passed.
-   * @throws Problem `overloaded` with too many clients, `malformed-request` where the id is not one of this stream
+   * @param user who follows: one user has at most 20 streams of the 100
+   * @throws Problem `too-many-requests` with too many of the user's own, `overloaded` with too many clients,
+   * `malformed-request` where the id is not one of this stream
    */
   follow(
+    user: string,
     filter: StreamFilter,
     lastEventId?: string,
   ): Promise<(signal: AbortSignal) => AsyncGenerator<ServerSentEvent, void>>
@@ -36,6 +39,8 @@ interface Page {
 }
 
 const MAX_CLIENTS = 100
+/** So that one operator cannot take all places. */
+const MAX_CLIENTS_PER_USER = 20
 /** As long as an access token lives: a client must show again that its user still is an operator. */
 const MAX_STREAM_MS = 15 * 60 * 1000
 const MAX_REPLAYED = 10_000
@@ -57,11 +62,29 @@ export function createStream(options: {
 }): EventStream {
   const { events, deps, log } = options
   let clients = 0
+  const perUser = new Map<string, number>()
   /** The last page that was read since the last `wake` or poll. */
   let last: { readonly after: string; readonly page: Promise<Page> } | undefined
   let woken = Promise.withResolvers<void>()
   let poll: ReturnType<typeof setTimeout> | undefined
   let pollMs = POLL_MS
+
+  /** Takes a place. Returns the function that leaves it, for one call. */
+  function enter(user: string): () => void {
+    const own = perUser.get(user) ?? 0
+    if (own >= MAX_CLIENTS_PER_USER)
+      throw new Problem('too-many-requests', `You follow the events ${own} times already.`, { retryAfterS: 5 })
+    if (clients >= MAX_CLIENTS)
+      throw new Problem('overloaded', 'Too many clients follow the events.', { retryAfterS: 5 })
+    clients += 1
+    perUser.set(user, own + 1)
+    return () => {
+      const left = (perUser.get(user) ?? 1) - 1
+      if (left > 0) perUser.set(user, left)
+      else perUser.delete(user)
+      clients -= 1
+    }
+  }
 
   function wake(): void {
     clearTimeout(poll)
@@ -93,7 +116,11 @@ export function createStream(options: {
     }
   }
 
-  async function* send(first: ServerSentEvent, from: Position, filter: StreamFilter, left: AbortSignal) {
+  async function* send(
+    first: ServerSentEvent,
+    from: Position,
+    { filter, left, leave }: { filter: StreamFilter; left: AbortSignal; leave: () => void },
+  ) {
     const signal = AbortSignal.any([left, AbortSignal.timeout(MAX_STREAM_MS)])
     signal.addEventListener('abort', wake)
     try {
@@ -114,7 +141,7 @@ export function createStream(options: {
       }
       yield { event: 'end', data: { reason: 'Connect again, with a fresh access token and Last-Event-ID.' } }
     } finally {
-      clients -= 1
+      leave()
     }
   }
 
@@ -124,21 +151,19 @@ export function createStream(options: {
   }
 
   return {
-    async follow(filter, lastEventId) {
+    async follow(user, filter, lastEventId) {
       const asked = lastEventId === undefined ? undefined : fromId(lastEventId)
-      if (clients >= MAX_CLIENTS)
-        throw new Problem('overloaded', 'Too many clients follow the events.', { retryAfterS: 5 })
-      clients += 1
+      const leave = enter(user)
       try {
         const end = await currentEnd()
         // The id of another store may be ahead of this one.
         const from = new Map([...end].map(([chain, seq]) => [chain, Math.min(seq, asked?.get(chain) ?? seq)]))
         const missed = count(end) - count(from)
         return missed > MAX_REPLAYED
-          ? (signal) => send({ event: 'skipped', id: toId(end), data: { events: missed } }, end, filter, signal)
-          : (signal) => send({ event: 'ready', id: toId(from), data: {} }, from, filter, signal)
+          ? (left) => send({ event: 'skipped', id: toId(end), data: { events: missed } }, end, { filter, left, leave })
+          : (left) => send({ event: 'ready', id: toId(from), data: {} }, from, { filter, left, leave })
       } catch (error) {
-        clients -= 1
+        leave()
         throw error
       }
     },

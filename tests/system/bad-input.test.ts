@@ -170,7 +170,7 @@ describe('paths', () => {
 describe('tokens:', () => {
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
   const nowS = Math.floor(Date.now() / 1000)
-  const header = { alg: 'EdDSA', typ: 'JWT', kid: KID }
+  const header = { alg: 'EdDSA', typ: 'at+jwt', kid: KID }
   let operator: string
   beforeAll(async () => {
     const { accessToken } = await logIn(urls.gatewayUrl, await addOperator(parts.environment))
@@ -228,7 +228,12 @@ describe('tokens:', () => {
           theirs.privateKey,
         ),
     ],
-    ['names no key', () => signed({ alg: 'EdDSA', typ: 'JWT' }, claims())],
+    ['is of no type', () => signed({ alg: 'EdDSA', kid: KID }, claims())],
+    ['is of another type', () => signed({ ...header, typ: 'JWT' }, claims())],
+    ['lives longer than 15 minutes', () => signed(header, { ...claims(), exp: nowS + 3600 })],
+    ['is of tomorrow', () => signed(header, { ...claims(), iat: nowS + 86_400, exp: nowS + 86_700 })],
+    ['has padding', () => `${signed(header, claims())}=`],
+    ['names no key', () => signed({ alg: 'EdDSA', typ: 'at+jwt' }, claims())],
     [
       'has a payload that was changed',
       () => signed(header, { ...claims(), role: 'user' }).replace(/\.[^.]+\./, `.${part(claims())}.`),
