@@ -257,16 +257,29 @@ describe.each(stores)('on $on', ({ fresh }) => {
   })
 
   test('a cancel in the middle of a step is obeyed after it', async () => {
-    const gate = Promise.withResolvers<void>()
+    const [gate, looked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     let undone = 0
-    const { begin, tell, untilState, runs } = await processor(newStore(), async ({ step }) => {
+    const store = newStore()
+    const stored = store.open().runs
+    const code: Code = async ({ step }) => {
       await step('reserve', () => gate.promise, { undo: async () => void undone++ })
       await step('pay', async () => {})
       return { output }
+    }
+    const { begin, tell, untilState, runs } = await processor(store, code, {
+      runs: {
+        ...stored,
+        async unnoticed(...query) {
+          const found = await stored.unnoticed(...query)
+          if (found.length > 0) setImmediate(looked.resolve)
+          return found
+        },
+      },
     })
     await begin(newRun('op-1'))
     await eventually(async () => (await runs.history('op-1')).length === 1)
     await tell(input('op-1', CANCEL))
+    await looked.promise
     gate.resolve()
     await untilState('op-1', 'ended')
     expect(undone).toBe(1)

@@ -208,15 +208,17 @@ export function createRunner(options: RunnerOptions): Runner {
   async function noticeInputs(): Promise<void> {
     const unnoticed = await runs.unnoticed(MAX_UNNOTICED, lastUnnoticed)
     lastUnnoticed = unnoticed.length < MAX_UNNOTICED ? undefined : unnoticed.at(-1)
-    const byRun = Map.groupBy(unnoticed, ({ run }) => run)
-    const found = byRun.size === 0 ? [] : await runs.getMany([...byRun.keys()])
-    const foundById = new Map(found.map((run) => [run.id, run]))
-    const known: RunInput[] = []
-    for (const [id, inputs] of byRun) {
+    const others = new Map<string, RunInput[]>()
+    for (const [id, inputs] of Map.groupBy(unnoticed, ({ run }) => run)) {
       const mine = held.get(id)
       if (mine) for (const input of inputs) if (input.user === mine.run.user) mine.inputs.set(input.name, input)
-      if (mine || admitting.has(id)) continue
-      const run = foundById.get(id)
+      if (!mine && !admitting.has(id)) others.set(id, inputs)
+    }
+    if (others.size === 0) return
+    const found = new Map((await runs.getMany([...others.keys()])).map((run) => [run.id, run]))
+    const known: RunInput[] = []
+    for (const [id, inputs] of others) {
+      const run = found.get(id)
       // Whoever creates the run later reads the inputs then.
       const idle = run && run.head.state !== 'ended' ? inputs.filter(({ user }) => user === run.user) : []
       known.push(...inputs.filter((input) => !idle.includes(input)))
