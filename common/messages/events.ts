@@ -151,7 +151,7 @@ export type MessageType = keyof typeof messages
 export type MessageData<Type extends MessageType> = v.InferOutput<(typeof messages)[Type]['data']>
 
 /** Counts every change of a message's schema. A change only adds optional members: see CONTRIBUTING.md. */
-const SCHEMA_VERSION = 3
+const SCHEMA_VERSION = 2
 
 /** The `dataschema` of CloudEvents: which schema, and which version of it, a message was written by. */
 export function dataschema(type: MessageType): string {
