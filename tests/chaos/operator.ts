@@ -30,6 +30,7 @@ interface Attending {
 
 const ANSWER_WITHIN_MS = 30_000
 const ATTEND_EVERY_MS = 1000
+const UNHEARD_LOOKS = 5
 const CATCH_UP_WITHIN_MS = 120_000
 const TIMELINES = 30
 
@@ -50,14 +51,18 @@ export async function createOperator(options: {
   readonly fleet: Fleet
   readonly note: Note
   readonly random: Random
+  /** Whether the topic that answers are on was deleted: gateway takes each answer once, and sends it once. */
+  readonly mayLoseAnswers: () => boolean
 }): Promise<Operator> {
-  const { dataDir, fleet, note, random } = options
+  const { dataDir, fleet, note, random, mayLoseAnswers } = options
   const email = await addOperator({ DATA_DIR: dataDir })
   const urls = (service: ServiceName) => fleet.members(service).flatMap(({ url, extra }) => (extra ? [] : [url]))
   let id = ''
   let token = ''
   /** Payouts that need no answer any more. */
   const answered = new Set<string>()
+  /** How often payouts were still seen to wait for the answer that they were given. */
+  const unheard = new Map<string, number>()
 
   /** Resolves to the body of an answer below 400; to undefined after a refusal or so many tries without an answer. */
   async function ask(method: 'GET' | 'POST', url: string, tries: number, body?: object): Promise<unknown> {
@@ -112,20 +117,34 @@ export async function createOperator(options: {
 
   /** Answers one payout: approves it or not, and sometimes changes their mind, which must not count. */
   async function answer({ id: run }: Run): Promise<void> {
-    const by = { user: () => ({ id, token }), anyUrl: () => random.pick(urls('gateway')), note, logIn, pause }
     const told: Told = { what: 'approve', approved: random.chance(0.75) }
     if (await tell(run, told, by)) answered.add(run)
     if (random.chance(0.2)) await tell(run, { ...told, approved: !told.approved }, by)
   }
 
-  const pause = (tries: number) => Bun.sleep(Math.min(200 * 2 ** tries, 2000))
+  const by = {
+    user: () => ({ id, token }),
+    anyUrl: () => random.pick(urls('gateway')),
+    note,
+    logIn,
+    pause: (tries: number) => Bun.sleep(Math.min(200 * 2 ** tries, 2000)),
+  }
+
+  /** Cancels a payout whose answer was lost with the topic: it would wait for days. */
+  async function cancelUnheard({ id: run }: Run): Promise<void> {
+    const looks = (unheard.get(run) ?? 0) + 1
+    unheard.set(run, looks)
+    if (looks % UNHEARD_LOOKS === 0) await tell(run, { what: 'cancel' }, by)
+  }
 
   const aProcessor = () => random.pick(urls('processor'))
 
   /** Answers payouts that wait for an answer, and now and then one that does not. */
   async function answerSome(all: boolean): Promise<void> {
     const waiting = await list(Run, `${aProcessor()}/runs?state=waiting&type=payout&limit=100`, 2)
-    const asked = waiting.filter(({ id, waitsFor }) => waitsFor === 'answer' && !answered.has(id))
+    const unanswered = waiting.filter(({ waitsFor }) => waitsFor === 'answer')
+    const asked = unanswered.filter(({ id }) => !answered.has(id))
+    if (all && mayLoseAnswers()) await Promise.all(unanswered.filter(({ id }) => answered.has(id)).map(cancelUnheard))
     const newest = v.safeParse(v.object({ items: v.array(Run) }), await ask('GET', `${aProcessor()}/runs?limit=5`, 1))
     const others = newest.success && !all ? newest.output.items.filter(() => random.chance(0.1)) : []
     await Promise.all([...asked.filter(() => all || random.chance(0.4)), ...others].map(answer))

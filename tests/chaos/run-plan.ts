@@ -1,5 +1,6 @@
 import { mkdirSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { topics } from '../../common/messages/topics.ts'
 import { startFakeApi } from '../../gateway/testing/fake-rates-api.ts'
 import { readLedger } from '../../tools/provider/ledger.ts'
 import { SETTLE_MS } from './check/outcomes.ts'
@@ -82,7 +83,13 @@ export async function runPlan(
 
   await Promise.all(fleet.members().map((member) => member.up()))
   const note = openHistory(historyPath)
-  const operator = await createOperator({ dataDir, fleet, note, random: random.fork('operator') })
+  const operator = await createOperator({
+    dataDir,
+    fleet,
+    note,
+    random: random.fork('operator'),
+    mayLoseAnswers: () => parts.recreated.some(({ topic }) => topic === topics.requests),
+  })
   const attending = operator.attend()
   const clients = startClients({
     urls: fleet.members('gateway').map(({ url }) => url),
