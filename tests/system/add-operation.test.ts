@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
-import { copyRepository, digestOf } from '../testing/copy-repository.ts'
+import { copyRepository, digestOf, runIn } from '../testing/copy-repository.ts'
 import { describeLong } from '../testing/parts.ts'
 
 /** The files that a section of a document shows, by their path, which is the first line of each. */
@@ -26,10 +26,7 @@ describeLong('an operation that is added as the documents say', () => {
 
   afterAll(() => rmSync(copy, { recursive: true, force: true }))
 
-  const run = (...args: string[]) => {
-    const child = Bun.spawnSync([process.execPath, ...args], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
-    return { code: child.exitCode, said: child.stderr.toString(), out: child.stdout.toString() }
-  }
+  const run = (...args: string[]) => runIn(copy, ...args)
   const typeErrors = () => run('x', 'tsc', '--pretty', 'false').out.trim()
 
   test('is two files, which the type checker accepts; without the performer it does not', async () => {
@@ -54,7 +51,7 @@ describeLong('an operation that is added as the documents say', () => {
       'ship-order': ['--steps'],
     }
     for (const [type, options] of Object.entries(added))
-      expect(run('tools/new.ts', 'operation', type, ...options)).toMatchObject({ code: 0, said: '' })
+      expect(run('tools/new.ts', 'operation', type, ...options)).toMatchObject({ code: 0, error: '' })
     const shown = await filesOf('CONTRIBUTING.md', 'An operation in steps')
     expect(shown.size).toBe(3)
     for (const [path, text] of shown) {
@@ -64,7 +61,7 @@ describeLong('an operation that is added as the documents say', () => {
     expect(run('run', 'check')).toMatchObject({ code: 0 })
     const tests = Object.keys(added).map((type) => `processor/performers/${type}.test.ts`)
     const tested = run('test', ...tests)
-    expect({ code: tested.code, summary: /\d+ pass\n \d+ fail/.exec(tested.said)?.[0] }).toEqual({
+    expect({ code: tested.code, summary: /\d+ pass\n \d+ fail/.exec(tested.error)?.[0] }).toEqual({
       code: 0,
       summary: '10 pass\n 0 fail',
     })
@@ -82,11 +79,11 @@ describeLong('an operation that is added as the documents say', () => {
     [[], 'NAME is missing.'],
   ])(
     '%j is refused with words, and nothing is written',
-    async (words, said) => {
+    async (words, error) => {
       const before = await digestOf(copy)
       const refused = run('tools/new.ts', 'operation', ...words)
       expect(refused.code).toBe(1)
-      expect(refused.said).toStartWith(said)
+      expect(refused.error).toStartWith(error)
       expect(await digestOf(copy)).toBe(before)
     },
     30_000,
@@ -100,7 +97,7 @@ describeLong('an operation that is added as the documents say', () => {
       { ...booked, events: 4 },
     ]
     const child = run('tests/system/added-operation.child.ts', JSON.stringify(added))
-    expect(child).toMatchObject({ code: 0, said: '' })
+    expect(child).toMatchObject({ code: 0, error: '' })
     const half = { each: 333, last: 334 }
     const [progress, table] = [['reserve done', 'confirm done'], { text: 'two', reference: expect.any(String) }]
     const documented = { openApi: true, asyncApi: true }

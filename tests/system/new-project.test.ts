@@ -5,7 +5,7 @@ import { NAME, TITLE } from '../../common/name.ts'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { repositoryFiles } from '../../tools/new/repository-files.ts'
-import { digestOf, install } from '../testing/copy-repository.ts'
+import { digestOf, install, runIn } from '../testing/copy-repository.ts'
 import { describeLong } from '../testing/parts.ts'
 
 /** What a new name touches in a file, without which the file would be the same. */
@@ -22,20 +22,10 @@ describeLong('a new project', () => {
   const { path: folder, remove } = temporaryFolder()
   const project = join(folder, 'shop')
   const full = join(folder, 'full')
-  let said: ReturnType<typeof run>
-
-  const run = (root: string, ...args: string[]) => {
-    const environment = { ...process.env, NODE_ENV: 'test', TEST_ALL: '', TEST_BROKER_URL: '', TEST_MONGO_URL: '' }
-    const child = Bun.spawnSync([process.execPath, ...args], {
-      cwd: root,
-      env: environment,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    return { code: child.exitCode, out: child.stdout.toString(), error: child.stderr.toString() }
-  }
+  let said: ReturnType<typeof runIn>
 
   beforeAll(() => {
-    said = run(REPOSITORY_ROOT, 'tools/new.ts', 'project', 'my-shop', project)
+    said = runIn(REPOSITORY_ROOT, 'tools/new.ts', 'project', 'my-shop', project)
     install(project)
     mkdirSync(full)
     writeFileSync(join(full, 'file'), '')
@@ -78,18 +68,18 @@ describeLong('a new project', () => {
   })
 
   test('passes all checks', () => {
-    const { code, out, error } = run(project, 'run', 'check')
+    const { code, out, error } = runIn(project, 'run', 'check')
     expect({ code, out }, error).toMatchObject({ code: 0 })
   }, 120_000)
 
   test('passes its tests of messages, tokens, documents and hashes', () => {
     const tests = ['common/messages', 'common/service', 'gateway/accounts', 'monitor/audit', 'tests/system/documents']
-    const { code, error } = run(project, 'test', '--timeout', '60000', ...tests)
+    const { code, error } = runIn(project, 'test', '--timeout', '60000', ...tests)
     expect(code, error).toBe(0)
   }, 120_000)
 
   test('shows in its demo that it works, under its own name', () => {
-    const { code, out, error } = run(project, 'tools/demo.ts', '--once')
+    const { code, out, error } = runIn(project, 'tools/demo.ts', '--once')
     expect({ code, error }).toEqual({ code: 0, error: '' })
     expect(out).toContain('my-shop.operation.succeeded  (my-shop.results')
     expect(out).toContain('Everything is as it should be.')
@@ -99,7 +89,7 @@ describeLong('a new project', () => {
     // The project itself is no repository of git.
     mkdirSync(join(project, 'data'))
     const again = join(folder, 'again')
-    expect(run(project, 'tools/new.ts', 'project', NAME, again)).toMatchObject({ code: 0, error: '' })
+    expect(runIn(project, 'tools/new.ts', 'project', NAME, again)).toMatchObject({ code: 0, error: '' })
     expect(repositoryFiles(again)).toEqual(repositoryFiles(REPOSITORY_ROOT))
     expect(readFileSync(join(again, 'README.md'), 'utf8')).toStartWith(`# ${TITLE}\n`)
   }, 60_000)
@@ -123,7 +113,7 @@ describeLong('a new project', () => {
       const state = async () => [readdirSync(folder), readdirSync(full), await digestOf(project)]
       const before = await state()
       // The project refuses, and not this repository: should it not refuse, nothing of ours is written over.
-      const refused = run(project, 'tools/new.ts', 'project', ...words)
+      const refused = runIn(project, 'tools/new.ts', 'project', ...words)
       expect(refused.code).toBe(1)
       expect(refused.error).toStartWith(why)
       expect(await state()).toEqual(before)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { REPOSITORY_ROOT } from '../../common/service/config.ts'
 import { temporaryFolder } from '../../common/testing/temporary-folder.ts'
 import { repositoryFiles } from '../../tools/new/repository-files.ts'
-import { install } from '../testing/copy-repository.ts'
+import { install, runIn } from '../testing/copy-repository.ts'
 import { describeLong } from '../testing/parts.ts'
 
 /** Words of the examples. Packages that others need have some of them in their names. */
@@ -16,21 +16,12 @@ const MARK = /(?:\/\/|#|<!--) (?:example|instead)\b|without-examples|new\/instea
 describeLong('a new project without the examples', () => {
   const { path: folder, remove } = temporaryFolder()
   const project = join(folder, 'shop')
-  let said: ReturnType<typeof run>
+  let said: ReturnType<typeof runIn>
 
-  const run = (root: string, ...args: string[]) => {
-    const environment = { ...process.env, NODE_ENV: 'test', TEST_ALL: '', TEST_BROKER_URL: '', TEST_MONGO_URL: '' }
-    const child = Bun.spawnSync([process.execPath, ...args], {
-      cwd: root,
-      env: environment,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    return { code: child.exitCode, out: child.stdout.toString(), error: child.stderr.toString() }
-  }
   const textOf = (path: string, root = project) => readFileSync(join(root, path), 'utf8')
 
   beforeAll(() => {
-    said = run(REPOSITORY_ROOT, 'tools/new.ts', 'project', 'my-shop', project, '--without-examples')
+    said = runIn(REPOSITORY_ROOT, 'tools/new.ts', 'project', 'my-shop', project, '--without-examples')
     install(project)
   }, 60_000)
   afterAll(remove, 60_000)
@@ -81,27 +72,27 @@ describeLong('a new project without the examples', () => {
   })
 
   test('passes all checks', () => {
-    const { code, out, error } = run(project, 'run', 'check')
+    const { code, out, error } = runIn(project, 'run', 'check')
     expect({ code, out }, error).toMatchObject({ code: 0 })
   }, 120_000)
 
   test('shows in its demo that it works', () => {
-    const { code, out, error } = run(project, 'tools/demo.ts', '--once')
+    const { code, out, error } = runIn(project, 'tools/demo.ts', '--once')
     expect({ code, error }).toEqual({ code: 0, error: '' })
     expect(out).toContain('An operation is done: POST /operations, Prefer: wait=10\n    {"text":"hello"}\n')
     expect(out).toContain('Everything is as it should be.')
   }, 60_000)
 
   test('passes its tests, also with an operation more', () => {
-    expect(run(project, 'tools/new.ts', 'operation', 'ship-order', '--facts', '--steps')).toMatchObject({ code: 0 })
-    const { code, error } = run(project, 'test', '--parallel', '--no-isolate', '--timeout', '60000')
-    const failures = error.split('\n').filter((line) => /^\(fail\)|^error: /.test(line))
+    expect(runIn(project, 'tools/new.ts', 'operation', 'ship-order', '--facts', '--steps')).toMatchObject({ code: 0 })
+    const { code, error } = runIn(project, 'test', '--parallel', '--no-isolate', '--timeout', '60000')
+    const failures = error.split('\n').filter((line) => /^\(fail\)|^\w*[Ee]rror: /.test(line))
     expect({ code, failures }).toEqual({ code: 0, failures: [] })
     expect(Number(/(\d+) pass\n/.exec(error)?.[1])).toBeGreaterThan(1000)
   }, 600_000)
 
   test('makes no project without examples itself', () => {
-    const { code, error } = run(project, 'tools/new.ts', 'project', 'x', join(folder, 'x'), '--without-examples')
+    const { code, error } = runIn(project, 'tools/new.ts', 'project', 'x', join(folder, 'x'), '--without-examples')
     expect(code).toBe(1)
     expect(error).toStartWith("Unknown option '--without-examples'")
   })

@@ -20,6 +20,17 @@ export function install(folder: string): void {
   if (exitCode !== 0) throw new Error(`bun install failed in ${folder}: ${stderr.toString()}`)
 }
 
+/** Runs Bun in a copy, with its quick tests alone: what makes the tests here long, or gives them servers, is left out. */
+export function runIn(folder: string, ...args: string[]) {
+  const { TEST_ALL: _all, TEST_BROKER_URL: _broker, TEST_MONGO_URL: _mongo, ...environment } = process.env
+  const child = Bun.spawnSync([process.execPath, ...args], {
+    cwd: folder,
+    env: { ...environment, NODE_ENV: 'test' },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  return { code: child.exitCode, out: child.stdout.toString(), error: child.stderr.toString() }
+}
+
 /** A hash over the files of a repository: their paths and their bytes. */
 export async function digestOf(folder: string): Promise<string> {
   const hasher = new Bun.CryptoHasher('sha256')
