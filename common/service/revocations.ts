@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import type { Caller } from './auth.ts'
 import type { Deps } from './deps.ts'
+import { createRefresh } from './refresh.ts'
 
 /** Whether the caller of a token that is otherwise good may not use it any more. */
 export type IsRevoked = (caller: Caller) => Promise<boolean>
@@ -15,7 +16,6 @@ export const Revocations = v.object({
 export type Revocations = v.InferOutput<typeof Revocations>
 
 const REFRESH_MS = 20 * 1000
-const FETCH_TIMEOUT_MS = 3000
 
 /**
  * Looks revocations up at gateway, beside the keys: `revocations` in the folder of `jwksUrl`. They are fetched at most every
@@ -24,27 +24,21 @@ const FETCH_TIMEOUT_MS = 3000
  */
 export function remoteRevocations(options: { jwksUrl: string; deps: Pick<Deps, 'monotonicMs' | 'fetch'> }): IsRevoked {
   const { jwksUrl, deps } = options
-  const url = new URL('revocations', jwksUrl).href
   let sessions: ReadonlySet<string> = new Set()
   let roles: ReadonlyMap<string, Caller['role'] | undefined> = new Map()
-  let triedAtMs = Number.NEGATIVE_INFINITY
-  let fetching: Promise<void> | undefined
-
-  async function fetchAll(): Promise<void> {
-    const response = await deps.fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), redirect: 'error' })
-    if (!response.ok) return
-    const found = v.parse(Revocations, await response.json())
-    sessions = new Set(found.sessions)
-    roles = new Map(found.users.map(({ id, role }) => [id, role]))
-  }
+  const refresh = createRefresh({
+    url: new URL('revocations', jwksUrl).href,
+    take(body) {
+      const found = v.parse(Revocations, body)
+      sessions = new Set(found.sessions)
+      roles = new Map(found.users.map(({ id, role }) => [id, role]))
+    },
+    deps,
+  })
 
   return async ({ user, role, session }) => {
-    if (deps.monotonicMs() - triedAtMs >= REFRESH_MS) {
-      triedAtMs = deps.monotonicMs()
-      // What could not be fetched is fetched at the next call after 20 s.
-      fetching = fetchAll().catch(() => {})
-    }
-    await fetching
+    // What could not be fetched is fetched at the next call after 20 s.
+    await refresh(REFRESH_MS).catch(() => {})
     return (session !== undefined && sessions.has(session)) || (roles.has(user) && roles.get(user) !== role)
   }
 }

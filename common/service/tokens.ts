@@ -6,6 +6,7 @@ import { NAME } from '../name.ts'
 import type { TokenVerifier } from './auth.ts'
 import type { Deps } from './deps.ts'
 import { Problem } from './problem.ts'
+import { createRefresh } from './refresh.ts'
 import type { IsRevoked } from './revocations.ts'
 
 /** A public Ed25519 key for signatures (RFC 8037). Other keys of a key set are ignored. */
@@ -141,7 +142,6 @@ const REFRESH_MS = 20 * 1000
  */
 const STALE_MS = 40 * 1000
 const UNKNOWN_KEY_REFRESH_MS = 10 * 1000
-const FETCH_TIMEOUT_MS = 3000
 
 /**
  * Finds keys in the JWK set at a URL. The set is fetched when a key is first needed, then every 20 s while it is used, and at
@@ -152,29 +152,16 @@ export function remoteKeys(options: { url: string; deps: Pick<Deps, 'monotonicMs
   const { url, deps } = options
   let keys: ReadonlyMap<string, PublicKey> | undefined
   let askedAtMs = Number.NEGATIVE_INFINITY
-  let triedAtMs = Number.NEGATIVE_INFINITY
-  let fetching: Promise<void> | undefined
-
-  async function fetchKeys(): Promise<void> {
-    const startedMs = deps.monotonicMs()
-    const response = await deps.fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), redirect: 'error' })
-    if (!response.ok) throw new Error(`The key set's URL answered ${response.status}.`)
-    const found = v.parse(KeySet, await response.json()).keys
-    // Parsed, so that only a key's own members remain.
-    keys = new Map(found.filter((key) => v.is(PublicKey, key)).map((key) => [key.kid, v.parse(PublicKey, key)]))
-    askedAtMs = startedMs
-  }
-
-  /** Fetches unless a fetch was tried within `everyMs`; calls at the same time share one fetch. */
-  async function refresh(everyMs: number): Promise<void> {
-    if (!fetching && deps.monotonicMs() - triedAtMs >= everyMs) {
-      triedAtMs = deps.monotonicMs()
-      fetching = fetchKeys().finally(() => {
-        fetching = undefined
-      })
-    }
-    await fetching
-  }
+  const refresh = createRefresh({
+    url,
+    take(body, fromMs) {
+      const found = v.parse(KeySet, body).keys
+      // Parsed, so that only a key's own members remain.
+      keys = new Map(found.filter((key) => v.is(PublicKey, key)).map((key) => [key.kid, v.parse(PublicKey, key)]))
+      askedAtMs = fromMs
+    },
+    deps,
+  })
 
   return async (kid) => {
     let failure: unknown
