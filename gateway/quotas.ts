@@ -89,24 +89,14 @@ export async function exceeded(
   database: Pick<Database, 'get'>,
   quotas: Quotas,
   { user, role, atMs }: Use<never>,
-  wanted: Partial<Readonly<Record<Quota, number>>>,
+  wanted: readonly (readonly [Quota, number])[],
 ): Promise<Problem | undefined> {
-  for (const [quota, amount] of entriesOf(wanted)) {
+  for (const [quota, amount] of wanted) {
     const room = roomOf(quotas, quota, { user, role, atMs })
     const { left } = await database.get<{ left: number }>(sql`SELECT ${room} AS left`)
     if (amount > left) return quotaExceeded(quota, quotas[quota][role], Math.max(0, left), atMs)
   }
   return undefined
-}
-
-function entriesOf(wanted: Partial<Readonly<Record<Quota, number>>>): [Quota, number][] {
-  const names: readonly Quota[] = [
-    'submissions-per-minute',
-    'submissions-per-day',
-    'submitted-bytes-per-day',
-    'refreshes-per-hour',
-  ]
-  return names.flatMap((name) => (wanted[name] === undefined ? [] : [[name, wanted[name]]]))
 }
 
 function quotaExceeded(name: Quota, quota: number, remaining: number, atMs: number): Problem {

@@ -74,7 +74,7 @@ export function createRefresh(
   /** @throws Problem `quota-exceeded`, if the quota is used up */
   async function refuse({ id, role }: { id: string; role: Role }): Promise<void> {
     const use = { user: id, role, atMs: deps.now() }
-    const problem = await exceeded(database, quotas, use, { 'refreshes-per-hour': 1 })
+    const problem = await exceeded(database, quotas, use, [['refreshes-per-hour', 1]])
     if (problem) throw problem
   }
 

@@ -117,11 +117,11 @@ export function createSubmit(options: {
     if (outcome === 'outbox full')
       throw new Problem('overloaded', 'Too many operations wait to be sent.', { retryAfterS: 10 })
     const use = { user, role, atMs: createdAt }
-    const isExceeded = await exceeded(database, quotas, use, {
-      'submissions-per-minute': 1,
-      'submissions-per-day': 1,
-      'submitted-bytes-per-day': bytes,
-    })
+    const isExceeded = await exceeded(database, quotas, use, [
+      ['submissions-per-minute', 1],
+      ['submissions-per-day', 1],
+      ['submitted-bytes-per-day', bytes],
+    ])
     if (isExceeded) throw isExceeded
     throw new Problem(
       'too-many-pending',
