@@ -1,5 +1,5 @@
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { and, asc, eq, gt, isNotNull, isNull, ne, type SQL, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, isNotNull, isNull, ne } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
@@ -8,7 +8,7 @@ import { Email, NewPassword } from './credentials.ts'
 import type { AccountOptions } from './options.ts'
 import { revoke } from './revocations.ts'
 import { endSessionsOf } from './sessions.ts'
-import type { UserRow } from './user.ts'
+import { type UserRow, userExists } from './user.ts'
 
 export type Administration = ReturnType<typeof createAdministration>
 
@@ -44,7 +44,7 @@ export function createAdministration(options: AccountOptions) {
     /** Takes effect at gateway at once, and at the other services within 60 s. */
     async setRole(email: string, role: UserRow['role']): Promise<void> {
       const id = await idOf(email)
-      const isChange = existsUser(and(eq(users.id, id), ne(users.role, role)))
+      const isChange = userExists(and(eq(users.id, id), ne(users.role, role)))
       await writer.write([
         addEvent('posta.user.role-changed', { user: id, role }, isChange),
         update(id, { role }),
@@ -54,7 +54,7 @@ export function createAdministration(options: AccountOptions) {
     /** Ends the user's sessions. Gateway refuses access tokens of theirs at once, the other services within 60 s. */
     async disable(email: string): Promise<void> {
       const id = await idOf(email)
-      const isChange = existsUser(and(eq(users.id, id), isNull(users.disabledAt)))
+      const isChange = userExists(and(eq(users.id, id), isNull(users.disabledAt)))
       await writer.write([
         addEvent('posta.user.disabled', { user: id }, isChange),
         update(id, { disabledAt: deps.now() }),
@@ -64,7 +64,7 @@ export function createAdministration(options: AccountOptions) {
     },
     async enable(email: string): Promise<void> {
       const id = await idOf(email)
-      const isChange = existsUser(and(eq(users.id, id), isNotNull(users.disabledAt)))
+      const isChange = userExists(and(eq(users.id, id), isNotNull(users.disabledAt)))
       await writer.write([
         addEvent('posta.user.enabled', { user: id }, isChange),
         update(id, { disabledAt: null }),
@@ -85,5 +85,3 @@ export function createAdministration(options: AccountOptions) {
     },
   }
 }
-
-const existsUser = (condition: SQL | undefined) => sql`EXISTS (SELECT 1 FROM ${users} WHERE ${condition})`

@@ -1,7 +1,7 @@
 import type { Caller } from '@posta/common/service/auth.ts'
 import { eventNetwork, networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { and, eq, isNull, sql } from 'drizzle-orm'
+import { and, eq, isNull } from 'drizzle-orm'
 import * as v from 'valibot'
 import { refreshTokens, users } from '../database/schema.ts'
 import { refuseCommon } from './common-passwords.ts'
@@ -11,6 +11,7 @@ import type { AccountOptions } from './options.ts'
 import type { Asking } from './passwords.ts'
 import { decideRefresh, endSessionsOf, hashToken, rotateToken } from './sessions.ts'
 import { passwordCounts, type Throttle } from './throttle.ts'
+import { userExists } from './user.ts'
 
 export const PasswordChange = v.strictObject({
   currentPassword: GivenPassword,
@@ -60,7 +61,7 @@ export function createChangePassword(
     }
 
     const passwordHash = await passwords.hash(newPassword, by)
-    const changed = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${and(isActive, eq(users.passwordHash, passwordHash))})`
+    const changed = userExists(and(isActive, eq(users.passwordHash, passwordHash)))
     const kept = refreshToken === undefined ? undefined : await find(user.id, refreshToken)
     const usedBy = devices.identify(user.email, deviceToken) ?? ''
     const rotation =

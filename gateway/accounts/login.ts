@@ -1,6 +1,6 @@
 import { eventNetwork, networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { and, eq, isNull, sql } from 'drizzle-orm'
+import { and, eq, isNull } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
@@ -11,7 +11,7 @@ import type { AccountOptions } from './options.ts'
 import type { Asking } from './passwords.ts'
 import { endOldestSessionsOf, randomSecret, sessionExists, startSession } from './sessions.ts'
 import { loginCounts, type Throttle } from './throttle.ts'
-import type { UserRow } from './user.ts'
+import { type UserRow, userExists } from './user.ts'
 
 /** Any text may be tried as an email. One that breaks the rules for emails is answered like an unknown user. */
 export const Login = v.strictObject({
@@ -45,10 +45,7 @@ export function createLogIn(
     const isSame = and(eq(users.id, user.id), eq(users.passwordHash, user.passwordHash), isNull(users.disabledAt))
     const passwordHash = passwords.isOutdated(user.passwordHash) ? await passwords.hash(password, by) : undefined
     const [started] = await writer.write([
-      startSession(
-        { token, sessionId, userId: user.id, nowMs: deps.now() },
-        sql`EXISTS (SELECT 1 FROM ${users} WHERE ${isSame})`,
-      ),
+      startSession({ token, sessionId, userId: user.id, nowMs: deps.now() }, userExists(isSame)),
       ...endOldestSessionsOf(user.id, deps.now()),
       addEvent('posta.user.logged-in', { user: user.id, session: sessionId, network }, sessionExists(sessionId)),
       ...(passwordHash ? [database.update(users).set({ passwordHash }).where(isSame)] : []),

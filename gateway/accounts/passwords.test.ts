@@ -26,29 +26,13 @@ test('without a hash the same work is done, and no password matches', async () =
 })
 
 test('sources take turns, and one that fills the queue keeps no other out', async () => {
-  const turns: (() => void)[] = []
-  const begun: string[] = []
-  const passwords = createPasswords(
-    {
-      hash: async () => 'of nobody',
-      async verify(password) {
-        begun.push(String(password))
-        await new Promise<void>((resolve) => turns.push(resolve))
-        return true
-      },
-    },
-    1,
-  )
+  const { passwords, begun, drain } = startOneCore()
   const refused: string[] = []
   const verify = (name: string, source: string) =>
     passwords.verify(name, 'of somebody', { lane: 'login', source }).catch(() => void refused.push(name))
   const asked = Array.from({ length: 1 + 32 + 3 }, (_, n) => verify(`flood${n}`, 'one'))
   asked.push(verify('ana', 'two'), verify('bob', 'three'), verify('eve', 'two'))
-  while (begun.length + refused.length < asked.length) {
-    turns.shift()?.()
-    await Bun.sleep(0)
-  }
-  turns.shift()?.()
+  await drain()
   await Promise.all(asked)
   expect(begun.slice(0, 5)).toEqual(['flood0', 'flood1', 'ana', 'bob', 'flood2'])
   expect(begun).toContain('eve')

@@ -1,6 +1,6 @@
 import { eventNetwork, networkOf } from '@posta/common/service/network.ts'
 import { checkInput, Problem } from '@posta/common/service/problem.ts'
-import { eq, sql } from 'drizzle-orm'
+import { eq } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
@@ -8,7 +8,7 @@ import { refuseCommon } from './common-passwords.ts'
 import { Email, NewPassword } from './credentials.ts'
 import type { AccountOptions } from './options.ts'
 import { registrationCounts, type Throttle } from './throttle.ts'
-import { toUser, type User, type UserRow } from './user.ts'
+import { toUser, type User, type UserRow, userExists } from './user.ts'
 
 export const Registration = v.strictObject({ email: Email, password: NewPassword })
 
@@ -77,7 +77,7 @@ export function createAddUser(options: AccountOptions): AddUser {
 
     const passwordHash = await passwords.hash(password, { lane: 'registration', source: networkOf(address) })
     const row = { id: deps.newId(), email, role, passwordHash, createdAt: deps.now() }
-    const exists = sql`EXISTS (SELECT 1 FROM ${users} WHERE ${users.id} = ${row.id})`
+    const exists = userExists(eq(users.id, row.id))
     const [inserted] = await writer.write([
       database.insert(users).values(row).onConflictDoNothing(),
       addEvent('posta.user.registered', { user: row.id, network: eventNetwork(address) }, exists),

@@ -2,8 +2,9 @@ import type { IsRevoked, Revocations } from '@posta/common/service/revocations.t
 import { ACCESS_TOKEN_LIFETIME_S } from '@posta/common/service/tokens.ts'
 import { eq, gt, sql } from 'drizzle-orm'
 import type { Database } from '../database/open.ts'
-import { refreshTokens, revocations, users } from '../database/schema.ts'
+import { revocations, users } from '../database/schema.ts'
 import type { Statement } from '../database/transaction.ts'
+import { sessionExists } from './sessions.ts'
 
 /** How long a revocation counts: as long as an access token of before may live, and clocks may differ. */
 const KEPT_MS = (ACCESS_TOKEN_LIFETIME_S + 60) * 1000
@@ -23,7 +24,7 @@ export function revokedIn(database: Database): IsRevoked {
       .select({
         role: users.role,
         disabledAt: users.disabledAt,
-        hasSession: sql<number>`EXISTS (SELECT 1 FROM ${refreshTokens} WHERE session_id = ${session ?? ''})`,
+        hasSession: sessionExists(session ?? '').mapWith(Boolean),
       })
       .from(users)
       .where(eq(users.id, user))

@@ -1,11 +1,14 @@
 import type { Caller } from '@posta/common/service/auth.ts'
 import { Problem } from '@posta/common/service/problem.ts'
-import { eq } from 'drizzle-orm'
+import { eq, type SQL, sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { users } from '../database/schema.ts'
 import type { AccountOptions } from './options.ts'
 
 export type UserRow = typeof users.$inferSelect
+
+/** For a statement. */
+export const userExists = (condition: SQL | undefined) => sql`EXISTS (SELECT 1 FROM ${users} WHERE ${condition})`
 
 /** A user as both APIs answer it. */
 export const User = v.object({
