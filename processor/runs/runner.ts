@@ -185,8 +185,10 @@ export function createRunner(options: RunnerOptions): Runner {
     }
   }
 
-  /** Takes the runs of holders that died, and its own if it does not know that it holds them: a write that rejected may have
-   * been done. */
+  /**
+   * Takes the runs of holders that died, and its own if it does not know that it holds them: a write that rejected may have
+   * been done.
+   */
   async function takeFromTheDead(): Promise<void> {
     for (const { holder, runs: ids } of await holders.look())
       await takeAll(holder, holder === me ? ids.filter((id) => !held.has(id) && !admitting.has(id)) : ids)
